@@ -1,0 +1,9 @@
+//! Floor 0: what every room shares: element types, shapes, tensor metadata, views and the one error type.
+
+mod dtype;
+mod error;
+mod meta;
+
+pub use dtype::DType;
+pub use error::{Error, ErrorKind, Result};
+pub use meta::{MAX_DIMS, Meta, Shape, View, ViewMut};

@@ -1,0 +1,7 @@
+//! `wgpu-llm`: language models on any GPU through wgpu compute shaders, on the CPU with SIMD where there is none.
+//!
+//! The rooms and their floors stand in ARCHITECTURE.md; imports point down only.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod base;
