@@ -5,3 +5,8 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod cpu;
+pub mod graph;
+pub mod ops;
+pub mod quant;
+pub mod simd;

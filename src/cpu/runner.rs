@@ -1,0 +1,224 @@
+//! Runs a segment of a graph on the CPU: resolves every tensor to memory once, then applies op after op.
+
+use super::ThreadPool;
+use crate::base::{Error, ErrorKind, Result, View, ViewMut};
+use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where weights lie in system memory.
+pub trait Weights: Send + Sync {
+    /// The bytes of the tensor called `name`, aligned for its type.
+    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>>;
+}
+
+/// Memory that outlives a program: inputs and caches, shared by all programs of a session.
+#[derive(Default)]
+pub struct Memory {
+    // u64s, so that every element type is aligned.
+    buffers: Vec<Vec<u64>>,
+    inputs: HashMap<Input, usize>,
+    caches: HashMap<Cache, usize>,
+}
+
+/// How long one node took.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Index of the node in its graph.
+    pub node: usize,
+    /// When it began.
+    pub start: Instant,
+    /// When it was done.
+    pub end: Instant,
+}
+
+#[derive(Clone, Copy)]
+enum Location {
+    /// Index into the program's fixed data: weights and constants.
+    Fixed(usize),
+    /// Index into the session's [`Memory`].
+    Shared(usize),
+    /// Index into the program's slots.
+    Slot(usize),
+}
+
+struct Step {
+    node: usize,
+    src: Vec<(Location, Tensor)>,
+    dst: (Location, Tensor),
+}
+
+/// A segment ready to run.
+pub struct Program {
+    steps: Vec<Step>,
+    fixed: Vec<Arc<dyn AsRef<[u8]> + Send + Sync>>,
+    slots: Vec<Vec<u64>>,
+    temps: HashMap<BufId, usize>,
+}
+
+fn words(bytes: usize) -> Result<Vec<u64>> {
+    let mut v = Vec::new();
+    let n = bytes.div_ceil(8);
+    v.try_reserve_exact(n).map_err(|_| {
+        Error::new(ErrorKind::OutOfMemory, format!("{} MiB of memory cannot be had", bytes >> 20))
+            .help("choose a smaller context with -c, or a smaller model")
+    })?;
+    v.resize(n, 0);
+    Ok(v)
+}
+
+impl Memory {
+    /// The bytes of an input, at least `bytes` of them; zeros the first time.
+    pub fn input(&mut self, input: Input, bytes: usize) -> Result<&mut [u8]> {
+        let i = self.input_index(input, bytes)?;
+        Ok(bytemuck::cast_slice_mut(&mut self.buffers[i]))
+    }
+
+    fn input_index(&mut self, input: Input, bytes: usize) -> Result<usize> {
+        let next = self.buffers.len();
+        let i = *self.inputs.entry(input).or_insert(next);
+        if i == next {
+            self.buffers.push(Vec::new());
+        }
+        if self.buffers[i].len() * 8 < bytes {
+            let mut grown = words(bytes)?;
+            grown[..self.buffers[i].len()].copy_from_slice(&self.buffers[i]);
+            self.buffers[i] = grown;
+        }
+        Ok(i)
+    }
+
+    fn cache_index(&mut self, cache: Cache, bytes: usize) -> Result<usize> {
+        if let Some(i) = self.caches.get(&cache) {
+            assert!(self.buffers[*i].len() * 8 >= bytes, "all graphs of a session have the same context length");
+            return Ok(*i);
+        }
+        self.buffers.push(words(bytes)?);
+        self.caches.insert(cache, self.buffers.len() - 1);
+        Ok(self.buffers.len() - 1)
+    }
+
+    /// Bytes held by caches and inputs.
+    pub fn bytes(&self) -> usize {
+        self.buffers.iter().map(|b| b.len() * 8).sum()
+    }
+}
+
+impl Program {
+    /// Prepares `nodes` of `graph` for running in memory planned by `plan`.
+    pub fn new(
+        graph: &Graph,
+        nodes: Range<usize>,
+        plan: &Plan,
+        memory: &mut Memory,
+        weights: &dyn Weights,
+    ) -> Result<Self> {
+        let sizes = plan.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
+        let slots = sizes.iter().map(|bytes| words(*bytes)).collect::<Result<_>>()?;
+        let temps = plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Cpu);
+        let temps = temps.map(|((_, buf), slot)| (*buf, *slot)).collect();
+        let mut program = Program { steps: Vec::new(), fixed: Vec::new(), slots, temps };
+        let mut known = HashMap::new();
+        for i in nodes {
+            let Node { src, dst, .. } = &graph.nodes[i];
+            let mut place = |t: &Tensor| -> Result<(Location, Tensor)> {
+                if let Some(location) = known.get(&t.buf) {
+                    return Ok((*location, *t));
+                }
+                let location = program.locate(graph, t, memory, weights)?;
+                known.insert(t.buf, location);
+                Ok((location, *t))
+            };
+            let src = src.iter().map(&mut place).collect::<Result<_>>()?;
+            let dst = place(dst)?;
+            program.steps.push(Step { node: i, src, dst });
+        }
+        Ok(program)
+    }
+
+    fn locate(&mut self, graph: &Graph, t: &Tensor, memory: &mut Memory, weights: &dyn Weights) -> Result<Location> {
+        let bytes = graph.buffers[t.buf.0 as usize].meta.span_bytes();
+        Ok(match graph.storage(t) {
+            Storage::Weight(name) => {
+                self.fixed.push(weights.bytes(name)?);
+                Location::Fixed(self.fixed.len() - 1)
+            }
+            Storage::Const(_, table) => {
+                self.fixed.push(Arc::new(table.clone()));
+                Location::Fixed(self.fixed.len() - 1)
+            }
+            Storage::Input(input) => Location::Shared(memory.input_index(*input, bytes)?),
+            Storage::Cache(cache) => Location::Shared(memory.cache_index(*cache, bytes)?),
+            Storage::Temp => Location::Slot(self.temps[&t.buf]),
+        })
+    }
+
+    /// Runs all steps; notes how long each took where `timings` is given.
+    pub fn run(
+        &mut self,
+        graph: &Graph,
+        memory: &mut Memory,
+        pool: &ThreadPool,
+        mut timings: Option<&mut Vec<Timing>>,
+    ) {
+        for i in 0..self.steps.len() {
+            let start = timings.as_ref().map(|_| Instant::now());
+            self.step(i, graph, memory, pool);
+            if let (Some(timings), Some(start)) = (timings.as_deref_mut(), start) {
+                timings.push(Timing { node: self.steps[i].node, start, end: Instant::now() });
+            }
+        }
+    }
+
+    fn step(&mut self, i: usize, graph: &Graph, memory: &mut Memory, pool: &ThreadPool) {
+        let step = &self.steps[i];
+        let (location, tensor) = step.dst;
+        // The result's buffer leaves its table while the op runs, so that no source can alias it.
+        let mut out = match location {
+            Location::Slot(s) => std::mem::take(&mut self.slots[s]),
+            Location::Shared(s) => std::mem::take(&mut memory.buffers[s]),
+            Location::Fixed(_) => unreachable!("no op writes weights"),
+        };
+        let op = &graph.nodes[step.node].op;
+        let empty = View { meta: tensor.meta, data: &[] };
+        let mut views = [empty; 8];
+        for (n, (location, t)) in step.src.iter().enumerate() {
+            views[n] = if op.in_place() == Some(n) {
+                View { meta: t.meta, data: &[] }
+            } else {
+                View::new(t.meta, &self.bytes(*location, memory)[start_byte(t)..])
+            };
+        }
+        let data = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut out)[start_byte(&tensor)..];
+        op.cpu(&views[..step.src.len()], ViewMut { meta: tensor.meta, data }, pool);
+        match location {
+            Location::Slot(s) => self.slots[s] = out,
+            Location::Shared(s) => memory.buffers[s] = out,
+            Location::Fixed(_) => unreachable!("no op writes weights"),
+        }
+    }
+
+    fn bytes<'a>(&'a self, location: Location, memory: &'a Memory) -> &'a [u8] {
+        match location {
+            Location::Fixed(i) => (*self.fixed[i]).as_ref(),
+            Location::Shared(i) => bytemuck::cast_slice(&memory.buffers[i]),
+            Location::Slot(i) => bytemuck::cast_slice(&self.slots[i]),
+        }
+    }
+
+    /// The bytes of a temporary, to read a result or carry it to another device.
+    pub fn temp(&self, buf: BufId) -> &[u8] {
+        bytemuck::cast_slice(&self.slots[self.temps[&buf]])
+    }
+
+    /// The bytes of a temporary, to fill with what another device computed.
+    pub fn temp_mut(&mut self, buf: BufId) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.slots[self.temps[&buf]])
+    }
+}
+
+fn start_byte(t: &Tensor) -> usize {
+    t.meta.dtype.row_bytes(t.offset).expect("views begin at whole blocks")
+}

@@ -1,0 +1,176 @@
+//! Causal attention of a batch over the cache: y = softmax(mask(cap(scale · q·kᵀ) + alibi)) · v, grouped queries.
+//!
+//! One sequence: cell j holds position j, and token t sees cells 0 … pos[t], or the last `window` of them. A sink is one
+//! more logit per head that takes part in the softmax and adds nothing. Softmax is taken online over blocks of cells.
+//! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
+//! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
+
+use super::{Case, Exact, Fill, Input, Op, Pool, for_chunks};
+use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::simd;
+use std::cell::RefCell;
+
+/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both `f16` or `f32`),
+/// positions `[tokens]` `u32`, optional sinks `[heads]`. Result: `[tokens, heads, value_dim]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Factor on q·k, usually 1/√dim.
+    pub scale: f32,
+    /// Cells a token sees, itself included; 0 for all.
+    pub window: usize,
+    /// cap · tanh(score / cap); 0 for none.
+    pub softcap: f32,
+    /// ALiBi's largest slope exponent; 0 for none.
+    pub max_bias: f32,
+}
+
+impl Attention {
+    /// ALiBi slope of each head: powers of 2^(−max_bias / n), n the power of two below; the rest interleaved.
+    pub fn slopes(&self, heads: usize) -> Vec<f32> {
+        if self.max_bias == 0.0 {
+            return vec![0.0; heads];
+        }
+        let n = 1usize << heads.ilog2();
+        let (m0, m1) = ((-self.max_bias / n as f32).exp2(), (-self.max_bias / 2.0 / n as f32).exp2());
+        (0..heads).map(|h| if h < n { m0.powi(h as i32 + 1) } else { m1.powi(2 * (h - n) as i32 + 1) }).collect()
+    }
+
+    /// First cell that a token at `pos` sees.
+    fn first(&self, pos: usize) -> usize {
+        if self.window == 0 { 0 } else { (pos + 1).saturating_sub(self.window) }
+    }
+}
+
+/// One head's cells in the cache: rows of `dim` values, `stride` apart.
+#[derive(Clone, Copy)]
+enum Cells<'a> {
+    F16(&'a [half::f16]),
+    F32(&'a [f32]),
+}
+
+impl<'a> Cells<'a> {
+    fn of(cache: &View<'a>) -> Self {
+        let bytes = &cache.data[..cache.meta.span_bytes()];
+        match cache.meta.dtype {
+            DType::F32 => Cells::F32(bytemuck::cast_slice(bytes)),
+            _ => Cells::F16(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    fn dot(self, at: usize, q: &[f32]) -> f32 {
+        match self {
+            Cells::F16(c) => simd::dot_f16(&c[at..at + q.len()], q),
+            Cells::F32(c) => simd::dot(&c[at..at + q.len()], q),
+        }
+    }
+
+    fn axpy(self, at: usize, w: f32, y: &mut [f32]) {
+        match self {
+            Cells::F16(c) => simd::axpy_f16(w, &c[at..at + y.len()], y),
+            Cells::F32(c) => simd::axpy(w, &c[at..at + y.len()], y),
+        }
+    }
+}
+
+thread_local! {
+    // Scores of one head over all cells it sees: kept per thread so that a token allocates nothing once warm.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Op for Attention {
+    const NAME: &str = "attention";
+
+    fn infer(&self, src: &[Meta]) -> Result<Meta> {
+        let (q, k, v) = (&src[0], &src[1], &src[2]);
+        q.want(Self::NAME, DType::F32)?;
+        src[3].want(Self::NAME, DType::U32)?;
+        let three = [q, k, v].iter().all(|m| m.shape.dims().len() == 3);
+        if !three || k.shape[2] != q.shape[2] || k.shape[1] != v.shape[1] || !q.shape[1].is_multiple_of(k.shape[1]) {
+            return Err(Error::format(format!("attention: q {q:?}, keys {k:?} and values {v:?} do not fit")));
+        }
+        Ok(Meta::f32([q.shape[0], q.shape[1], v.shape[2]]))
+    }
+
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+        let (q, pos) = (&src[0], src[3].u32());
+        let (keys, values) = (Cells::of(&src[1]), Cells::of(&src[2]));
+        let (heads, kv_heads) = (q.meta.shape[1], src[1].meta.shape[1]);
+        let (dim, value_dim, group) = (q.meta.shape[2], src[2].meta.shape[2], heads / kv_heads);
+        let slopes = self.slopes(heads);
+        let sinks = src.get(4).map(|s| s.f32());
+        for_chunks(pool, dst.f32(), group * value_dim, |i, y| {
+            let (t, kv) = (i / kv_heads, i % kv_heads);
+            let p = pos[t] as usize;
+            let first = self.first(p);
+            SCORES.with_borrow_mut(|scores| {
+                for (u, y) in y.chunks_mut(value_dim).enumerate() {
+                    let h = kv * group + u;
+                    let q = &q.row(t)[h * dim..][..dim];
+                    scores.clear();
+                    scores.extend((first..=p).map(|j| {
+                        let s = keys.dot((j * kv_heads + kv) * dim, q) * self.scale;
+                        let s = if self.softcap == 0.0 { s } else { self.softcap * (s / self.softcap).tanh() };
+                        s - slopes[h] * (p - j) as f32
+                    }));
+                    let sum = simd::softmax_numerators(scores, sinks.map(|s| s[h]));
+                    y.fill(0.0);
+                    for (j, w) in (first..=p).zip(scores.iter()) {
+                        values.axpy((j * kv_heads + kv) * value_dim, w / sum, y);
+                    }
+                }
+            });
+        });
+    }
+
+    fn oracle(&self, src: &[Exact]) -> Vec<f64> {
+        let (q, k, v) = (&src[0].meta.shape, &src[1].meta.shape, &src[2].meta.shape);
+        let (heads, group) = (q[1], q[1] / k[1]);
+        let slopes = self.slopes(heads);
+        let mut y = vec![0.0; q[0] * heads * v[2]];
+        for (i, y) in y.chunks_mut(v[2]).enumerate() {
+            let (t, h) = (i / heads, i % heads);
+            let (kv, p) = (h / group, src[3].data[t] as usize);
+            let score = |j: usize| {
+                let key = &src[1].row(j)[kv * q[2]..][..q[2]];
+                let query = &src[0].row(t)[h * q[2]..][..q[2]];
+                let s = key.iter().zip(query).map(|(a, b)| a * b).sum::<f64>() * self.scale as f64;
+                let cap = self.softcap as f64;
+                let s = if cap == 0.0 { s } else { cap * (s / cap).tanh() };
+                s - slopes[h] as f64 * (p - j) as f64
+            };
+            let scores: Vec<f64> = (self.first(p)..=p).map(score).collect();
+            let sink = src.get(4).map(|s| s.data[h]);
+            let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+            let sum = scores.iter().copied().chain(sink).map(|s| (s - max).exp()).sum::<f64>();
+            for (j, s) in (self.first(p)..=p).zip(&scores) {
+                let value = &src[2].row(j)[kv * v[2]..][..v[2]];
+                y.iter_mut().zip(value).for_each(|(y, x)| *y += (s - max).exp() / sum * x);
+            }
+        }
+        y
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let plain = Attention { scale: 0.125, window: 0, softcap: 0.0, max_bias: 0.0 };
+        let case = |op: Attention, kv, [tokens, heads, kv_heads, dim, cells, start]: [usize; 6], sinks: bool| {
+            let cache = Input::uniform(Meta::new(kv, [cells, kv_heads, dim]));
+            let q = Input { fill: Fill::Uniform { scale: 3.0, offset: 0.0 }, ..Input::f32([tokens, heads, dim]) };
+            let pos = Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start as u32));
+            let mut src = vec![q.strided(heads * dim + 64, 32), cache.clone(), cache, pos];
+            src.extend(sinks.then(|| Input::f32([heads])));
+            Case { op, src, nmse: 1e-7 }
+        };
+        vec![
+            case(plain, DType::F16, [1, 9, 3, 64, 256, 200], false),
+            case(plain, DType::F32, [1, 4, 2, 64, 64, 0], false),
+            case(plain, DType::F16, [40, 4, 2, 64, 256, 0], false),
+            case(plain, DType::F16, [33, 4, 4, 80, 128, 70], false),
+            case(plain, DType::F16, [1, 32, 8, 128, 1500, 1400], false),
+            case(Attention { window: 32, ..plain }, DType::F16, [70, 4, 2, 64, 128, 5], false),
+            case(Attention { window: 32, ..plain }, DType::F16, [1, 4, 2, 64, 300, 280], true),
+            case(Attention { softcap: 5.0, ..plain }, DType::F32, [17, 4, 2, 64, 64, 3], false),
+            case(Attention { max_bias: 8.0, ..plain }, DType::F32, [9, 12, 12, 32, 64, 20], false),
+            case(plain, DType::F16, [5, 8, 2, 256, 64, 10], true),
+        ]
+    }
+}

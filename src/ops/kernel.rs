@@ -1,0 +1,139 @@
+//! What an op asks of a GPU, as plain data: shaders, constants, bindings by name, workgroup counts.
+//!
+//! Nothing here knows wgpu. The `gpu` room turns a [`Kernel`] into pipelines and bind groups; `tests/shaders.rs`
+//! expands and validates every kernel without a device.
+
+use crate::base::{DType, Meta};
+
+/// What a device can do, as far as kernels choose by it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caps {
+    /// Smallest and largest subgroup size, where subgroup operations are there.
+    pub subgroups: Option<(u32, u32)>,
+    /// `f16` arithmetic and storage (`enable f16`).
+    pub f16: bool,
+    /// `dot4I8Packed` is done in hardware.
+    pub dot4: bool,
+    /// Bytes one storage binding may span.
+    pub max_binding: u64,
+    /// Invocations per workgroup.
+    pub max_invocations: u32,
+    /// Bytes of workgroup memory.
+    pub max_shared: u32,
+    /// Workgroups per dimension.
+    pub max_workgroups: u32,
+}
+
+impl Caps {
+    /// The limits every WebGPU device has, and no optional feature.
+    pub const BASELINE: Caps = Caps {
+        subgroups: None,
+        f16: false,
+        dot4: false,
+        max_binding: 128 << 20,
+        max_invocations: 256,
+        max_shared: 16 << 10,
+        max_workgroups: 65535,
+    };
+}
+
+/// One way of running an op: passes in order, with the scratch buffers they share.
+///
+/// DESIGN's `Dispatch`; an op lists its kernels best first, and tests run all of them.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Names the variant in traces, tests and the doctor's table: `subgroup`, `tile`.
+    pub variant: &'static str,
+    /// The dispatches, each waiting for the one before.
+    pub passes: Vec<Pass>,
+    /// Sizes of scratch buffers in bytes.
+    pub scratch: Vec<usize>,
+}
+
+/// One dispatch.
+#[derive(Debug, Clone, Default)]
+pub struct Pass {
+    /// File under `shaders/`, without `.wgsl`.
+    pub shader: &'static str,
+    /// The weight format whose file `#import quant` stands for.
+    pub quant: Option<DType>,
+    /// Names that `#if` finds true.
+    pub flags: Vec<&'static str>,
+    /// Constants written into the shader's header as `const NAME: u32 = value;`.
+    pub consts: Vec<(&'static str, u32)>,
+    /// Members of the shader's `params` uniform, by name. `<binding>_offset` members are filled in by the runner
+    /// with the tensor's first element.
+    pub params: Vec<(&'static str, Param)>,
+    /// Storage bindings, by the name of the shader's variable.
+    pub binds: Vec<(&'static str, Bind)>,
+    /// Number of workgroups.
+    pub workgroups: [u32; 3],
+}
+
+/// A value in the `params` uniform.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Param {
+    /// `u32`
+    U32(u32),
+    /// `f32`
+    F32(f32),
+    /// `vec4<u32>`
+    Vec4([u32; 4]),
+}
+
+impl From<usize> for Param {
+    fn from(v: usize) -> Self {
+        Param::U32(u32::try_from(v).expect("sizes in kernels fit 32 bits"))
+    }
+}
+
+impl From<f32> for Param {
+    fn from(v: f32) -> Self {
+        Param::F32(v)
+    }
+}
+
+impl From<[u32; 4]> for Param {
+    fn from(v: [u32; 4]) -> Self {
+        Param::Vec4(v)
+    }
+}
+
+/// What a binding points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Source tensor `i`.
+    Src(usize),
+    /// Part `part` of source tensor `src`, a weight cut by [`shards`].
+    Shard {
+        /// Which source.
+        src: usize,
+        /// Which of its shards.
+        part: usize,
+    },
+    /// The result.
+    Dst,
+    /// Scratch buffer `i` of the kernel.
+    Scratch(usize),
+}
+
+/// Cuts a weight into ranges of whole outermost-but-one rows (`[rows, k]`, `[experts, rows, k]` counted flat) so that each
+/// fits one binding. Uploading and dispatching both call this, so they agree.
+///
+/// `per_row` is the size of one row in the GPU layout, in bytes; ranges are multiples of `granule` rows.
+pub fn shards(rows: usize, per_row: usize, granule: usize, caps: &Caps) -> Vec<std::ops::Range<usize>> {
+    let fit = (caps.max_binding as usize / per_row.max(1)) / granule * granule;
+    let fit = fit.max(granule);
+    (0..rows.max(1)).step_by(fit).map(|start| start..(start + fit).min(rows)).collect()
+}
+
+/// The shards of weight `meta` (`[rows, k]` or `[experts, rows, k]`); expert tensors are cut between experts.
+pub fn weight_shards(meta: &Meta, caps: &Caps) -> Vec<std::ops::Range<usize>> {
+    let dims = meta.shape.dims();
+    let granule = if dims.len() == 3 { dims[1] } else { 1 };
+    let k = meta.shape.row();
+    // GPU layouts pad plain rows to 32 weights and never grow a block by more than an eighth.
+    let padded = k.next_multiple_of(32);
+    let per_row = padded / meta.dtype.block().max(1) * meta.dtype.block_bytes();
+    shards(meta.shape.rows(), per_row + per_row / 8, granule, caps)
+}

@@ -1,0 +1,70 @@
+//! Layer norm: y = (x − mean(x)) / sqrt(var(x) + eps) · w + b, over the last dimension.
+//! The variance is taken around the mean in a second pass: E[x²] − E[x]² cancels in f32.
+//! Shader: shaders/layer_norm.wgsl. Source: arXiv 1607.06450.
+
+use super::rms_norm::{infer_norm, norm_row};
+use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use crate::base::{Meta, Result, View, ViewMut};
+
+/// Sources: x `[tokens, …, dim]`, optional weight and bias, each `[dim]` or `[heads, dim]`. Result: as x, packed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerNorm {
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl Op for LayerNorm {
+    const NAME: &str = "layer_norm";
+
+    fn infer(&self, src: &[Meta]) -> Result<Meta> {
+        infer_norm(Self::NAME, src)
+    }
+
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+        let dim = dst.meta.shape.row();
+        for_chunks(pool, dst.f32(), dim, |r, y| {
+            let x = norm_row(&src[0], r);
+            let mean = x.iter().sum::<f32>() / dim as f32;
+            let var = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / dim as f32;
+            let scale = 1.0 / (var + self.eps).sqrt();
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * scale);
+            let part = |w: &View| r % w.meta.shape.rows() * dim;
+            if let Some(w) = src.get(1) {
+                y.iter_mut().zip(&w.f32()[part(w)..]).for_each(|(y, w)| *y *= w);
+            }
+            if let Some(b) = src.get(2) {
+                y.iter_mut().zip(&b.f32()[part(b)..]).for_each(|(y, b)| *y += b);
+            }
+        });
+    }
+
+    fn oracle(&self, src: &[Exact]) -> Vec<f64> {
+        let dim = src[0].meta.shape.row();
+        let at = |i: usize, r: usize, c: usize, default: f64| {
+            src.get(i).map_or(default, |w| w.data[r % w.meta.shape.rows() * dim + c])
+        };
+        let mut y = Vec::new();
+        for (r, x) in src[0].data.chunks(dim).enumerate() {
+            let mean = x.iter().sum::<f64>() / dim as f64;
+            let var = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / dim as f64;
+            let scale = 1.0 / (var + self.eps as f64).sqrt();
+            y.extend(x.iter().enumerate().map(|(c, v)| (v - mean) * scale * at(1, r, c, 1.0) + at(2, r, c, 0.0)));
+        }
+        y
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let case = |src| Case { op: LayerNorm { eps: 1e-5 }, src, nmse: 1e-9 };
+        vec![
+            case(vec![Input::f32([3, 256]), Input::f32([256]), Input::f32([256])]),
+            case(vec![Input::f32([2, 2048]), Input::f32([2048])]),
+            case(vec![Input::f32([5, 33])]),
+            case(vec![Input::f32([4, 4, 64]).strided(512, 64), Input::f32([4, 64])]),
+            case(vec![
+                Input::filled(Meta::f32([2, 300]), super::Fill::Uniform { scale: 1.0, offset: 30.0 }),
+                Input::f32([300]),
+                Input::f32([300]),
+            ]),
+        ]
+    }
+}

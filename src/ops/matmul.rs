@@ -1,0 +1,83 @@
+//! Matrix product with quantized weights: y[t, n] = Σ_k w[n, k] · x[t, k] (+ bias[n]). Decoding is part of the kernel.
+//!
+//! CPU: each input row is quantized once to the weights' partner format (int8), then threads take ranges of weight rows.
+//! GPU: `matmul_vec` for up to 8 tokens (memory-bound), `matmul_tile` beyond (compute-bound); activations stay `f32`.
+//! Weights larger than a binding are cut into shards of rows, one dispatch each.
+//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
+
+use super::{Case, Exact, Input, Op, Pool};
+use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::quant;
+
+/// Sources: w `[n, k]` of any type, x `[tokens, k]`, optional bias `[n]`. Result: `[tokens, n]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatMul;
+
+/// The largest error against exact arithmetic: int8 activations cost about 1e-4, plain weights only rounding.
+pub(super) fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-10,
+        DType::F16 | DType::BF16 => 1e-7,
+        _ => 5e-4,
+    }
+}
+
+impl Op for MatMul {
+    const NAME: &str = "matmul";
+
+    fn infer(&self, src: &[Meta]) -> Result<Meta> {
+        let (w, x) = (&src[0], &src[1]);
+        x.want(Self::NAME, DType::F32)?;
+        if w.shape.dims().len() != 2 || w.shape.row() != x.inner() {
+            return Err(Error::format(format!("matmul: weights {w:?} do not fit activations {x:?}")));
+        }
+        if !quant::is_supported(w.dtype) {
+            return Err(quant::unsupported(w.dtype));
+        }
+        if src.get(2).is_some_and(|b| b.dtype != DType::F32 || b.shape.elements() != w.outer()) {
+            return Err(Error::format(format!("matmul: bias {:?} does not fit weights {w:?}", src[2])));
+        }
+        Ok(Meta::f32([x.outer(), w.outer()]))
+    }
+
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+        let (w, x) = (&src[0], &src[1]);
+        let n = w.meta.outer();
+        super::for_chunks(pool, dst.f32(), n, |t, y| {
+            let mut row = vec![0.0; w.meta.inner()];
+            for (i, y) in y.iter_mut().enumerate() {
+                quant::decode(w.meta.dtype, w.row_bytes(i), &mut row);
+                *y = crate::simd::dot(&row, x.row(t)) + src.get(2).map_or(0.0, |b| b.f32()[i]);
+            }
+        });
+    }
+
+    fn oracle(&self, src: &[Exact]) -> Vec<f64> {
+        let (w, x) = (&src[0], &src[1]);
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let mut y = Vec::with_capacity(x.meta.outer() * w.meta.outer());
+        for t in 0..x.meta.outer() {
+            y.extend((0..w.meta.outer()).map(|n| dot(w.row(n), x.row(t)) + src.get(2).map_or(0.0, |b| b.data[n])));
+        }
+        y
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let case = |dtype, n, k, tokens, bias: bool| {
+            let mut src = vec![Input::uniform(Meta::new(dtype, [n, k])), Input::f32([tokens, k])];
+            src.extend(bias.then(|| Input::f32([n])));
+            Case { op: MatMul, src, nmse: tolerance(dtype) }
+        };
+        let mut all = Vec::new();
+        for dtype in quant::SUPPORTED {
+            // Decode, a few tokens, and prefill with ragged tiles.
+            all.extend([(48, 512, 1), (33, 256, 3), (67, 512, 37)].map(|(n, k, t)| case(*dtype, n, k, t, false)));
+        }
+        all.push(case(DType::F32, 5, 33, 2, true));
+        all.push(case(DType::F16, 130, 100, 9, true));
+        all.push(case(DType::Q4_0, 96, 576, 130, true));
+        let strided = Input::f32([4, 256]).strided(1024, 512);
+        all.push(Case { op: MatMul, src: vec![Input::f32([40, 256]), strided], nmse: 1e-10 });
+        all
+    }
+}

@@ -1,0 +1,85 @@
+//! Matrix product with chosen experts: y[t, u] = w[ids[t, u]] · x[t, u] (+ bias[ids[t, u]]).
+//! CPU: tokens are grouped by expert, so that each expert's weights are read once per batch.
+//! Shaders: shaders/matmul_id.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
+
+use super::matmul::tolerance;
+use super::{Case, Exact, Fill, Input, Op, Pool};
+use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::quant;
+
+/// Sources: w `[experts, n, k]`, x `[tokens, k]` (all experts see the same) or `[tokens, used, k]`, ids `[tokens, used]` as whole
+/// `f32` numbers, optional bias `[experts, n]`. Result: `[tokens, used, n]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatMulId;
+
+impl Op for MatMulId {
+    const NAME: &str = "matmul_id";
+
+    fn infer(&self, src: &[Meta]) -> Result<Meta> {
+        let (w, x, ids) = (&src[0], &src[1], &src[2]);
+        x.want(Self::NAME, DType::F32)?;
+        ids.want(Self::NAME, DType::F32)?;
+        let shared = x.shape.dims().len() == 2;
+        let fits = w.shape.dims().len() == 3
+            && w.shape.row() == x.shape.row()
+            && x.outer() == ids.outer()
+            && (shared || x.shape[1] == ids.shape[1]);
+        if !fits {
+            return Err(Error::format(format!("matmul_id: experts {w:?} do not fit activations {x:?} and ids {ids:?}")));
+        }
+        if !quant::is_supported(w.dtype) {
+            return Err(quant::unsupported(w.dtype));
+        }
+        Ok(Meta::f32([x.outer(), ids.shape[1], w.shape[1]]))
+    }
+
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+        let (w, x, ids) = (&src[0], &src[1], &src[2]);
+        let (n, k, used) = (w.meta.shape[1], w.meta.shape[2], ids.meta.shape[1]);
+        let shared = x.meta.shape.dims().len() == 2;
+        super::for_chunks(pool, dst.f32(), n, |i, y| {
+            let (t, u) = (i / used, i % used);
+            let id = ids.row(t)[u] as usize;
+            let x = if shared { x.row(t) } else { &x.row(t)[u * k..][..k] };
+            let size = w.meta.dtype.row_bytes(k).expect("whole blocks");
+            let mut row = vec![0.0; k];
+            for (r, y) in y.iter_mut().enumerate() {
+                quant::decode(w.meta.dtype, &w.row_bytes(id)[r * size..][..size], &mut row);
+                *y = crate::simd::dot(&row, x) + src.get(3).map_or(0.0, |b| b.f32()[id * n + r]);
+            }
+        });
+    }
+
+    fn oracle(&self, src: &[Exact]) -> Vec<f64> {
+        let (w, x, ids) = (&src[0], &src[1], &src[2]);
+        let (n, k, used) = (w.meta.shape[1], w.meta.shape[2], ids.meta.shape[1]);
+        let shared = x.meta.shape.dims().len() == 2;
+        let mut y = Vec::new();
+        for (i, id) in ids.data.iter().enumerate() {
+            let x = if shared { x.row(i / used) } else { &x.data[i * k..(i + 1) * k] };
+            for r in 0..n {
+                let row = &w.data[(*id as usize * n + r) * k..][..k];
+                let bias = src.get(3).map_or(0.0, |b| b.data[*id as usize * n + r]);
+                y.push(row.iter().zip(x).map(|(a, b)| a * b).sum::<f64>() + bias);
+            }
+        }
+        y
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let case = |dtype, [experts, n, k, tokens, used]: [usize; 5], shared: bool, bias: bool| {
+            let x = if shared { Input::f32([tokens, k]) } else { Input::f32([tokens, used, k]) };
+            let ids = Input::filled(Meta::f32([tokens, used]), Fill::Below(experts as u32)).strided(2 * used, 0);
+            let mut src = vec![Input::uniform(Meta::new(dtype, [experts, n, k])), x, ids];
+            src.extend(bias.then(|| Input::f32([experts, n])));
+            Case { op: MatMulId, src, nmse: tolerance(dtype) }
+        };
+        let mut all = Vec::new();
+        for dtype in quant::SUPPORTED {
+            all.push(case(*dtype, [4, 40, 256, 1, 2], true, false));
+            all.push(case(*dtype, [4, 33, 256, 19, 2], false, true));
+        }
+        all.push(case(DType::F32, [8, 20, 33, 40, 3], true, true));
+        all
+    }
+}

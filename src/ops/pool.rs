@@ -1,0 +1,60 @@
+//! How an op's CPU code uses several threads, without knowing who owns them.
+
+use std::sync::Mutex;
+
+/// A team of threads. The caller is one of them.
+pub trait Pool: Sync {
+    /// Size of the team.
+    fn threads(&self) -> usize;
+
+    /// Runs `f(thread)` once on every thread of the team and returns when all are done.
+    fn run(&self, f: &(dyn Fn(usize) + Sync));
+}
+
+/// The team of one: tests, tools, wasm without threads.
+pub struct Serial;
+
+impl Pool for Serial {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn run(&self, f: &(dyn Fn(usize) + Sync)) {
+        f(0);
+    }
+}
+
+/// Calls `f(i, chunk)` for every `len` values of `data`, shared out among the threads as they come free.
+///
+/// The last chunk may be shorter. Work below one chunk per thread runs on the caller alone.
+pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    if pool.threads() == 1 || data.len() <= len {
+        data.chunks_mut(len.max(1)).enumerate().for_each(|(i, chunk)| f(i, chunk));
+        return;
+    }
+    // A lock around the iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
+    let chunks = Mutex::new(data.chunks_mut(len).enumerate());
+    let next = || chunks.lock().expect("no thread panics while it holds the iterator").next();
+    pool.run(&|_| {
+        while let Some((i, chunk)) = next() {
+            f(i, chunk);
+        }
+    });
+}
+
+/// Calls `f(i)` for `0..n`, shared out among the threads as they come free.
+pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
+    if pool.threads() == 1 || n <= 1 {
+        return (0..n).for_each(f);
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    pool.run(&|_| {
+        loop {
+            let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if i >= n {
+                break;
+            }
+            f(i);
+        }
+    });
+}

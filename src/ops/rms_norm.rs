@@ -1,0 +1,81 @@
+//! RMS norm: y[i] = x[i] · w[i] / sqrt(mean(x²) + eps), over the last dimension.
+//! One workgroup per row. Sums in f32: x² overflows f16 at |x| = 256.
+//! Shader: shaders/rms_norm.wgsl. Source: arXiv 1910.07467.
+
+use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::simd;
+
+/// Sources: x `[tokens, …, dim]`, optional weight `[dim]` or `[heads, dim]` (row `r` of x uses weight row `r mod heads`).
+/// Result: as x, packed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RmsNorm {
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Checks a norm's sources and gives its result: as x, packed. Shared with layer norm.
+pub(super) fn infer_norm(name: &str, src: &[Meta]) -> Result<Meta> {
+    src[0].want(name, DType::F32)?;
+    for w in &src[1..] {
+        w.want(name, DType::F32)?;
+        if w.shape.row() != src[0].shape.row() || !src[0].shape.rows().is_multiple_of(w.shape.rows()) {
+            return Err(Error::format(format!("{name}: weight {w:?} does not fit {:?}", src[0])));
+        }
+    }
+    Ok(Meta::f32(src[0].shape))
+}
+
+/// The rows of x `[tokens, heads…, dim]` in order, whatever its stride.
+pub(super) fn norm_row<'a>(x: &View<'a>, r: usize) -> &'a [f32] {
+    let dim = x.meta.shape.row();
+    let per_token = (x.meta.inner() / dim).max(1);
+    &x.row(r / per_token)[r % per_token * dim..][..dim]
+}
+
+impl Op for RmsNorm {
+    const NAME: &str = "rms_norm";
+
+    fn infer(&self, src: &[Meta]) -> Result<Meta> {
+        infer_norm(Self::NAME, src)
+    }
+
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+        let dim = dst.meta.shape.row();
+        let weight = src.get(1);
+        for_chunks(pool, dst.f32(), dim, |r, y| {
+            let x = norm_row(&src[0], r);
+            let scale = 1.0 / (simd::dot(x, x) / dim as f32 + self.eps).sqrt();
+            match weight {
+                Some(w) => {
+                    let w = &w.f32()[r % w.meta.shape.rows() * dim..][..dim];
+                    y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = x * scale * w);
+                }
+                None => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale),
+            }
+        });
+    }
+
+    fn oracle(&self, src: &[Exact]) -> Vec<f64> {
+        let dim = src[0].meta.shape.row();
+        let rows = src[0].data.chunks(dim).enumerate();
+        rows.flat_map(|(r, x)| {
+            let mean = x.iter().map(|v| v * v).sum::<f64>() / dim as f64;
+            let scale = 1.0 / (mean + self.eps as f64).sqrt();
+            let w = src.get(1).map(|w| &w.data[r % w.meta.shape.rows() * dim..][..dim]);
+            x.iter().enumerate().map(move |(i, v)| v * scale * w.map_or(1.0, |w| w[i]))
+        })
+        .collect()
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let case = |src| Case { op: RmsNorm { eps: 1e-5 }, src, nmse: 1e-10 };
+        vec![
+            case(vec![Input::f32([3, 576]), Input::f32([576])]),
+            case(vec![Input::f32([1, 4096]), Input::f32([4096])]),
+            case(vec![Input::f32([5, 33])]),
+            case(vec![Input::f32([4, 3, 64]).strided(320, 64), Input::f32([64])]),
+            case(vec![Input::f32([4, 4, 64]), Input::f32([4, 64])]),
+        ]
+    }
+}
