@@ -3,7 +3,9 @@
 mod dtype;
 mod error;
 mod meta;
+mod rng;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{MAX_DIMS, Meta, Shape, View, ViewMut};
+pub use rng::{Dice, Stream, fresh_seed, uniform};

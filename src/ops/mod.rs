@@ -113,9 +113,11 @@ ops! {
     mul::Mul,
     router::Router,
     combine::Combine,
+    sample::Sample,
     advance::Advance,
 }
 
 pub use rope::{Pairs, RopeTable};
 pub use router::Gate;
+pub use sample::SampleParams;
 pub use unary::Act;
