@@ -1,1 +1,3 @@
+//! The binary `wgpu-llm`.
+
 fn main() {}

@@ -1,0 +1,258 @@
+//! Holds the house to its rules (ARCHITECTURE.md): imports point down, files and functions stay readable, every room is on
+//! the map, unsafe code and platform gates stay where they belong, formatting and lints are clean.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Rooms with their floor and the rooms they must not import although these lie lower.
+const ROOMS: &[(&str, u32, &[&str])] = &[
+    ("base", 0, &[]),
+    ("simd", 1, &[]),
+    ("quant", 2, &[]),
+    ("gguf", 2, &[]),
+    ("text", 2, &[]),
+    ("ops", 3, &["gguf", "text"]),
+    ("graph", 4, &["gguf", "text"]),
+    ("cpu", 5, &["gguf", "text"]),
+    ("gpu", 5, &["gguf", "text"]),
+    ("arch", 5, &["text"]),
+    ("sample", 5, &["gguf", "ops", "graph"]),
+    ("model", 6, &[]),
+    ("run", 7, &[]),
+    ("app", 8, &[]),
+];
+
+/// Lines a file may have, tables of constants aside.
+const FILE_LINES: usize = 450;
+/// Lines a function may have.
+const FN_LINES: usize = 65;
+
+/// Where `unsafe` may stand.
+const UNSAFE: &[&str] =
+    &["src/simd/", "src/gguf/source", "src/cpu/pool.rs", "src/gpu/device.rs", "src/gpu/pipeline.rs"];
+/// Where `target_arch = "wasm32"` may stand.
+const WASM: &[&str] = &["src/gguf/source", "src/cpu/pool.rs", "src/gpu/device.rs"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn walk(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+            walk(&path, extension, out);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            out.push(path);
+        }
+    }
+}
+
+/// All files with an extension, as paths from the root, with their text.
+fn files(dirs: &[&str], extension: &str) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    dirs.iter().for_each(|dir| walk(&root().join(dir), extension, &mut paths));
+    paths.sort();
+    assert!(!paths.is_empty(), "no .{extension} files under {dirs:?}");
+    let name = |p: &Path| p.strip_prefix(root()).expect("under the root").to_string_lossy().replace('\\', "/");
+    paths.iter().map(|p| (name(p), std::fs::read_to_string(p).expect("readable"))).collect()
+}
+
+fn report(rule: &str, problems: Vec<String>) {
+    assert!(problems.is_empty(), "{rule}:\n  {}", problems.join("\n  "));
+}
+
+#[test]
+fn imports_point_down() {
+    let floor = |room: &str| ROOMS.iter().find(|(name, ..)| *name == room);
+    let mut problems = Vec::new();
+    for (path, text) in files(&["src"], "rs") {
+        let Some(room) = path.strip_prefix("src/").and_then(|p| p.split_once('/')).map(|(room, _)| room) else {
+            continue;
+        };
+        let Some((_, height, forbidden)) = floor(room) else {
+            problems.push(format!("{path}: the room {room} has no floor in tests/tidy.rs"));
+            continue;
+        };
+        for (n, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for part in code.split("crate::").skip(1) {
+                let target: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let Some((_, other, _)) = floor(&target) else { continue };
+                if target != room && (other >= height || forbidden.contains(&target.as_str())) {
+                    problems.push(format!("{path}:{}: {room} must not import {target}", n + 1));
+                }
+            }
+        }
+    }
+    report("imports point down only", problems);
+}
+
+#[test]
+fn files_open_with_their_purpose_and_stay_readable() {
+    let mut problems = Vec::new();
+    for (path, text) in files(&["src", "tests", "benches"], "rs") {
+        if !text.starts_with("//!") {
+            problems.push(format!("{path}: the first line must be a //! comment that says what the file is for"));
+        }
+        let lines = text.lines().filter(|l| !is_table_row(l)).count();
+        if lines > FILE_LINES {
+            problems.push(format!("{path}: {lines} lines; more than {FILE_LINES} are several ideas"));
+        }
+        for (name, line, length) in functions(&text) {
+            if length > FN_LINES {
+                problems.push(format!("{path}:{line}: fn {name} has {length} lines; split it (at most {FN_LINES})"));
+            }
+        }
+    }
+    report("files and functions", problems);
+}
+
+/// Rows of constants: numbers, strings and structure, but no statements.
+fn is_table_row(line: &str) -> bool {
+    let line = line.trim();
+    line.ends_with(',') && !line.contains("let ") && !line.contains("fn ") && !line.contains("=>")
+}
+
+/// Functions with the line they begin at and their length without table rows; found by indentation, as rustfmt lays it out.
+fn functions(text: &str) -> Vec<(String, usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let head = line.trim_start();
+        let is_fn = [
+            "fn ",
+            "pub fn ",
+            "pub(super) fn ",
+            "pub(crate) fn ",
+            "unsafe fn ",
+            "pub unsafe fn ",
+            "async fn ",
+            "pub async fn ",
+        ]
+        .iter()
+        .any(|p| head.starts_with(p));
+        if !is_fn || line.ends_with(';') || line.ends_with('}') {
+            continue;
+        }
+        let close = format!("{}}}", " ".repeat(indent));
+        let Some(end) = lines[i..].iter().position(|l| *l == close) else { continue };
+        let name = head.split("fn ").nth(1).unwrap_or_default().split(['(', '<']).next().unwrap_or_default();
+        let length = lines[i..=i + end].iter().filter(|l| !is_table_row(l)).count();
+        found.push((name.to_owned(), i + 1, length));
+    }
+    found
+}
+
+#[test]
+fn unsafe_and_platform_gates_stay_where_they_belong() {
+    let mut problems = Vec::new();
+    for (path, text) in files(&["src"], "rs") {
+        let allowed = |list: &[&str]| list.iter().any(|p| path.starts_with(p));
+        for (n, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if (code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl"))
+                && !allowed(UNSAFE)
+            {
+                problems.push(format!("{path}:{}: unsafe code belongs in {UNSAFE:?}", n + 1));
+            }
+            if code.contains("target_arch = \"wasm32\"") && !allowed(WASM) {
+                problems.push(format!("{path}:{}: the wasm32 gate belongs in {WASM:?}", n + 1));
+            }
+            if code.contains("feature = \"")
+                && !path.starts_with("src/app")
+                && path != "src/lib.rs"
+                && !path.starts_with("src/simd")
+            {
+                problems.push(format!("{path}:{}: feature gates belong in src/app and the manifest", n + 1));
+            }
+            if line.contains("todo!(") || line.contains("unimplemented!(") || line.contains("#[ignore") {
+                problems.push(format!("{path}:{}: left undone", n + 1));
+            }
+        }
+        let blocks = text.matches("unsafe {").count() + text.matches("unsafe impl").count();
+        if blocks > 0 && !text.contains("SAFETY") {
+            problems.push(format!("{path}: {blocks} unsafe blocks without a SAFETY comment"));
+        }
+    }
+    report("unsafe code and gates", problems);
+}
+
+#[test]
+fn only_gpu_speaks_wgpu_and_only_simd_speaks_std_arch() {
+    let mut problems = Vec::new();
+    for (path, text) in files(&["src"], "rs") {
+        for (n, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if (code.contains("wgpu::") || code.contains("use wgpu")) && !path.starts_with("src/gpu/") {
+                problems.push(format!("{path}:{}: wgpu belongs in src/gpu", n + 1));
+            }
+            if code.contains("std::arch::") && !path.starts_with("src/simd/") {
+                problems.push(format!("{path}:{}: std::arch belongs in src/simd", n + 1));
+            }
+        }
+    }
+    report("one room owns each platform", problems);
+}
+
+#[test]
+fn every_room_stands_on_the_map() {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let mut problems = Vec::new();
+    for dir in ["src", "tools"] {
+        for entry in std::fs::read_dir(root().join(dir)).expect(dir).flatten().filter(|e| e.path().is_dir()) {
+            let room = format!("{dir}/{}/", entry.file_name().to_string_lossy());
+            if !map.contains(&room) {
+                problems.push(format!("{room} does not stand in ARCHITECTURE.md"));
+            }
+        }
+    }
+    report("the map is whole", problems);
+}
+
+#[test]
+fn the_top_level_is_fixed() {
+    let known = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "shaders",
+        "tests",
+        "benches",
+        "tools",
+        "README.md",
+        "LICENSE",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "deny.toml",
+        "rustfmt.toml",
+        "target",
+    ];
+    let names =
+        std::fs::read_dir(root()).expect("root").flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let strangers = names.filter(|n| !n.starts_with('.') && !known.contains(&n.as_str())).collect();
+    report("nothing new at the top level", strangers);
+}
+
+/// The cargo that runs this test, on this workspace.
+fn cargo(args: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let run = Command::new(cargo).args(args).current_dir(root()).env("CARGO_TERM_COLOR", "never").output();
+    let run = run.map_err(|e| format!("cargo {args:?} could not start: {e}"))?;
+    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    if run.status.success() { Ok(()) } else { Err(format!("cargo {}\n{text}", args.join(" "))) }
+}
+
+#[test]
+fn formatting_is_rustfmts() {
+    cargo(&["fmt", "--all", "--check"]).unwrap_or_else(|e| panic!("run `cargo fmt --all`: {e}"));
+}
+
+#[test]
+fn clippy_is_silent() {
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+        .unwrap_or_else(|e| panic!("{e}"));
+}
