@@ -5,7 +5,7 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
-use super::{Case, Exact, Fill, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 use std::cell::RefCell;
@@ -38,6 +38,105 @@ impl Attention {
     /// First cell that a token at `pos` sees.
     fn first(&self, pos: usize) -> usize {
         if self.window == 0 { 0 } else { (pos + 1).saturating_sub(self.window) }
+    }
+}
+
+/// Shape of the GPU kernel's tile: rows of queries by columns of cells, one thread each.
+struct Tile {
+    rows: usize,
+    cols: usize,
+}
+
+/// Tiles that fit the device's workgroups, best first: as many rows as there are to fill, then as many columns.
+fn tiles(src: &[Meta], group: usize, rows: usize, caps: &Caps) -> Vec<Tile> {
+    let (dim, value_dim) = (src[0].shape[2], src[2].shape[2]);
+    let useful = if rows <= group { group.next_power_of_two() } else { 16 };
+    let shapes = [(16, 16), (8, 32), (8, 16), (4, 32), (4, 16), (8, 8), (4, 8), (2, 32), (2, 16), (1, 32), (1, 16), (1, 8)];
+    let fits = |tile: &Tile| {
+        let words = tile.rows * dim + tile.cols * (dim.max(value_dim) + 1) + tile.rows * tile.cols;
+        tile.rows <= useful && 4 * words <= caps.max_shared as usize && tile.rows * tile.cols <= caps.max_invocations as usize
+    };
+    let all = shapes.map(|(rows, cols)| Tile { rows, cols }).into_iter().filter(fits);
+    let best: Vec<Tile> = all.take(2).collect();
+    assert!(!best.is_empty(), "attention over {dim} channels fits no workgroup of this device");
+    best
+}
+
+impl Attention {
+    fn kernel(&self, src: &[Meta], tile: &Tile, splits: usize) -> Kernel {
+        let (q, kv_heads, value_dim) = (&src[0], src[1].shape[1], src[2].shape[2]);
+        let (tokens, heads) = (q.shape[0], q.shape[1]);
+        let (rows, sinks) = (tokens * heads / kv_heads, src.len() > 4);
+        let slopes = self.slopes(heads);
+        let powers = 1usize << heads.ilog2();
+        let rest = if powers < heads { slopes[powers] } else { 0.0 };
+        let mut flags = Vec::new();
+        flags.extend((src[1].dtype == DType::F16).then_some("KV_F16"));
+        flags.extend((splits > 1).then_some("SPLIT"));
+        flags.extend((sinks && splits == 1).then_some("SINKS"));
+        let target = if splits > 1 { Bind::Scratch(0) } else { Bind::Dst };
+        let mut main = Pass {
+            shader: "attention",
+            flags,
+            consts: vec![
+                ("DIM", q.shape[2] as u32),
+                ("DIM_V", value_dim as u32),
+                ("GROUP", (heads / kv_heads) as u32),
+                ("ROWS", tile.rows as u32),
+                ("COLS", tile.cols as u32),
+                ("WG", (tile.rows * tile.cols) as u32),
+                ("OWN", value_dim.div_ceil(tile.cols) as u32),
+            ],
+            params: vec![
+                ("rows", rows.into()),
+                ("kv_heads", kv_heads.into()),
+                ("q_stride", q.stride.into()),
+                ("window", self.window.into()),
+                ("splits", splits.into()),
+                ("scale", self.scale.into()),
+                ("softcap", self.softcap.into()),
+                ("slope_base", slopes[0].into()),
+                ("slope_base_rest", rest.into()),
+                ("slope_heads", powers.into()),
+            ],
+            binds: vec![
+                ("q", Bind::Src(0)),
+                ("keys", Bind::Src(1)),
+                ("values", Bind::Src(2)),
+                ("pos", Bind::Src(3)),
+                ("y", target),
+            ],
+            workgroups: [rows.div_ceil(tile.rows) as u32, kv_heads as u32, splits as u32],
+            ..Pass::default()
+        };
+        if splits == 1 {
+            main.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
+            return Kernel { variant: tile.name(), passes: vec![main], scratch: vec![] };
+        }
+        let mut merge = Pass {
+            shader: "attention_reduce",
+            flags: sinks.then_some("SINKS").into_iter().collect(),
+            consts: vec![("DIM_V", value_dim as u32), ("WG", 64)],
+            params: vec![("heads", heads.into()), ("splits", splits.into())],
+            binds: vec![("partial", Bind::Scratch(0)), ("y", Bind::Dst)],
+            workgroups: [heads as u32, tokens as u32, 1],
+            ..Pass::default()
+        };
+        merge.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
+        let scratch = vec![tokens * heads * splits * (value_dim + 2) * 4];
+        Kernel { variant: "split", passes: vec![main, merge], scratch }
+    }
+}
+
+impl Tile {
+    fn name(&self) -> &'static str {
+        match self.rows {
+            16 => "tile16",
+            8 => "tile8",
+            4 => "tile4",
+            2 => "tile2",
+            _ => "tile1",
+        }
     }
 }
 
@@ -120,6 +219,23 @@ impl Op for Attention {
                 }
             });
         });
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, kv_heads) = (src[0].outer() * src[0].shape[1] / src[1].shape[1], src[1].shape[1]);
+        let group = src[0].shape[1] / kv_heads;
+        let tiles = tiles(src, group, rows, caps);
+        let kernel = |tile: &Tile| {
+            let blocks = rows.div_ceil(tile.rows) * kv_heads;
+            // Cells are split until some 128 workgroups are busy, but no part is shorter than 64 cells.
+            let splits = (128 / blocks).clamp(1, (src[1].outer() / 64).clamp(1, 32));
+            self.kernel(src, tile, splits)
+        };
+        let mut kernels: Vec<Kernel> = tiles.iter().map(kernel).collect();
+        // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
+        let other = if kernels[0].passes.len() == 1 { 3 } else { 1 };
+        kernels.push(self.kernel(src, &tiles[0], other));
+        kernels
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

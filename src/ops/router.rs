@@ -2,7 +2,7 @@
 //! score = softmax(x) | σ(x) | x; choice by score + bias; weights from the scores without the bias.
 //! Ties go to the lower expert. Shader: shaders/router.wgsl. Source: arXiv 1701.06538, 2401.04088; sigmoid and bias 2412.19437.
 
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// How scores come from the router's logits.
@@ -87,6 +87,27 @@ impl Op for Router {
             self.route(&logits, bias.as_deref(), &mut out);
             y.iter_mut().zip(out).for_each(|(y, v)| *y = v as f32);
         });
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+        let mut flags = match self.gate {
+            Gate::Softmax => vec!["SOFTMAX"],
+            Gate::Sigmoid => vec!["SIGMOID"],
+            Gate::SoftmaxOfChosen => vec!["OF_CHOSEN"],
+        };
+        flags.extend((src.len() > 1).then_some("BIAS"));
+        flags.extend(self.normalize.then_some("NORMALIZE"));
+        let mut pass = Pass {
+            shader: "router",
+            flags,
+            consts: vec![("EXPERTS", src[0].shape.row() as u32), ("USED", self.used as u32)],
+            params: vec![("x_stride", src[0].stride.into()), ("scale", self.scale.into())],
+            binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
+            workgroups: [src[0].outer() as u32, 1, 1],
+            ..Pass::default()
+        };
+        pass.binds.extend((src.len() > 1).then_some(("bias", Bind::Src(1))));
+        vec![Kernel { variant: "workgroup", passes: vec![pass], scratch: vec![] }]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -5,7 +5,7 @@
 //! GPU: many workgroups keep their slice's best candidates, one merges them and draws.
 //! Shader: shaders/sample.wgsl, shaders/rng.wgsl.
 
-use super::{Case, Exact, Fill, Input, Op, Pool};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -123,6 +123,36 @@ impl Op for Sample {
         let step = (pos[pos.len() - 1] + 1).wrapping_sub(params.first);
         let logit = |i: u32| logits[i as usize] as f64;
         dst.u32()[0] = ORDER.with_borrow_mut(|order| Self::draw(&params, logits.len(), &logit, step, order));
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+        let vocab = src[1].shape.row();
+        // Some 2,000 logits per workgroup, and at most 64 lists to merge.
+        let slice = vocab.div_ceil(64).max(2048);
+        let slices = vocab.div_ceil(slice);
+        let scan = Pass {
+            shader: "sample_scan",
+            consts: vec![("SLICE", slice as u32), ("MAX_K", Self::MAX_TOP_K)],
+            params: vec![("vocab", vocab.into())],
+            binds: vec![("logits", Bind::Src(1)), ("sampler", Bind::Src(2)), ("best", Bind::Scratch(0))],
+            workgroups: [slices as u32, 1, 1],
+            ..Pass::default()
+        };
+        let draw = Pass {
+            shader: "sample_draw",
+            consts: vec![("SLICES", slices as u32), ("MAX_K", Self::MAX_TOP_K)],
+            params: vec![("last", (src[3].outer() - 1).into())],
+            binds: vec![
+                ("best", Bind::Scratch(0)),
+                ("sampler", Bind::Src(2)),
+                ("pos", Bind::Src(3)),
+                ("tokens", Bind::Dst),
+            ],
+            workgroups: [1, 1, 1],
+            ..Pass::default()
+        };
+        let scratch = vec![slices * Self::MAX_TOP_K as usize * 8];
+        vec![Kernel { variant: "two_pass", passes: vec![scan, draw], scratch }]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
