@@ -1,25 +1,39 @@
-//! Floor 1: vector primitives.
-use half::f16;
+//! Floor 1: vector primitives, the one place that speaks `std::arch`.
+//!
+//! A kernel is written once against [`Simd`], in safe code, and [`Level::run`] compiles it once per instruction set:
+//! every method of a token is `#[inline(always)]`, so the kernel's body is inlined into an entry point that carries
+//! `#[target_feature]`, and the intrinsics into the body. A token exists only where its features were detected, which is
+//! what makes the intrinsics sound.
+//!
+//! Vectors have the same width on every level (16 × f32, 32 or 64 bytes): a level with narrower registers uses several.
+//! So sums are taken in the same order everywhere, and whatever uses only exact operations and `add`/`mul` gives the
+//! same bits on every machine. [`Simd::mul_add`] alone may round once or twice.
 
-/// Σ a·b.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+mod disjoint;
+mod exp;
+mod level;
+mod math;
+mod portable;
+mod vector;
+
+pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
+pub use exp::{exp, exp_sum, gelu, gelu_erf, gelu_quick, sigmoid, silu, softmax_numerators, tanh};
+pub use level::{Kernel, Level};
+pub use math::{
+    amax, axpy, axpy_bf16, axpy_f16, bf16_to_f32, dot, dot_bf16, dot_f16, f16_to_f32, f32_to_bf16, f32_to_f16, max,
+    sum, sum_squares,
+};
+pub use portable::Portable;
+pub use vector::Simd;
+
+/// The `N` values of `v` from `at` on, as an array. Panics past the end.
+#[inline(always)]
+pub fn array<T, const N: usize>(v: &[T], at: usize) -> &[T; N] {
+    v[at..at + N].try_into().expect("a slice of N values")
 }
-/// Σ a·b.
-pub fn dot_f16(a: &[f16], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a.to_f32() * b).sum()
-}
-/// y += w·x.
-pub fn axpy(w: f32, x: &[f32], y: &mut [f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += w * x);
-}
-/// y += w·x.
-pub fn axpy_f16(w: f32, x: &[f16], y: &mut [f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += w * x.to_f32());
-}
-/// Replaces scores by exp(score − max) and gives their sum, the sink's share included.
-pub fn softmax_numerators(scores: &mut [f32], sink: Option<f32>) -> f32 {
-    let max = scores.iter().copied().chain(sink).fold(f32::MIN, f32::max);
-    scores.iter_mut().for_each(|s| *s = (*s - max).exp());
-    scores.iter().sum::<f32>() + sink.map_or(0.0, |s| (s - max).exp())
+
+/// The `N` values of `v` from `at` on, to be written. Panics past the end.
+#[inline(always)]
+pub fn array_mut<T, const N: usize>(v: &mut [T], at: usize) -> &mut [T; N] {
+    (&mut v[at..at + N]).try_into().expect("a slice of N values")
 }

@@ -1,0 +1,31 @@
+// IQ4_XS: w = d · (s − 32) · values[q], 256 weights per d, 32 per s.
+// Plane x: nibbles, word j of 32 weights holds weights 8j … 8j + 7.   Plane y: low 4 bits of 8 s.
+// Plane z: high 2 bits of 8 s, then d, f16.
+#import quant/bits
+#import quant/iq4_values
+
+fn quant_scale(b: u32) -> f32 {
+    let high = wd[params.planes.z + b / 8u];
+    let low = wd[params.planes.y + b / 8u];
+    let j = b % 8u;
+    let s = extractBits(low, 4u * j, 4u) | (extractBits(high, 2u * j, 2u) << 4u);
+    return quant_half(high >> 16u) * (f32(s) - 32.0);
+}
+
+fn quant_word(w: u32, d: f32) -> array<vec4<f32>, 2> {
+    return array(d * quant_value(quant_nibbles(w)), d * quant_value(quant_nibbles(w >> 16u)));
+}
+
+fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
+    return quant_word(wd[params.planes.x + i], quant_scale(i / 4u));
+}
+
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let d = quant_scale(b);
+    let w = wq[params.planes.x / 4u + b];
+    let p = quant_word(w.x, d);
+    let q = quant_word(w.y, d);
+    let r = quant_word(w.z, d);
+    let s = quant_word(w.w, d);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}

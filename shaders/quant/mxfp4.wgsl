@@ -1,0 +1,33 @@
+// MXFP4: w = 2^(e − 128) · values[q], 32 weights per scale; the values are twice the e2m1 numbers.
+// Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: e, one byte per block.
+#import quant/bits
+
+// e = 0 and 1 are subnormal: a device that flushes those gives 0 for what is below 2e-37.
+fn quant_scale(b: u32) -> f32 {
+    let e = extractBits(wd[params.planes.y + b / 4u], 8u * (b % 4u), 8u);
+    return bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u));
+}
+
+// Magnitudes 0 1 2 3 4 6 8 12 as nibbles of one word; bit 3 is the sign.
+fn quant_value(q: vec4<u32>) -> vec4<f32> {
+    let v = vec4<f32>((vec4(0xc8643210u) >> (4u * (q & vec4(7u)))) & vec4(15u));
+    return select(v, -v, q >= vec4(8u));
+}
+
+fn quant_word(w: u32, d: f32) -> array<vec4<f32>, 2> {
+    return array(d * quant_value(quant_nibbles(w)), d * quant_value(quant_nibbles(w >> 16u)));
+}
+
+fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
+    return quant_word(wd[params.planes.x + i], quant_scale(i / 4u));
+}
+
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let d = quant_scale(b);
+    let w = wq[params.planes.x / 4u + b];
+    let p = quant_word(w.x, d);
+    let q = quant_word(w.y, d);
+    let r = quant_word(w.z, d);
+    let s = quant_word(w.w, d);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}

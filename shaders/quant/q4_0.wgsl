@@ -1,0 +1,23 @@
+// Q4_0: w = d · (q − 8), 32 weights per scale.
+// Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: d, f16.
+#import quant/bits
+
+fn quant_word(w: u32, d: f32) -> array<vec4<f32>, 2> {
+    let low = vec4<f32>(quant_nibbles(w)) - vec4(8.0);
+    let high = vec4<f32>(quant_nibbles(w >> 16u)) - vec4(8.0);
+    return array(d * low, d * high);
+}
+
+fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
+    return quant_word(wd[params.planes.x + i], quant_half_at(params.planes.y, i / 4u));
+}
+
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let d = quant_half_at(params.planes.y, b);
+    let w = wq[params.planes.x / 4u + b];
+    let p = quant_word(w.x, d);
+    let q = quant_word(w.y, d);
+    let r = quant_word(w.z, d);
+    let s = quant_word(w.w, d);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}

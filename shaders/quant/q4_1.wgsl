@@ -1,0 +1,23 @@
+// Q4_1: w = d · q + m, 32 weights per scale.
+// Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: d and m, f16.
+#import quant/bits
+
+fn quant_word(w: u32, dm: vec2<f32>) -> array<vec4<f32>, 2> {
+    let low = vec4<f32>(quant_nibbles(w));
+    let high = vec4<f32>(quant_nibbles(w >> 16u));
+    return array(dm.x * low + dm.y, dm.x * high + dm.y);
+}
+
+fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
+    return quant_word(wd[params.planes.x + i], quant_halves_at(params.planes.y, i / 4u));
+}
+
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let dm = quant_halves_at(params.planes.y, b);
+    let w = wq[params.planes.x / 4u + b];
+    let p = quant_word(w.x, dm);
+    let q = quant_word(w.y, dm);
+    let r = quant_word(w.z, dm);
+    let s = quant_word(w.w, dm);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}

@@ -1,0 +1,32 @@
+// Q5_K: w = d · s · (q + 16 h) − dmin · m, 256 weights per d, 32 per s.
+// Plane x: nibbles, word j of 32 weights holds weights 8j … 8j + 7.   Plane y: h, one bit per weight.
+// Plane z: s and m, one byte each per 32 weights.   Plane w: d and dmin, f16.
+#import quant/bits
+
+// Scale and minimum of weights 32b … 32b + 31.
+fn quant_scale(b: u32) -> vec2<f32> {
+    let s = wd[params.planes.z + b / 2u] >> (16u * (b % 2u));
+    return quant_halves_at(params.planes.w, b / 8u) * vec2(f32(s & 255u), f32((s >> 8u) & 255u));
+}
+
+fn quant_word(w: u32, h: u32, s: vec2<f32>) -> array<vec4<f32>, 2> {
+    let low = quant_nibbles(w) | (quant_bits(h) << vec4(4u));
+    let high = quant_nibbles(w >> 16u) | (quant_bits(h >> 4u) << vec4(4u));
+    return array(s.x * vec4<f32>(low) - s.y, s.x * vec4<f32>(high) - s.y);
+}
+
+fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
+    let h = wd[params.planes.y + i / 4u] >> (8u * (i % 4u));
+    return quant_word(wd[params.planes.x + i], h, quant_scale(i / 4u));
+}
+
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let d = quant_scale(b);
+    let h = wd[params.planes.y + b];
+    let w = wq[params.planes.x / 4u + b];
+    let p = quant_word(w.x, h, d);
+    let q = quant_word(w.y, h >> 8u, d);
+    let r = quant_word(w.z, h >> 16u, d);
+    let s = quant_word(w.w, h >> 24u, d);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}

@@ -1,0 +1,47 @@
+//! Little numbers inside blocks.
+
+use crate::simd::{Portable, Simd};
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+
+/// An f16 at any address.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Half(pub [u8; 2]);
+
+impl Half {
+    /// The nearest f16.
+    pub fn new(v: f32) -> Self {
+        Half(f16::from_f32(v).to_le_bytes())
+    }
+
+    /// As f32.
+    #[inline(always)]
+    pub fn get(self) -> f32 {
+        self.with(Portable)
+    }
+
+    /// As f32, with the instructions of `s`.
+    #[inline(always)]
+    pub fn with<S: Simd>(self, s: S) -> f32 {
+        s.half(u16::from_le_bytes(self.0))
+    }
+}
+
+/// The low and high nibbles of 16 bytes, for the formats that pair weight j with weight j + 16.
+pub(super) fn pack_nibbles(codes: &[u8]) -> [u8; 16] {
+    std::array::from_fn(|j| codes[j] | codes[j + 16] << 4)
+}
+
+/// The code of weight `j` of 32, as [`pack_nibbles`] stores it.
+pub(super) fn nibble(qs: &[u8; 16], j: usize) -> u8 {
+    if j < 16 { qs[j] & 15 } else { qs[j - 16] >> 4 }
+}
+
+/// Writes codes of `bits` bits each one after the other, lowest bits first: the order in which shaders read them.
+pub(super) fn pack_ascending(bits: usize, out: &mut [u8], code: impl Fn(usize) -> u8) {
+    let per_byte = 8 / bits;
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = (0..per_byte).fold(0, |byte, j| byte | code(i * per_byte + j) << (bits * j));
+    }
+}

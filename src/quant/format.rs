@@ -1,0 +1,103 @@
+//! What a format has to give, and the table entry made of it.
+
+use super::activations::Activations;
+use super::dot::{self, DotBlocks, DotPlain, Weights};
+use super::tile::Chunks;
+use super::{FORMATS, gpu};
+use crate::base::DType;
+use crate::simd::{Columns, Level, Simd};
+use bytemuck::Pod;
+
+/// How many planes a GPU layout has at most.
+pub(super) const MAX_PLANES: usize = 4;
+
+/// A block format: several weights share scales.
+pub(super) trait Block: 'static {
+    /// The type.
+    const DTYPE: DType;
+    /// Whether `unpack` gives signed codes and no mins. Otherwise codes are unsigned and at most 127.
+    const SIGNED: bool = false;
+    /// Bytes per block of each plane of the GPU layout.
+    const PLANES: [usize; MAX_PLANES];
+    /// One block as it lies in a file: bytes only, so without alignment.
+    type Raw: Pod;
+
+    /// The block's weights, bit-exactly.
+    fn decode(b: &Self::Raw, out: &mut [f32]);
+    /// The block nearest to `x`.
+    fn encode(x: &[f32]) -> Self::Raw;
+    /// The block as codes q, scales d and mins m: w = d · q + m. Must be `#[inline(always)]`.
+    fn unpack<S: Simd>(s: S, b: &Self::Raw, out: Chunks<'_>);
+    /// Writes the block's part of each plane.
+    fn planes(b: &Self::Raw, out: [&mut [u8]; MAX_PLANES]);
+}
+
+/// A plain type: one number per weight.
+pub(super) trait Plain: 'static {
+    /// The type.
+    const DTYPE: DType;
+    /// Its bytes; an array of bytes, so without alignment.
+    type Raw: Pod;
+    /// As f32, exactly.
+    fn widen(v: Self::Raw) -> f32;
+    /// The nearest value.
+    fn narrow(v: f32) -> Self::Raw;
+    /// Sixteen values at once. Must be `#[inline(always)]`.
+    fn widen16<S: Simd>(s: S, v: &[Self::Raw; 16]) -> S::Floats;
+}
+
+/// What the table holds of a format.
+pub(super) struct Format {
+    pub dtype: DType,
+    pub decode: fn(&[u8], &mut [f32]),
+    pub encode: fn(&[f32], &mut [u8]),
+    pub dot: fn(Level, Weights<'_>, &Activations, &mut Columns<'_>),
+    pub planes: [usize; MAX_PLANES],
+    pub gpu: fn(&[u8], usize, usize, &mut [u32]),
+}
+
+impl Format {
+    pub const fn block<F: Block>() -> Format {
+        Format {
+            dtype: F::DTYPE,
+            decode: |bytes, out| {
+                for (b, out) in bytemuck::cast_slice(bytes).iter().zip(out.chunks_exact_mut(F::DTYPE.block())) {
+                    F::decode(b, out);
+                }
+            },
+            encode: |src, bytes| {
+                let blocks: &mut [F::Raw] = bytemuck::cast_slice_mut(bytes);
+                for (x, b) in src.chunks_exact(F::DTYPE.block()).zip(blocks) {
+                    *b = F::encode(x);
+                }
+            },
+            dot: dot::dot::<DotBlocks<F>>,
+            planes: F::PLANES,
+            gpu: gpu::layout_blocks::<F>,
+        }
+    }
+
+    pub const fn plain<F: Plain>() -> Format {
+        Format {
+            dtype: F::DTYPE,
+            decode: |bytes, out| {
+                for (v, out) in bytes.chunks_exact(size_of::<F::Raw>()).zip(out) {
+                    *out = F::widen(bytemuck::pod_read_unaligned(v));
+                }
+            },
+            encode: |src, bytes| {
+                for (x, out) in src.iter().zip(bytes.chunks_exact_mut(size_of::<F::Raw>())) {
+                    out.copy_from_slice(bytemuck::bytes_of(&F::narrow(*x)));
+                }
+            },
+            dot: dot::dot::<DotPlain<F>>,
+            planes: [32 * size_of::<F::Raw>(), 0, 0, 0],
+            gpu: gpu::layout_plain,
+        }
+    }
+}
+
+/// The table's entry. Panics for a type that is not supported: loading refuses those.
+pub(super) fn format(dtype: DType) -> &'static Format {
+    FORMATS.iter().find(|f| f.dtype == dtype).unwrap_or_else(|| panic!("no code for weights of type {dtype}"))
+}

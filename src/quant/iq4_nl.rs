@@ -1,0 +1,53 @@
+//! IQ4_NL: 32 weights in 18 bytes; codes index a table of 16 values, denser around zero.
+//!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · VALUES[q]
+//! Shader: shaders/quant/iq4_nl.wgsl; planes: nibbles ascending (16 bytes), d (2).
+
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::format::{Block, MAX_PLANES};
+use super::search;
+use super::tile::Chunks;
+use crate::base::DType;
+use crate::simd::Simd;
+use bytemuck::{Pod, Zeroable};
+
+#[allow(non_camel_case_types)]
+pub(super) struct IQ4_NL;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Raw {
+    d: Half,
+    qs: [u8; 16],
+}
+
+/// What the codes of IQ4_NL and IQ4_XS stand for.
+pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+impl Block for IQ4_NL {
+    const DTYPE: DType = DType::IQ4_NL;
+    const SIGNED: bool = true;
+    const PLANES: [usize; MAX_PLANES] = [16, 2, 0, 0];
+    type Raw = Raw;
+
+    fn decode(b: &Raw, out: &mut [f32]) {
+        let d = b.d.get();
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = d * VALUES[nibble(&b.qs, j) as usize] as f32;
+        }
+    }
+
+    fn encode(x: &[f32]) -> Raw {
+        let d = Half::new(search::table_scale(x, &VALUES));
+        Raw { d, qs: pack_nibbles(&search::round_to_table(x, d.get(), &VALUES)) }
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+        out.put(s, 0, s.lookup(&VALUES, s.nibbles(&b.qs)), [b.d.with(s); 2], [0.0; 2]);
+    }
+
+    fn planes(b: &Raw, [q, d, ..]: [&mut [u8]; MAX_PLANES]) {
+        pack_ascending(4, q, |j| nibble(&b.qs, j));
+        d.copy_from_slice(&b.d.0);
+    }
+}

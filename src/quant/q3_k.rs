@@ -1,0 +1,103 @@
+//! Q3_K: 256 weights in 110 bytes; every 16 have a signed 6-bit scale.
+//!   byte 0..32    h: bit 2 of weight 32 j + l in bit j of byte l
+//!   byte 32..96   q: 2 bits × 256; of each 128 weights, weight 32 j + l lies in bits 2j of byte l
+//!   byte 96..108  s: 6 bits × 16: low nibbles of s[i] and s[i + 8] in byte i < 8, then the high bits of s[i], s[i + 4],
+//!                 s[i + 8], s[i + 12] in byte 8 + i
+//!   byte 108..110 d: f16      w = d · (s − 32) · (q + 4 h − 4)
+//! Shader: shaders/quant/q3_k.wgsl; planes: q ascending (64 bytes), h ascending (32), s as nibbles ascending (8) and then
+//! high bits ascending (4), d (2).
+
+use super::bytes::{Half, pack_ascending};
+use super::format::{Block, MAX_PLANES};
+use super::q2_k::{pack_two_bits, two_bits, unpack_two_bits};
+use super::search;
+use super::tile::Chunks;
+use crate::base::DType;
+use crate::simd::Simd;
+use bytemuck::{Pod, Zeroable};
+
+#[allow(non_camel_case_types)]
+pub(super) struct Q3_K;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Raw {
+    hmask: [u8; 32],
+    qs: [u8; 64],
+    scales: [u8; 12],
+    d: Half,
+}
+
+/// Scale `i` of 16, plus 32.
+#[inline(always)]
+fn scale(s: &[u8; 12], i: usize) -> u8 {
+    s[i % 8] >> (i / 8 * 4) & 15 | (s[8 + i % 4] >> (i / 4 * 2) & 3) << 4
+}
+
+fn pack_scales(scales: &[u8]) -> [u8; 12] {
+    let mut s = [0; 12];
+    for (i, v) in scales.iter().enumerate() {
+        s[i % 8] |= (v & 15) << (i / 8 * 4);
+        s[8 + i % 4] |= (v >> 4) << (i / 4 * 2);
+    }
+    s
+}
+
+fn high_bit(hmask: &[u8; 32], i: usize) -> u8 {
+    hmask[i % 32] >> (i / 32) & 1
+}
+
+impl Block for Q3_K {
+    const DTYPE: DType = DType::Q3_K;
+    const PLANES: [usize; MAX_PLANES] = [64, 32, 12, 2];
+    type Raw = Raw;
+
+    fn decode(b: &Raw, out: &mut [f32]) {
+        let d = b.d.get();
+        for (i, out) in out.iter_mut().enumerate() {
+            let scale = d * (scale(&b.scales, i / 16) as i32 - 32) as f32;
+            let code = two_bits(&b.qs, i) | high_bit(&b.hmask, i) << 2;
+            *out = scale * (code as i32 - 4) as f32;
+        }
+    }
+
+    fn encode(x: &[f32]) -> Raw {
+        let q = search::symmetric_block(x, 4, 32);
+        let mut hmask = [0; 32];
+        for (i, code) in q.codes.iter().enumerate() {
+            hmask[i % 32] |= (code >> 2) << (i / 32);
+        }
+        let scales: [u8; 16] = std::array::from_fn(|j| (q.scales[j] + 32) as u8);
+        Raw { hmask, qs: pack_two_bits(&q.codes), scales: pack_scales(&scales), d: q.d }
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+        let d = b.d.with(s);
+        let hmask = s.bytes(&b.hmask);
+        for j in 0..8 {
+            let d0 = d * (scale(&b.scales, 2 * j) as i32 - 32) as f32;
+            let d1 = d * (scale(&b.scales, 2 * j + 1) as i32 - 32) as f32;
+            let high = match j {
+                0 => s.shl::<2>(hmask),
+                1 => s.shl::<1>(hmask),
+                2 => hmask,
+                3 => s.shr::<1>(hmask),
+                4 => s.shr::<2>(hmask),
+                5 => s.shr::<3>(hmask),
+                6 => s.shr::<4>(hmask),
+                _ => s.shr::<5>(hmask),
+            };
+            let codes = s.or(unpack_two_bits(s, &b.qs, j), s.and(high, s.splat_byte(4)));
+            out.put(s, j, codes, [d0, d1], [-4.0 * d0, -4.0 * d1]);
+        }
+    }
+
+    fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
+        pack_ascending(2, q, |i| two_bits(&b.qs, i));
+        pack_ascending(1, h, |i| high_bit(&b.hmask, i));
+        pack_ascending(4, &mut s[..8], |i| scale(&b.scales, i) & 15);
+        pack_ascending(2, &mut s[8..], |i| scale(&b.scales, i) >> 4);
+        d.copy_from_slice(&b.d.0);
+    }
+}

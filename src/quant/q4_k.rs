@@ -1,0 +1,103 @@
+//! Q4_K: 256 weights in 144 bytes; every 32 have a 6-bit scale and a 6-bit minimum.
+//!   byte 0..2    d: f16      byte 2..4  dmin: f16
+//!   byte 4..16   s, m: 6 bits × 8 each: s[j] and m[j] of j < 4 in the low bits of bytes j and j + 4; of j ≥ 4 the nibbles
+//!                in byte j + 4, their upper bits in the top bits of bytes j − 4 and j
+//!   byte 16..144 q: 4 bits × 256; of each 64 weights, weight l with weight l + 32
+//!   w = d · s · q − dmin · m
+//! Shader: shaders/quant/q4_k.wgsl; planes: nibbles ascending (128 bytes), s and m alternating (16), d and dmin (4).
+
+use super::bytes::{Half, pack_ascending};
+use super::format::{Block, MAX_PLANES};
+use super::search;
+use super::tile::Chunks;
+use crate::base::DType;
+use crate::simd::{Simd, array};
+use bytemuck::{Pod, Zeroable};
+
+#[allow(non_camel_case_types)]
+pub(super) struct Q4_K;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Raw {
+    d: Half,
+    dmin: Half,
+    scales: [u8; 12],
+    qs: [u8; 128],
+}
+
+/// All scales and minima as bytes, in two words of four each: `[s[0..4], s[4..8]]`, `[m[0..4], m[4..8]]`.
+#[inline(always)]
+pub(super) fn scales_mins(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+    let word = |i| u32::from_le_bytes(*array(s, i));
+    let (a, b, c) = (word(0), word(4), word(8));
+    let low = |v: u32| v & 0x3f3f_3f3f;
+    let high = |v: u32| v >> 2 & 0x3030_3030;
+    let join = |lo: u32, hi: u32| (lo as u64 | (hi as u64) << 32).to_le_bytes();
+    (join(low(a), c & 0x0f0f_0f0f | high(a)), join(low(b), c >> 4 & 0x0f0f_0f0f | high(b)))
+}
+
+/// The inverse of [`scales_mins`].
+pub(super) fn pack_scales_mins(s: &[u8], m: &[u8]) -> [u8; 12] {
+    std::array::from_fn(|i| match i {
+        0..4 => s[i] | (s[i + 4] >> 4) << 6,
+        4..8 => m[i - 4] | (m[i] >> 4) << 6,
+        _ => s[i - 4] & 15 | (m[i - 4] & 15) << 4,
+    })
+}
+
+/// The nibble of weight `i`.
+pub(super) fn nibble(qs: &[u8; 128], i: usize) -> u8 {
+    qs[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15
+}
+
+/// The inverse of [`nibble`], for the low four bits of the codes.
+pub(super) fn pack_nibbles(codes: &[u8]) -> [u8; 128] {
+    let mut qs = [0; 128];
+    for (i, code) in codes.iter().enumerate() {
+        qs[i / 64 * 32 + i % 32] |= (code & 15) << (i % 64 / 32 * 4);
+    }
+    qs
+}
+
+impl Block for Q4_K {
+    const DTYPE: DType = DType::Q4_K;
+    const PLANES: [usize; MAX_PLANES] = [128, 16, 4, 0];
+    type Raw = Raw;
+
+    fn decode(b: &Raw, out: &mut [f32]) {
+        let (d, dmin) = (b.d.get(), b.dmin.get());
+        let (s, m) = scales_mins(&b.scales);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * s[i / 32] as f32 * nibble(&b.qs, i) as f32 - dmin * m[i / 32] as f32;
+        }
+    }
+
+    fn encode(x: &[f32]) -> Raw {
+        let q = search::affine_block(x, 32, 15, 63);
+        let scales = pack_scales_mins(&q.scales, &q.mins);
+        Raw { d: q.d, dmin: q.dmin, scales, qs: pack_nibbles(&q.codes) }
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+        let (d, dmin) = (b.d.with(s), -b.dmin.with(s));
+        let (sc, m) = scales_mins(&b.scales);
+        for j in 0..4 {
+            let q = s.bytes(array(&b.qs, 32 * j));
+            let (lo, hi) = (s.and(q, s.splat_byte(15)), s.shr::<4>(q));
+            out.put(s, 2 * j, lo, [d * sc[2 * j] as f32; 2], [dmin * m[2 * j] as f32; 2]);
+            out.put(s, 2 * j + 1, hi, [d * sc[2 * j + 1] as f32; 2], [dmin * m[2 * j + 1] as f32; 2]);
+        }
+    }
+
+    fn planes(b: &Raw, [q, s, d, _]: [&mut [u8]; MAX_PLANES]) {
+        pack_ascending(4, q, |i| nibble(&b.qs, i));
+        let (sc, m) = scales_mins(&b.scales);
+        for j in 0..8 {
+            (s[2 * j], s[2 * j + 1]) = (sc[j], m[j]);
+        }
+        d[..2].copy_from_slice(&b.d.0);
+        d[2..].copy_from_slice(&b.dmin.0);
+    }
+}

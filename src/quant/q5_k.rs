@@ -1,0 +1,85 @@
+//! Q5_K: 256 weights in 176 bytes; every 32 have a 6-bit scale and a 6-bit minimum.
+//!   byte 0..2    d: f16      byte 2..4  dmin: f16      byte 4..16  s, m: as in Q4_K
+//!   byte 16..48  h: bit 4 of weight 32 j + l in bit j of byte l
+//!   byte 48..176 q: 4 bits × 256; of each 64 weights, weight l with weight l + 32
+//!   w = d · s · (q + 16 h) − dmin · m
+//! Shader: shaders/quant/q5_k.wgsl; planes: nibbles ascending (128 bytes), h ascending (32), s and m alternating (16), d and
+//! dmin (4).
+
+use super::bytes::{Half, pack_ascending};
+use super::format::{Block, MAX_PLANES};
+use super::q4_k::{nibble, pack_nibbles, pack_scales_mins, scales_mins};
+use super::search;
+use super::tile::Chunks;
+use crate::base::DType;
+use crate::simd::{Simd, array};
+use bytemuck::{Pod, Zeroable};
+
+#[allow(non_camel_case_types)]
+pub(super) struct Q5_K;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Raw {
+    d: Half,
+    dmin: Half,
+    scales: [u8; 12],
+    qh: [u8; 32],
+    qs: [u8; 128],
+}
+
+fn high_bit(qh: &[u8; 32], i: usize) -> u8 {
+    qh[i % 32] >> (i / 32) & 1
+}
+
+impl Block for Q5_K {
+    const DTYPE: DType = DType::Q5_K;
+    const PLANES: [usize; MAX_PLANES] = [128, 32, 16, 4];
+    type Raw = Raw;
+
+    fn decode(b: &Raw, out: &mut [f32]) {
+        let (d, dmin) = (b.d.get(), b.dmin.get());
+        let (s, m) = scales_mins(&b.scales);
+        for (i, out) in out.iter_mut().enumerate() {
+            let code = nibble(&b.qs, i) | high_bit(&b.qh, i) << 4;
+            *out = d * s[i / 32] as f32 * code as f32 - dmin * m[i / 32] as f32;
+        }
+    }
+
+    fn encode(x: &[f32]) -> Raw {
+        let q = search::affine_block(x, 32, 31, 63);
+        let scales = pack_scales_mins(&q.scales, &q.mins);
+        let mut qh = [0; 32];
+        for (i, code) in q.codes.iter().enumerate() {
+            qh[i % 32] |= (code >> 4) << (i / 32);
+        }
+        Raw { d: q.d, dmin: q.dmin, scales, qh, qs: pack_nibbles(&q.codes) }
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+        let (d, dmin) = (b.d.with(s), -b.dmin.with(s));
+        let (sc, m) = scales_mins(&b.scales);
+        let mut qh = s.bytes(&b.qh);
+        for j in 0..4 {
+            let q = s.bytes(array(&b.qs, 32 * j));
+            let sixteen = s.splat_byte(16);
+            let lo = s.or(s.and(q, s.splat_byte(15)), s.and(s.shl::<4>(qh), sixteen));
+            let hi = s.or(s.shr::<4>(q), s.and(s.shl::<3>(qh), sixteen));
+            qh = s.shr::<2>(qh);
+            out.put(s, 2 * j, lo, [d * sc[2 * j] as f32; 2], [dmin * m[2 * j] as f32; 2]);
+            out.put(s, 2 * j + 1, hi, [d * sc[2 * j + 1] as f32; 2], [dmin * m[2 * j + 1] as f32; 2]);
+        }
+    }
+
+    fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
+        pack_ascending(4, q, |i| nibble(&b.qs, i));
+        pack_ascending(1, h, |i| high_bit(&b.qh, i));
+        let (sc, m) = scales_mins(&b.scales);
+        for j in 0..8 {
+            (s[2 * j], s[2 * j + 1]) = (sc[j], m[j]);
+        }
+        d[..2].copy_from_slice(&b.d.0);
+        d[2..].copy_from_slice(&b.dmin.0);
+    }
+}

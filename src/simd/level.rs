@@ -1,0 +1,86 @@
+//! Which instruction set to use, found out once.
+
+use super::portable::Portable;
+use super::vector::Simd;
+use std::sync::OnceLock;
+
+/// A computation written against [`Simd`]; see the module's documentation. `run` must be `#[inline(always)]`, and so
+/// must whatever it calls with a vector.
+pub trait Kernel {
+    /// What it gives.
+    type Out;
+    /// Does the work with the instructions of `s`.
+    fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// A set of instructions that kernels are compiled for. Ordered: later is faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the compiler makes of plain Rust for the target.
+    Portable,
+    /// AVX2, FMA, F16C: x86 since 2013.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ, VNNI: servers since 2019, Zen 4.
+    Avx512,
+}
+
+impl Level {
+    /// All levels, slowest first.
+    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    /// The name used by `WGPU_LLM_SIMD`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(any())]
+            Level::Avx2 => super::avx2::Avx2::detect().is_some(),
+            #[cfg(any())]
+            Level::Avx512 => super::avx512::Avx512::detect().is_some(),
+            #[cfg(not(any()))]
+            _ => false,
+        }
+    }
+
+    /// The levels this machine can run, slowest first: tests go through all of them.
+    pub fn available() -> impl Iterator<Item = Level> {
+        Level::ALL.into_iter().filter(|l| l.is_available())
+    }
+
+    /// The fastest level here, or the one that the environment variable `WGPU_LLM_SIMD` names if it is available.
+    /// Found out once.
+    pub fn best() -> Level {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let wanted = std::env::var("WGPU_LLM_SIMD").ok();
+            let named = Level::available().find(|l| Some(l.name()) == wanted.as_deref());
+            named.or_else(|| Level::available().last()).unwrap_or(Level::Portable)
+        })
+    }
+
+    /// Runs `kernel` with this level's instructions, or the portable ones where it is not available.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
+        match self {
+            #[cfg(any())]
+            Level::Avx2 => match super::avx2::Avx2::detect() {
+                Some(s) => s.enter(kernel),
+                None => kernel.run(Portable),
+            },
+            #[cfg(any())]
+            Level::Avx512 => match super::avx512::Avx512::detect() {
+                Some(s) => s.enter(kernel),
+                None => kernel.run(Portable),
+            },
+            _ => kernel.run(Portable),
+        }
+    }
+}
