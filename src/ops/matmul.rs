@@ -5,9 +5,11 @@
 //! Weights larger than a binding are cut into shards of rows, one dispatch each.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
 
-use super::{Case, Exact, Input, Op, Pool};
+use super::{Case, Exact, Input, Op, Pool, for_chunks, for_each};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant;
+use crate::quant::{self, Activations};
+use crate::simd::ColumnBlocks;
+use std::cell::RefCell;
 
 /// Sources: w `[n, k]` of any type, x `[tokens, k]`, optional bias `[n]`. Result: `[tokens, n]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +22,22 @@ pub(super) fn tolerance(dtype: DType) -> f64 {
         DType::F16 | DType::BF16 => 1e-7,
         _ => 5e-4,
     }
+}
+
+thread_local! {
+    // Kept from call to call, so that a decoded token allocates nothing once warm.
+    pub(super) static ACTIVATIONS: RefCell<Activations> = const { RefCell::new(Activations::new()) };
+}
+
+/// y `[columns, n]` = activations · weightsᵀ, weight rows shared out among the threads.
+pub(super) fn multiply(dtype: DType, w: &[u8], acts: &Activations, y: &mut [f32], n: usize, pool: &dyn Pool) {
+    // Eight parts per thread even out their speed; multiples of 16 rows suit the kernels.
+    let block = n.div_ceil(pool.threads() * 8).next_multiple_of(16).max(n.div_ceil(256));
+    let blocks = ColumnBlocks::new(y, acts.columns(), n, n, block);
+    for_each(pool, blocks.len(), |i| {
+        let mut part = blocks.take(i);
+        quant::dot_rows(dtype, w, acts.k(), part.range(), acts, &mut part);
+    });
 }
 
 impl Op for MatMul {
@@ -42,14 +60,14 @@ impl Op for MatMul {
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
         let (w, x) = (&src[0], &src[1]);
-        let n = w.meta.outer();
-        super::for_chunks(pool, dst.f32(), n, |t, y| {
-            let mut row = vec![0.0; w.meta.inner()];
-            for (i, y) in y.iter_mut().enumerate() {
-                quant::decode(w.meta.dtype, w.row_bytes(i), &mut row);
-                *y = crate::simd::dot(&row, x.row(t)) + src.get(2).map_or(0.0, |b| b.f32()[i]);
-            }
+        let (tokens, n) = (x.meta.outer(), w.meta.outer());
+        ACTIVATIONS.with_borrow_mut(|acts| {
+            acts.fill(w.meta.dtype, x.f32(), x.meta.stride, tokens, w.meta.inner());
+            multiply(w.meta.dtype, w.data, acts, dst.f32(), n, pool);
         });
+        if let Some(bias) = src.get(2) {
+            for_chunks(pool, dst.f32(), n, |_, y| y.iter_mut().zip(bias.f32()).for_each(|(y, b)| *y += b));
+        }
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

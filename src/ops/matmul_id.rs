@@ -2,7 +2,7 @@
 //! CPU: tokens are grouped by expert, so that each expert's weights are read once per batch.
 //! Shaders: shaders/matmul_id.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
-use super::matmul::tolerance;
+use super::matmul::{ACTIVATIONS, multiply, tolerance};
 use super::{Case, Exact, Fill, Input, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
@@ -35,19 +35,33 @@ impl Op for MatMulId {
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
         let (w, x, ids) = (&src[0], &src[1], &src[2]);
-        let (n, k, used) = (w.meta.shape[1], w.meta.shape[2], ids.meta.shape[1]);
+        let (experts, n, k) = (w.meta.shape[0], w.meta.shape[1], w.meta.shape[2]);
+        let used = ids.meta.shape[1];
         let shared = x.meta.shape.dims().len() == 2;
-        super::for_chunks(pool, dst.f32(), n, |i, y| {
-            let (t, u) = (i / used, i % used);
-            let id = ids.row(t)[u] as usize;
-            let x = if shared { x.row(t) } else { &x.row(t)[u * k..][..k] };
-            let size = w.meta.dtype.row_bytes(k).expect("whole blocks");
-            let mut row = vec![0.0; k];
-            for (r, y) in y.iter_mut().enumerate() {
-                quant::decode(w.meta.dtype, &w.row_bytes(id)[r * size..][..size], &mut row);
-                *y = crate::simd::dot(&row, x) + src.get(3).map_or(0.0, |b| b.f32()[id * n + r]);
+        let input = |i: usize| if shared { x.row(i / used) } else { &x.row(i / used)[i % used * k..][..k] };
+        let y = dst.f32();
+        let scratch = &mut (Vec::new(), Vec::new(), Vec::new());
+        let (chosen, gathered, product): &mut (Vec<usize>, Vec<f32>, Vec<f32>) = scratch;
+        for expert in 0..experts {
+            chosen.clear();
+            chosen.extend((0..ids.meta.outer() * used).filter(|i| ids.row(i / used)[i % used] as usize == expert));
+            if chosen.is_empty() {
+                continue;
             }
-        });
+            gathered.clear();
+            chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
+            product.resize(chosen.len() * n, 0.0);
+            ACTIVATIONS.with_borrow_mut(|acts| {
+                acts.fill(w.meta.dtype, gathered, k, chosen.len(), k);
+                multiply(w.meta.dtype, w.row_bytes(expert), acts, product, n, pool);
+            });
+            let bias = src.get(3).map(|b| b.row(expert));
+            for (i, product) in chosen.iter().zip(product.chunks(n)) {
+                let y = &mut y[i * n..][..n];
+                y.copy_from_slice(product);
+                y.iter_mut().zip(bias.into_iter().flatten()).for_each(|(y, b)| *y += b);
+            }
+        }
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
