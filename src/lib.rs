@@ -9,4 +9,5 @@ pub mod cpu;
 pub mod graph;
 pub mod ops;
 pub mod quant;
+pub mod sample;
 pub mod simd;
