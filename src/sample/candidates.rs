@@ -23,6 +23,8 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct Candidates {
     items: Vec<Candidate>,
+    /// Memory of the longer or shorter list that was in use before, kept for the next.
+    spare: Vec<Candidate>,
     /// Length of the prefix that is in final order and not below anything behind it.
     ordered: usize,
     /// `items[i].id == i`: nothing has been moved or removed.
@@ -34,6 +36,11 @@ pub struct Candidates {
 /// Higher logit first; of equal ones the lower id, so that no result depends on how a sort treats ties.
 fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+}
+
+/// The candidates of `logits`, by id.
+fn candidates_of(logits: &[f32]) -> impl ExactSizeIterator<Item = Candidate> {
+    logits.iter().enumerate().map(|(id, &logit)| Candidate { id: id as u32, logit, p: 0.0 })
 }
 
 impl Candidates {
@@ -48,38 +55,46 @@ impl Candidates {
     /// Fails with [`ErrorKind::Numeric`] where a logit is NaN or +inf, or none is finite.
     pub fn load(&mut self, logits: &[f32]) -> Result<()> {
         check(logits)?;
+        if self.items.capacity() < logits.len() {
+            std::mem::swap(&mut self.items, &mut self.spare);
+        }
         self.items.clear();
-        self.items.extend(logits.iter().zip(0..).map(|(&logit, id)| Candidate { id, logit, p: 0.0 }));
+        self.items.extend(candidates_of(logits));
         (self.ordered, self.by_id, self.selected) = (0, true, None);
         Ok(())
     }
 
     /// Like [`Candidates::load`] then [`Candidates::keep_top`], without ever holding the whole vocabulary.
     pub fn load_top(&mut self, logits: &[f32], k: usize) -> Result<()> {
-        let room = k.saturating_mul(2).max(64);
-        if room >= logits.len() {
-            self.load(logits)?;
-            self.keep_top(k);
-            return Ok(());
-        }
         check(logits)?;
+        self.selected = None;
+        self.collect_top(k, candidates_of(logits));
+        Ok(())
+    }
+
+    /// Replaces the contents by the best `k` of `all`, in order. What is not above the worst of the best so far is
+    /// passed over, and that is nearly everything.
+    fn collect_top(&mut self, k: usize, all: impl ExactSizeIterator<Item = Candidate>) {
+        let k = k.max(1).min(all.len());
+        let room = 2 * k + 64;
         self.items.clear();
-        self.items.reserve(room);
-        (self.ordered, self.by_id, self.selected) = (0, false, None);
-        // Ids ascend, so a later logit equal to the k-th best loses the tie: `>` is right, and nearly always false.
-        let mut floor = f32::NEG_INFINITY;
-        for (&logit, id) in logits.iter().zip(0..) {
-            if logit > floor || self.items.len() < k {
-                self.items.push(Candidate { id, logit, p: 0.0 });
-                if self.items.len() == room {
-                    self.items.select_nth_unstable_by(k - 1, order);
-                    self.items.truncate(k);
-                    floor = self.items[k - 1].logit;
-                }
+        self.items.reserve(room.min(all.len()));
+        // None yet: nothing is below this one, and no id above it.
+        let mut worst = Candidate { id: u32::MAX, logit: f32::NEG_INFINITY, p: 0.0 };
+        for c in all {
+            if c.logit < worst.logit || c.logit == worst.logit && c.id > worst.id {
+                continue;
+            }
+            self.items.push(c);
+            if self.items.len() == room {
+                self.items.select_nth_unstable_by(k - 1, order);
+                self.items.truncate(k);
+                worst = self.items[k - 1];
             }
         }
-        self.keep_top(k);
-        Ok(())
+        (self.ordered, self.by_id) = (0, false);
+        self.order_top(k);
+        self.truncate(k);
     }
 
     /// The candidates in their present order: best first after most stages, by id before any.
@@ -163,8 +178,14 @@ impl Candidates {
     /// Keeps the best `n`, in order; at least one.
     pub fn keep_top(&mut self, n: usize) {
         let n = n.max(1);
-        self.order_top(n);
-        self.truncate(n);
+        if n.saturating_mul(8) >= self.items.len() || n <= self.ordered {
+            self.order_top(n);
+            return self.truncate(n);
+        }
+        // A few of many: one pass that compares costs less than a selection that moves all of them about.
+        let all = std::mem::replace(&mut self.items, std::mem::take(&mut self.spare));
+        self.collect_top(n, all.iter().copied());
+        self.spare = all;
     }
 
     /// Drops all behind the first `n` of the present order.
@@ -279,15 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn loading_the_top_equals_ordering_all() {
+    fn all_ways_to_the_top_k_agree() {
         // Few distinct values over many tokens: ties everywhere, also across the k-th place.
         let logits: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as f32 / 8.0).collect();
         for k in [1, 2, 31, 32, 33, 100, 2499, 2500, 4999, 5000, 9000] {
             let mut all = Candidates::new(&logits).unwrap();
-            all.keep_top(k);
-            let mut top = Candidates::default();
-            top.load_top(&logits, k).unwrap();
-            assert_eq!(ids(&all), ids(&top), "k = {k}");
+            all.order_top(k);
+            all.truncate(k);
+            let mut loaded = Candidates::default();
+            loaded.load_top(&logits, k).unwrap();
+            let mut kept = Candidates::new(&logits).unwrap();
+            kept.order_top(k / 3);
+            kept.keep_top(k);
+            assert_eq!((ids(&all), ids(&all)), (ids(&loaded), ids(&kept)), "k = {k}");
         }
     }
 

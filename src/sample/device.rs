@@ -48,6 +48,8 @@ mod tests {
     use super::super::{Sampler, VocabInfo};
     use super::*;
 
+    type Change = fn(&mut SamplerOptions);
+
     fn plan_of(options: SamplerOptions) -> Option<DeviceSampling> {
         let info = VocabInfo { tokens: 1000, context: 64, dry_breakers: &[vec![1]] };
         Sampler::new(&options, &info).unwrap().device_plan()
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn chains_that_need_the_cpu() {
-        let cases: [(&str, fn(&mut SamplerOptions)); 15] = [
+        let cases: [(&str, Change); 15] = [
             ("a large top-k", |o| o.top_k = 129),
             ("no top-k", |o| o.top_k = 0),
             ("bias", |o| o.logit_bias = vec![(1, 0.5)]),

@@ -10,6 +10,18 @@ use std::f64::consts::{LN_2, LOG2_E};
 const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
+/// 1 / k! for k from 0 to 13.
+const FACTORIALS: [f64; 14] = {
+    let mut inverse = [1.0; 14];
+    let (mut k, mut factorial) = (1, 1u64);
+    while k < 14 {
+        factorial *= k as u64;
+        inverse[k] = 1.0 / factorial as f64;
+        k += 1;
+    }
+    inverse
+};
+
 /// eˣ. 0 below -708 (where f64 loses bits), infinite above 709.
 pub(super) fn exp(x: f64) -> f64 {
     if x < -708.0 {
@@ -21,10 +33,7 @@ pub(super) fn exp(x: f64) -> f64 {
     // x = n ln 2 + r with |r| <= ln 2 / 2; Taylor's series to r^13 leaves 4e-18.
     let n = (x * LOG2_E + 0.5).floor();
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let mut sum = 1.0;
-    for k in (1..=13).rev() {
-        sum = 1.0 + sum * r / k as f64;
-    }
+    let sum = FACTORIALS.iter().rev().fold(0.0, |sum, inverse| sum * r + inverse);
     sum * f64::from_bits(((n as i64 + 1023) as u64) << 52)
 }
 

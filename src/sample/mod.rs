@@ -4,7 +4,7 @@
 //! penalties → DRY → top-n-sigma → top-k → typical → top-p → min-p → XTC → temperature → draw. Mirostat takes the place
 //! of the chain, adaptive-p that of the draw. Meaning and defaults are llama.cpp's, with these differences, all for
 //! results that do not depend on the machine:
-//! - ties go to the lower token id, sums run in f64, exp and ln are our own ([`math`]);
+//! - ties go to the lower token id, sums run in f64, exp and ln are our own (`math.rs`);
 //! - random numbers are a pure function of seed and step ([`uniform`]), the same on the GPU;
 //! - banned tokens (-inf) count as probability 0 everywhere, where llama.cpp can get NaN from them;
 //! - temperature 0 is greedy even where the order of samplers leaves temperature out.

@@ -233,6 +233,8 @@ mod bias {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut SamplerOptions);
+
     #[test]
     fn json_both_ways() {
         let text = r#"{"temp": 0.5, "seed": -1, "logit_bias": [[3, 1.5], [4, false]], "samplers": "top_k"}"#;
@@ -253,7 +255,7 @@ mod tests {
     fn nonsense_is_named() {
         SamplerOptions::default().validate().unwrap();
         SamplerOptions::greedy().validate().unwrap();
-        let cases: [(&str, fn(&mut SamplerOptions)); 16] = [
+        let cases: [(&str, Change); 16] = [
             ("temperature is NaN; temperature must be a finite number", |o| o.temp = f32::NAN),
             ("top_p is 1.5; top_p goes from 0 to 1", |o| o.top_p = 1.5),
             ("top_p is -0.1", |o| o.top_p = -0.1),
