@@ -343,11 +343,10 @@ mod tests {
 
     #[test]
     fn editing_finds_tokens_before_and_after_a_reordering() {
-        for reorder in [false, true] {
+        let changes: [fn(&mut Candidates); 4] = [|_| (), |c| c.order_top(2), |c| c.keep_top(3), |c| c.drop_first(1)];
+        for change in changes {
             let mut c = Candidates::new(&[0.0, 1.0, 2.0, 3.0]).unwrap();
-            if reorder {
-                c.keep_top(3);
-            }
+            change(&mut c);
             c.map_ids(&[0, 2, 9], |id| [0, 2, 9].contains(&id), |id, logit| logit + 10.0 * (id + 1) as f32);
             c.order_top(4);
             assert_eq!(ids(&c)[0], 2);
