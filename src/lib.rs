@@ -10,4 +10,5 @@ pub mod gguf;
 pub mod graph;
 pub mod ops;
 pub mod quant;
+pub mod sample;
 pub mod simd;

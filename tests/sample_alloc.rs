@@ -1,0 +1,80 @@
+//! Once warm, drawing a token allocates nothing: counted by the allocator of this test binary.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
+
+/// The system's allocator, counting per thread: the test harness allocates on others.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    COUNT.with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call is handed to `System` unchanged; counting neither allocates nor unwinds (the cell has a constant
+// initializer and no destructor).
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `at` came from `System` with this layout, through `alloc` or `realloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as in `dealloc`; the caller's promise about `size` is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_warm_sampler_allocates_nothing() {
+    const TOKENS: usize = 5_000;
+    let everything = SamplerOptions {
+        logit_bias: vec![(5, 1.0)],
+        repeat_penalty: 1.1,
+        repeat_last_n: 32,
+        dry_multiplier: 0.8,
+        dry_penalty_last_n: 64,
+        top_n_sigma: 3.0,
+        typical_p: 0.95,
+        xtc_probability: 0.5,
+        dynatemp_range: 0.2,
+        seed: Some(1),
+        ..Default::default()
+    };
+    let cases = [
+        SamplerOptions { seed: Some(1), ..Default::default() },
+        SamplerOptions::greedy(),
+        SamplerOptions { top_k: 0, ..everything.clone() },
+        SamplerOptions { mirostat: 1, ..everything.clone() },
+        SamplerOptions { mirostat: 2, ..everything.clone() },
+        SamplerOptions { adaptive_target: 0.3, ..everything.clone() },
+        everything,
+    ];
+    let breakers = [vec![3], vec![4, 5]];
+    let info = VocabInfo { tokens: TOKENS, context: 4096, dry_breakers: &breakers };
+    // A different row per token, so that different numbers of tokens survive each stage.
+    let rows: Vec<Vec<f32>> = (0..8).map(|row| (0..TOKENS as u64).map(|i| uniform(row, i) * 12.0).collect()).collect();
+    for options in cases {
+        let mut sampler = Sampler::new(&options, &info).expect("options are sound");
+        let mut draw = |i: usize| {
+            let token = sampler.sample(&rows[i % rows.len()]).expect("logits are finite");
+            sampler.accept(token);
+        };
+        (0..300).for_each(&mut draw);
+        let before = COUNT.get();
+        (300..500).for_each(&mut draw);
+        assert_eq!(COUNT.get() - before, 0, "{}", sampler.chain());
+    }
+}
