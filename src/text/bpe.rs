@@ -38,7 +38,7 @@ impl Bpe {
             Spelling::Bytes => bytemap::decode(text),
             Spelling::Spaces => Some(text.to_vec()),
         };
-        let ordinary = vocab.iter().filter(|(.., class)| class.from_text());
+        let ordinary = vocab.iter().filter(|(.., class)| class.is_ordinary());
         let words: HashMap<Box<[u8]>, u32> =
             ordinary.filter_map(|(id, token, _)| Some((respell(token)?.into_boxed_slice(), id))).collect();
         let mut ranks = HashMap::with_capacity(listed.len());

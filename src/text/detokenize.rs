@@ -44,7 +44,7 @@ impl<'t> Detokenizer<'t> {
             let mut bytes = self.tokenizer.token_bytes(id);
             if self.strip_space && !bytes.is_empty() && !self.tokenizer.is_control(id) {
                 self.strip_space = false;
-                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+                bytes = bytes.strip_prefix(b" ").filter(|_| self.tokenizer.is_merged(id)).unwrap_or(bytes);
             }
             self.pending.extend_from_slice(bytes);
             self.take_whole();

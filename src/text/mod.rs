@@ -22,3 +22,6 @@ pub use partition::Segment;
 pub use pre::pre_tokenizer_names;
 pub use source::{MetadataKeys, SpecialIds, VocabSource};
 pub use tokenizer::Tokenizer;
+
+#[cfg(test)]
+mod tests;

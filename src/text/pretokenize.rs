@@ -189,4 +189,25 @@ mod tests {
             assert_eq!(words(name, text).concat(), text, "{name}");
         }
     }
+
+    /// 1 MiB through every pre-tokenizer; a quadratic one would take hours.
+    #[test]
+    fn long_runs_are_cut_in_linear_time() {
+        let units = ["A", "a", "天", " ", "\n", " \n", "7", ".", "'", " A", "\u{301}", "\u{1F600}"];
+        let splits: std::collections::BTreeMap<String, &str> = crate::text::pre_tokenizer_names()
+            .map(|name| (format!("{:?}", rules(name).expect("known").splits), name))
+            .collect();
+        for name in splits.values() {
+            let pre = PreTokenizer::new(rules(name).expect("known").splits);
+            for unit in units {
+                for end in ["", "x", "\n"] {
+                    let text = unit.repeat((1 << 20) / unit.len() / 8) + end;
+                    let words = pre.words(&text);
+                    assert_eq!(words.first().map(|word| word.start), Some(0), "{name} {unit:?}");
+                    assert!(words.windows(2).all(|pair| pair[0].end == pair[1].start), "{name} {unit:?}");
+                    assert_eq!(words.last().map(|word| word.end), Some(text.len()), "{name} {unit:?}");
+                }
+            }
+        }
+    }
 }

@@ -26,7 +26,7 @@ impl Spm {
         let scores = scores.ok_or_else(|| {
             Error::format("the file has no tokenizer.ggml.scores").help("convert the model again with its scores")
         })?;
-        let ordinary = vocab.iter().filter(|(.., class)| class.from_text());
+        let ordinary = vocab.iter().filter(|(.., class)| class.is_ordinary());
         let words: HashMap<Box<[u8]>, (u32, u32)> =
             ordinary.map(|(id, token, _)| (token.into(), (rank(scores[id as usize]), id))).collect();
         let fallback = Fallback::new(vocab, unknown).or_words(|byte| words.get(&[byte][..]).map(|&(_, id)| id));

@@ -105,7 +105,8 @@ impl Tokenizer {
                 Fragment::Token(id) => out.push(*id),
                 Fragment::Text(range) => self.model.encode(&joined[range.clone()], after_special, &mut out)?,
             }
-            after_special = matches!(fragment, Fragment::Token(_));
+            // A user-defined token is a part of the text around it.
+            after_special = matches!(fragment, Fragment::Token(id) if self.classes[*id as usize] != Class::Whole);
         }
         if let Some(id) = self.last.filter(|&id| add_special && !stands(id, fragments.last())) {
             out.push(id);
@@ -198,6 +199,11 @@ impl Tokenizer {
     /// Whether a text's tokens begin with a space that is not in the text.
     pub(super) fn adds_space(&self) -> bool {
         self.adds_space
+    }
+
+    /// Whether the token comes of merging, so that it may carry the added space.
+    pub(super) fn is_merged(&self, id: u32) -> bool {
+        self.classes.get(id as usize) == Some(&Class::Word)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) enum Class {
 
 impl Class {
     /// Whether merging what a user wrote may end in this token.
-    pub fn from_text(self) -> bool {
+    pub fn is_ordinary(self) -> bool {
         matches!(self, Class::Word | Class::Whole)
     }
 }

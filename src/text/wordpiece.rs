@@ -29,7 +29,7 @@ impl WordPiece {
     /// Builds the model. Fails where there is no unknown token.
     pub fn new(vocab: &Vocab, unknown: Option<u32>, lowercase: bool, strip_accents: bool) -> Result<WordPiece> {
         let unknown = unknown.ok_or_else(|| Error::format("a WordPiece vocabulary must have an unknown token"))?;
-        let ordinary = vocab.iter().filter(|(.., class)| class.from_text());
+        let ordinary = vocab.iter().filter(|(.., class)| class.is_ordinary());
         let words: HashMap<Box<[u8]>, u32> = ordinary.map(|(id, token, _)| (token.into(), id)).collect();
         let compile = |pattern: &str| Regex::new(pattern).expect("a constant pattern");
         Ok(WordPiece {
