@@ -5,7 +5,9 @@
 mod arena;
 mod bpe;
 mod bytemap;
+mod charsmap;
 mod detokenize;
+mod kind;
 mod merge;
 mod partition;
 mod pre;
@@ -14,6 +16,7 @@ mod source;
 mod special;
 mod spm;
 mod tokenizer;
+mod unigram;
 mod vocab;
 mod wordpiece;
 

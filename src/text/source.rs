@@ -17,6 +17,8 @@ pub trait MetadataKeys {
     fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>>;
     /// An array of integers that fit.
     fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>>;
+    /// An array of 8-bit integers, as raw bytes.
+    fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>>;
 }
 
 /// Ids of the tokens with a role; `None` where there is no such token.
@@ -55,7 +57,7 @@ pub struct SpecialIds {
 /// A vocabulary as the file states it. Nothing in it is checked yet; [`Tokenizer::new`](super::Tokenizer::new) does that.
 #[derive(Debug, Clone, Default)]
 pub struct VocabSource {
-    /// `tokenizer.ggml.model`: `llama` (SPM), `gpt2` (BPE), `gemma4`, `bert` (WordPiece) …
+    /// `tokenizer.ggml.model`: `llama` (SPM), `gpt2` (BPE), `gemma4`, `bert` (WordPiece), `t5` (unigram)
     pub model: String,
     /// `tokenizer.ggml.pre`: the pre-tokenizer's name, for BPE.
     pub pre: Option<String>,
@@ -77,8 +79,12 @@ pub struct VocabSource {
     pub add_eos: Option<bool>,
     /// Whether a WordPiece sequence ends with `sep`.
     pub add_sep: Option<bool>,
-    /// Whether text gets a leading space (SPM).
+    /// Whether text gets a leading space (SPM, unigram).
     pub add_space_prefix: Option<bool>,
+    /// Unigram: whether runs of spaces count as one, and those at the ends as none.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// Unigram: SentencePiece's compiled normalizer.
+    pub charsmap: Option<Vec<u8>>,
     /// WordPiece: whether text is put in lower case.
     pub lowercase: Option<bool>,
     /// WordPiece: whether accents are dropped.
@@ -107,6 +113,8 @@ impl VocabSource {
             add_eos: flag("add_eos_token")?,
             add_sep: flag("add_sep_token")?,
             add_space_prefix: flag("add_space_prefix")?,
+            remove_extra_whitespaces: flag("remove_extra_whitespaces")?,
+            charsmap: keys.bytes("tokenizer.ggml.precompiled_charsmap")?,
             lowercase: flag("normalizer.lowercase")?,
             strip_accents: flag("normalizer.strip_accents")?,
         })

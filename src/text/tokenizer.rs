@@ -1,16 +1,14 @@
 //! The tokenizer: a checked vocabulary, its model, and what is added around a text.
 
 use super::arena::Arena;
-use super::bpe::Bpe;
 use super::bytemap;
 use super::detokenize::{DetokenizeOptions, Detokenizer};
+use super::kind::Kind;
 use super::partition::{Fragment, Partition, Segment};
-use super::pre::{self, Bos, Rules, Spelling};
+use super::pre::Spelling;
 use super::source::{SpecialIds, VocabSource};
 use super::special::Roles;
-use super::spm::Spm;
 use super::vocab::{Class, Vocab};
-use super::wordpiece::WordPiece;
 use crate::base::{Error, Result};
 
 /// Ordinary text to tokens: one of the algorithms.
@@ -35,15 +33,6 @@ pub struct Tokenizer {
     adds_space: bool,
 }
 
-/// What depends on the kind of vocabulary.
-struct Kind {
-    rules: Option<&'static Rules>,
-    defaults: SpecialIds,
-    add_bos: bool,
-    spelling: Spelling,
-    word_piece: bool,
-}
-
 impl Tokenizer {
     /// Checks a vocabulary and builds its tokenizer. The source is untrusted: unknown kinds and pre-tokenizers, lists
     /// that do not fit, doubled texts and broken byte tokens are errors.
@@ -55,23 +44,15 @@ impl Tokenizer {
     fn build(source: &VocabSource) -> Result<Tokenizer> {
         let kind = Kind::of(source)?;
         let mut vocab = Vocab::new(source)?;
-        let Roles { ids, ends } = Roles::new(source.ids, kind.defaults, &mut vocab);
-        let adds_space = kind.rules.is_none() && source.add_space_prefix.unwrap_or(!kind.word_piece);
-        let model: Box<dyn Model> = match kind.rules {
-            Some(rules) => Box::new(Bpe::new(&vocab, source.merges.as_deref(), ids.unk, rules)?),
-            None if kind.word_piece => {
-                let lowercase = source.lowercase.unwrap_or(true);
-                let strip_accents = source.strip_accents.unwrap_or(lowercase);
-                Box::new(WordPiece::new(&vocab, ids.unk, lowercase, strip_accents)?)
-            }
-            None => Box::new(Spm::new(&vocab, source.scores.as_deref(), ids.unk, adds_space)?),
-        };
+        let Roles { ids, ends } = Roles::new(source.ids, kind.default_ids(), &mut vocab);
+        let model = kind.model(&vocab, source, ids.unk)?;
+        let spelling = kind.spelling();
         let (mut texts, mut pieces) = (Arena::default(), Arena::default());
         for (token, class) in vocab.tokens.iter().zip(&vocab.classes) {
             texts.push(String::from_utf8_lossy(token).as_bytes())?;
-            pieces.push(&piece(token, *class, kind.spelling))?;
+            pieces.push(&piece(token, *class, spelling))?;
         }
-        let (first, last) = kind.ends(source, &ids)?;
+        let (first, last) = kind.first_and_last(source, &ids)?;
         Ok(Tokenizer {
             model,
             partition: Partition::new(&vocab, source)?,
@@ -82,8 +63,7 @@ impl Tokenizer {
             ends,
             first,
             last,
-            // WordPiece begins every word with a space; the text did not.
-            adds_space: adds_space || kind.word_piece,
+            adds_space: kind.adds_space(source),
         })
     }
 
@@ -205,78 +185,6 @@ impl Tokenizer {
     pub(super) fn is_merged(&self, id: u32) -> bool {
         self.classes.get(id as usize) == Some(&Class::Word)
     }
-}
-
-impl Kind {
-    fn of(source: &VocabSource) -> Result<Kind> {
-        let bpe = |rules: &'static Rules| Kind {
-            rules: Some(rules),
-            defaults: SpecialIds::default(),
-            add_bos: rules.bos != Bos::IfSaid,
-            spelling: rules.spelling,
-            word_piece: false,
-        };
-        match (source.model.as_str(), source.pre.as_deref()) {
-            ("gpt2", Some(name)) => Ok(bpe(known(name)?)),
-            ("gpt2", None) => {
-                tracing::warn!(
-                    "the file names no pre-tokenizer; the default one may split text differently from the original"
-                );
-                Ok(bpe(known("default")?))
-            }
-            ("gemma4", _) => Ok(bpe(known("gemma4")?)),
-            ("llama", _) => Ok(Kind {
-                rules: None,
-                defaults: SpecialIds { bos: Some(1), eos: Some(2), unk: Some(0), ..Default::default() },
-                add_bos: true,
-                spelling: Spelling::Spaces,
-                word_piece: false,
-            }),
-            ("bert", _) => Ok(Kind {
-                rules: None,
-                defaults: SpecialIds {
-                    bos: Some(101),
-                    unk: Some(100),
-                    sep: Some(102),
-                    pad: Some(0),
-                    mask: Some(103),
-                    ..Default::default()
-                },
-                add_bos: true,
-                spelling: Spelling::Spaces,
-                word_piece: true,
-            }),
-            _ => Err(Error::unsupported("no such kind of tokenizer is supported")
-                .help("supported are llama (SPM), gpt2 and gemma4 (BPE) and bert (WordPiece)")),
-        }
-    }
-
-    /// The tokens that go around a text. Fails where the file asks for one and names none.
-    fn ends(&self, source: &VocabSource, ids: &SpecialIds) -> Result<(Option<u32>, Option<u32>)> {
-        let always = self.rules.is_some_and(|rules| rules.bos == Bos::Always);
-        let first = pick("bos", source.add_bos.filter(|_| !always), self.add_bos, ids.bos)?;
-        let last = match self.word_piece {
-            true => pick("sep", source.add_sep, true, ids.sep)?,
-            false => pick("eos", source.add_eos, false, ids.eos)?,
-        };
-        Ok((first, last))
-    }
-}
-
-fn pick(role: &str, stated: Option<bool>, default: bool, id: Option<u32>) -> Result<Option<u32>> {
-    match (stated, id) {
-        (Some(true), None) => {
-            Err(Error::format(format!("tokenizer.ggml.add_{role}_token is true, but the file has no {role} token")))
-        }
-        (add, id) => Ok(id.filter(|_| add.unwrap_or(default))),
-    }
-}
-
-fn known(name: &str) -> Result<&'static Rules> {
-    pre::rules(name).ok_or_else(|| {
-        Error::unsupported(format!("the pre-tokenizer {name:?} (tokenizer.ggml.pre) is unknown"))
-            .help("text would be split wrongly without it: a newer version may know it")
-    })
 }
 
 /// The bytes that a token prints.
