@@ -12,3 +12,4 @@ pub mod ops;
 pub mod quant;
 pub mod sample;
 pub mod simd;
+pub mod text;
