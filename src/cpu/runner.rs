@@ -208,6 +208,13 @@ impl Program {
         }
     }
 
+    /// The bytes of a tensor that this program uses, from its first value to its last.
+    pub fn read<'a>(&'a self, tensor: &Tensor, memory: &'a Memory) -> &'a [u8] {
+        let known = self.steps.iter().flat_map(|s| s.src.iter().chain([&s.dst]));
+        let (location, _) = known.into_iter().find(|(_, t)| t.buf == tensor.buf).expect("only what this program uses can be read");
+        &self.bytes(*location, memory)[start_byte(tensor)..][..tensor.meta.span_bytes()]
+    }
+
     /// The bytes of a temporary, to read a result or carry it to another device.
     pub fn temp(&self, buf: BufId) -> &[u8] {
         bytemuck::cast_slice(&self.slots[self.temps[&buf]])

@@ -1,17 +1,17 @@
-//! Runs batches: builds the graph and plan of each batch shape once, keeps them, and executes their segments in order.
+//! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
-use super::{Placement, RunOptions};
+use super::session::Options;
+use super::{Placement, Trace};
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
-use crate::cpu::{self, ThreadPool, Timing};
-use crate::graph::{Graph, Input, Place, Plan, Segment, Storage};
+use crate::cpu::{self, ThreadPool};
 use crate::gpu;
-use crate::model::Model;
-use crate::ops::SampleParams;
-use std::ops::Range;
+use crate::graph::{Graph, Input, Place, Plan};
+use crate::model::{Model, Upload};
+use crate::ops::{Sample, SampleParams};
 use std::sync::Arc;
 
-/// Batch shapes whose programs are kept: decode with and without sampling, full and last prefill chunks, and a few more.
+/// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
 const KEPT: usize = 8;
 
 /// One segment, ready to run.
@@ -28,9 +28,9 @@ struct Program {
     parts: Vec<Part>,
 }
 
-/// The GPU's share: device, weights and session memory.
+/// The GPU's share: weights and session memory.
 struct GpuSide {
-    device: Arc<gpu::Device>,
+    device: gpu::Device,
     memory: gpu::Memory,
     weights: gpu::Weights,
 }
@@ -39,10 +39,235 @@ struct GpuSide {
 pub struct Engine {
     model: Arc<Model>,
     placement: Placement,
+    options: Options,
     pool: ThreadPool,
     memory: cpu::Memory,
     gpu: Option<GpuSide>,
     // Most recently used last.
     programs: Vec<Program>,
     trace: Option<Trace>,
+}
+
+/// A drawn token, perhaps still on its way from the device.
+pub struct Ticket(Drawn);
+
+enum Drawn {
+    Here(u32),
+    Pending(gpu::Pending),
+}
+
+impl Ticket {
+    /// Waits for the token.
+    pub fn wait(self) -> Result<u32> {
+        match self.0 {
+            Drawn::Here(token) => Ok(token),
+            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait()?[..4])),
+        }
+    }
+}
+
+/// What a run gives.
+enum Output {
+    None,
+    Here(Vec<u8>),
+    Pending(gpu::Pending),
+}
+
+impl Engine {
+    pub(super) fn new(model: Arc<Model>, device: Option<gpu::Device>, placement: Placement, options: &Options) -> Result<Engine> {
+        let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
+        let gpu = device.map(|device| GpuSide {
+            memory: gpu::Memory::new(&device, options.batch.max(8)),
+            weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
+            device,
+        });
+        let trace = options.trace.then(Trace::default);
+        let (options, memory) = (options.clone(), cpu::Memory::default());
+        let mut engine = Engine { model, placement, options, pool, memory, gpu, programs: Vec::new(), trace };
+        // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
+        engine.prepare(engine.batch(1, 1, true))?;
+        Ok(engine)
+    }
+
+    /// The graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
+    pub fn graph(&self, tokens: usize, rows: usize) -> Result<Graph> {
+        arch::build(self.model.spec(), &self.batch(tokens, rows, false))
+    }
+
+    /// The GPU in use.
+    pub fn device(&self) -> Option<&gpu::Device> {
+        self.gpu.as_ref().map(|g| &g.device)
+    }
+
+    /// Threads in use on the CPU.
+    pub fn threads(&self) -> usize {
+        crate::ops::Pool::threads(&self.pool)
+    }
+
+    /// Where the layers run.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// What has been traced so far.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
+    pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
+        self.write_batch(tokens, first)?;
+        if tokens.len() > 1 && !rows.is_empty() {
+            self.write(Input::Rows, rows)?;
+        }
+        let bytes = match self.run(i)? {
+            Output::None => return Ok(Vec::new()),
+            Output::Here(bytes) => bytes,
+            Output::Pending(pending) => pending.wait()?,
+        };
+        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        // By the exponent's bits: comparisons with NaN are easily optimized away.
+        if logits.iter().any(|v| v.to_bits() & 0x7f80_0000 == 0x7f80_0000) {
+            return Err(Error::new(ErrorKind::Numeric, "the model's logits are not finite numbers")
+                .help("the file may be damaged, or the device computes wrongly: run `wgpu-llm doctor`"));
+        }
+        Ok(logits)
+    }
+
+    /// Feeds `tokens` at position `first` on and draws the next token on the device.
+    pub fn feed_and_sample(&mut self, tokens: &[u32], first: usize, params: &SampleParams) -> Result<Ticket> {
+        let i = self.prepare(self.batch(tokens.len(), 1, true))?;
+        self.write_batch(tokens, first)?;
+        if tokens.len() > 1 {
+            self.write(Input::Rows, &[tokens.len() as u32 - 1])?;
+        }
+        self.write(Input::Sampler, &params.words())?;
+        self.draw(i)
+    }
+
+    /// Whether [`sample_next`](Self::sample_next) may run before the token before it was read.
+    pub fn runs_ahead(&self) -> bool {
+        self.placement.single() == Some(Place::Gpu) && self.trace.is_none()
+    }
+
+    /// Feeds the token that was drawn last, which the host need not know, and draws the next.
+    pub fn sample_next(&mut self) -> Result<Ticket> {
+        let i = self.prepare(self.batch(1, 1, true))?;
+        self.draw(i)
+    }
+
+    fn draw(&mut self, program: usize) -> Result<Ticket> {
+        match self.run(program)? {
+            Output::Here(bytes) => Ok(Ticket(Drawn::Here(bytemuck::pod_read_unaligned(&bytes[..4])))),
+            Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
+            Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
+        }
+    }
+
+    fn batch(&self, tokens: usize, rows: usize, sample: bool) -> Batch {
+        Batch { tokens, rows, context: self.options.context, kv: self.options.kv, sample }
+    }
+
+    fn write_batch(&mut self, tokens: &[u32], first: usize) -> Result<()> {
+        let positions: Vec<u32> = (first as u32..).take(tokens.len()).collect();
+        self.write(Input::Tokens, tokens)?;
+        self.write(Input::Positions, &positions)
+    }
+
+    /// Writes an input wherever layers run: which of them reads it is the graph's business.
+    fn write(&mut self, input: Input, words: &[u32]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        if self.placement.single() != Some(Place::Gpu) {
+            self.memory.input(input, bytes.len())?[..bytes.len()].copy_from_slice(bytes);
+        }
+        match &mut self.gpu {
+            Some(gpu) if self.placement.gpu_layers > 0 => gpu.memory.write_input(input, bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// The index of the program for `batch`, built if it is not there.
+    fn prepare(&mut self, batch: Batch) -> Result<usize> {
+        if let Some(i) = self.programs.iter().position(|p| p.batch == batch) {
+            // Rotated rather than moved through the heap: nothing is allocated per token.
+            self.programs[i..].rotate_left(1);
+            return Ok(self.programs.len() - 1);
+        }
+        let graph = arch::build(self.model.spec(), &batch)?;
+        let places = self.placement.places(&graph);
+        let plan = Plan::new(&graph, |i| places[i]);
+        let mut parts = Vec::new();
+        for segment in &plan.segments {
+            let nodes = segment.nodes.clone();
+            parts.push(match (segment.place, &mut self.gpu) {
+                (Place::Gpu, Some(side)) => {
+                    Part::Gpu(gpu::Program::new(&side.device, &graph, nodes, &plan, &mut side.memory, &mut side.weights)?)
+                }
+                _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model)?),
+            });
+        }
+        if self.programs.len() >= KEPT {
+            // The least recently used, but never the program that decodes.
+            let decode = |p: &Program| p.batch.tokens == 1;
+            let old = self.programs.iter().position(|p| !decode(p)).unwrap_or(0);
+            self.programs.remove(old);
+        }
+        self.programs.push(Program { batch, graph, plan, parts });
+        Ok(self.programs.len() - 1)
+    }
+
+    /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
+    fn run(&mut self, program: usize) -> Result<Output> {
+        let program = &mut self.programs[program];
+        let Program { graph, plan, parts, .. } = program;
+        let last = parts.len() - 1;
+        for s in 0..parts.len() {
+            for copy in plan.copies.iter().filter(|c| c.before == s) {
+                let bytes = match parts[..s].iter_mut().rfind(|p| p.place() == copy.from) {
+                    Some(Part::Cpu(from)) => from.temp(copy.buf).to_vec(),
+                    Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?,
+                    None => unreachable!("what crosses was computed before"),
+                };
+                match &mut parts[s] {
+                    Part::Cpu(to) => to.temp_mut(copy.buf)[..bytes.len()].copy_from_slice(&bytes),
+                    Part::Gpu(to) => to.write_temp(copy.buf, &bytes)?,
+                }
+            }
+            let output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
+                (Part::Cpu(part), output) => {
+                    let mut timings = self.trace.as_ref().map(|_| Vec::new());
+                    part.run(graph, &mut self.memory, &self.pool, timings.as_mut());
+                    if let (Some(trace), Some(timings)) = (&mut self.trace, timings) {
+                        trace.add_cpu(graph, &timings);
+                    }
+                    output.map(|t| Output::Here(part.read(&t, &self.memory).to_vec()))
+                }
+                (Part::Gpu(part), output) => match (&mut self.trace, output) {
+                    (Some(trace), output) => {
+                        trace.add_gpu(graph, &part.profile()?);
+                        output.map(|t| part.read(&t)).transpose()?.map(Output::Pending)
+                    }
+                    (None, Some(t)) => Some(Output::Pending(part.run_read(&t)?)),
+                    (None, None) => {
+                        part.run()?;
+                        None
+                    }
+                },
+            };
+            if let Some(output) = output {
+                return Ok(output);
+            }
+        }
+        Ok(Output::None)
+    }
+}
+
+impl Part {
+    fn place(&self) -> Place {
+        match self {
+            Part::Cpu(_) => Place::Cpu,
+            Part::Gpu(_) => Place::Gpu,
+        }
+    }
 }

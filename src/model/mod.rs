@@ -1,0 +1,144 @@
+//! Floor 6: a model file made ready: shape, weights where a device can reach them, tokenizer, chat template.
+
+mod keys;
+
+use crate::arch::Spec;
+use crate::base::{Error, ErrorKind, Result};
+use crate::gguf::{Gguf, TensorInfo};
+use crate::text::{ChatTemplate, Tokenizer, VocabSource};
+use crate::{cpu, gpu};
+use keys::Keys;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A loaded model. Cheap to share: sessions hold it in an [`Arc`].
+pub struct Model {
+    gguf: Arc<Gguf>,
+    spec: Spec,
+    // Made when first asked for: `eval` on token ids needs neither, and a file may have none.
+    tokenizer: OnceLock<Tokenizer>,
+}
+
+impl Model {
+    /// Opens a GGUF file (the first one of a split model) and checks that it can be run.
+    pub fn open(path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
+        Model::new(Gguf::open(path)?).map_err(|e| e.at(path.display()))
+    }
+
+    /// A model from a file already read.
+    pub fn new(gguf: Gguf) -> Result<Model> {
+        let spec = Spec::read(&gguf)?;
+        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer: OnceLock::new() })
+    }
+
+    /// The model's shape.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The file: metadata and tensors.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// Bytes of all weights, as they lie in the file.
+    pub fn weight_bytes(&self) -> usize {
+        self.gguf.tensors().iter().map(TensorInfo::bytes).sum()
+    }
+
+    /// The tokenizer; an error where the file has none or one that cannot be used.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let tokenizer = Tokenizer::new(VocabSource::from_keys(&Keys(self.gguf.metadata()))?)?;
+        Ok(self.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    /// The chat template, from the file.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let source = self.gguf.metadata().str("tokenizer.chat_template")?.ok_or_else(|| {
+            Error::unsupported("this model has no chat template")
+                .help("it was not made for chat: use `complete`, or choose a template with --chat-template")
+        })?;
+        self.chat_template_from(source)
+    }
+
+    /// Another template for this model's tokens.
+    pub fn chat_template_from(&self, source: &str) -> Result<ChatTemplate> {
+        let tokenizer = self.tokenizer()?;
+        let text = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
+        ChatTemplate::new(source, text(tokenizer.bos()), text(tokenizer.eos()))
+    }
+
+    fn tensor(&self, name: &str) -> Result<&TensorInfo> {
+        self.gguf.tensor(name).ok_or_else(|| Error::format(format!("the file has no tensor {name}")))
+    }
+
+    /// An error where the weights and `more` bytes do not fit into `available` bytes of memory called `what`.
+    pub fn check_fits(&self, more: u64, available: u64, what: &str) -> Result<()> {
+        let need = self.weight_bytes() as u64 + more;
+        if need <= available {
+            return Ok(());
+        }
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let what = format!("needs {:.1} GiB of {what}, which has {:.1} GiB", gib(need), gib(available));
+        Err(Error::new(ErrorKind::OutOfMemory, what).help("use a smaller model or quantization, or a smaller context (-c)"))
+    }
+}
+
+/// A tensor's bytes in the mapped or read file; keeps the file open.
+struct Bytes {
+    gguf: Arc<Gguf>,
+    index: usize,
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        // Checked when it was made.
+        self.gguf.data(&self.gguf.tensors()[self.index]).unwrap_or_default()
+    }
+}
+
+impl cpu::Weights for Model {
+    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+        let tensor = self.tensor(name)?;
+        let aligned = self.gguf.data_aligned(tensor)?;
+        if aligned.is_copied() {
+            return Ok(Arc::new(AlignedCopy::of(&aligned)));
+        }
+        let index = self.gguf.tensors().iter().position(|t| t.name == name).expect("found above");
+        Ok(Arc::new(Bytes { gguf: self.gguf.clone(), index }))
+    }
+}
+
+/// A tensor that lies at an odd place in its file, copied to an even one.
+struct AlignedCopy {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl AlignedCopy {
+    fn of(bytes: &[u8]) -> Self {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        AlignedCopy { words, len: bytes.len() }
+    }
+}
+
+impl AsRef<[u8]> for AlignedCopy {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+/// The model's tensors for uploading. Read rather than mapped: a file that shrinks in the middle gives an error.
+pub struct Upload(pub Arc<Model>);
+
+impl gpu::Source for Upload {
+    fn read(&self, name: &str, at: u64, out: &mut [u8]) -> Result<()> {
+        let tensor = self.0.tensor(name)?;
+        self.0.gguf.read_into(tensor, at as usize, out)
+    }
+}

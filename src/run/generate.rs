@@ -1,0 +1,148 @@
+//! Generation: a prompt in, tokens out one by one, until the model ends, the limit is reached or the caller has enough.
+
+use super::Session;
+use crate::base::{Error, ErrorKind, Result};
+use crate::ops::{Sample, SampleParams};
+use crate::sample::{DeviceSampling, Sampler};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// Why generation stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The model gave an end-of-generation token.
+    End,
+    /// The limit on new tokens was reached.
+    Limit,
+    /// The context is full.
+    Context,
+    /// The caller had enough.
+    Interrupted,
+}
+
+/// What was generated, and how long it took.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The new tokens, without the one that ended the answer.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// Prompt tokens that had to be computed; the rest lay in the cache.
+    pub prompt_tokens: usize,
+    /// Time until the first new token.
+    pub prompt_time: Duration,
+    /// Time from the first new token to the last.
+    pub decode_time: Duration,
+}
+
+impl Session {
+    /// Continues `prompt` by up to `limit` tokens, handing each to `on_token`. What `prompt` shares with the tokens in the cache is
+    /// not computed again.
+    ///
+    /// Where the sampler's chain is one that the device can do, tokens stay there: each is read back while the next is computed.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        sampler: &mut Sampler,
+        limit: usize,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        if prompt.is_empty() {
+            return Err(Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing"));
+        }
+        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        // The last token is computed in any case: its logits are wanted.
+        self.truncate(shared.min(prompt.len() - 1));
+        let new = &prompt[self.fed.len()..];
+        self.check(new)?;
+        let start = Instant::now();
+        let last = self.feed_all_but_last(new)?;
+        let mut run = Run { start, first: None, tokens: Vec::new(), limit, on_token };
+        let stop = match sampler.device_plan() {
+            Some(plan) => self.on_device(last, sampler, &plan, &mut run)?,
+            None => self.on_host(last, sampler, &mut run)?,
+        };
+        let first = run.first.unwrap_or_else(Instant::now);
+        let (prompt_time, decode_time) = (first - start, first.elapsed());
+        Ok(Answer { tokens: run.tokens, stop, prompt_tokens: new.len(), prompt_time, decode_time })
+    }
+
+    fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {
+        let after = self.fed.len() + last.len();
+        let params = SampleParams {
+            temp: plan.temp,
+            top_k: plan.top_k,
+            top_p: plan.top_p,
+            min_p: plan.min_p,
+            seed: plan.seed,
+            first: (after as u32).wrapping_sub(sampler.step() as u32),
+        };
+        let mut ticket = self.engine.feed_and_sample(last, self.fed.len(), &params)?;
+        self.fed.extend_from_slice(last);
+        let mut at = after;
+        loop {
+            // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
+            let room = at < self.context() && run.tokens.len() + 1 < run.limit;
+            let next = if room && self.engine.runs_ahead() { Some(self.engine.sample_next()?) } else { None };
+            let token = ticket.wait()?;
+            if token == Sample::POISONED {
+                return Err(poisoned());
+            }
+            sampler.accept(token);
+            sampler.take_step();
+            if let Some(stop) = self.take(token, run)? {
+                return Ok(stop);
+            }
+            ticket = match next {
+                Some(next) => next,
+                None => self.engine.feed_and_sample(&[token], at, &params)?,
+            };
+            self.fed.push(token);
+            at += 1;
+        }
+    }
+
+    fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
+        let mut logits = self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
+        self.fed.extend_from_slice(last);
+        loop {
+            let token = sampler.sample(&logits)?;
+            sampler.accept(token);
+            if let Some(stop) = self.take(token, run)? {
+                return Ok(stop);
+            }
+            logits = self.engine.feed(&[token], self.fed.len(), &[0])?;
+            self.fed.push(token);
+        }
+    }
+
+    /// Hands a token on; says whether it was the last.
+    fn take(&self, token: u32, run: &mut Run) -> Result<Option<Stop>> {
+        run.first.get_or_insert_with(Instant::now);
+        if self.model.tokenizer().is_ok_and(|t| t.is_end(token)) {
+            return Ok(Some(Stop::End));
+        }
+        run.tokens.push(token);
+        if (run.on_token)(token).is_break() {
+            return Ok(Some(Stop::Interrupted));
+        }
+        if run.tokens.len() >= run.limit {
+            return Ok(Some(Stop::Limit));
+        }
+        Ok((self.fed.len() >= self.context()).then_some(Stop::Context))
+    }
+}
+
+/// One generation under way.
+struct Run<'a> {
+    start: Instant,
+    first: Option<Instant>,
+    tokens: Vec<u32>,
+    limit: usize,
+    on_token: &'a mut dyn FnMut(u32) -> ControlFlow<()>,
+}
+
+fn poisoned() -> Error {
+    Error::new(ErrorKind::Numeric, "the model's logits are not numbers, so no token can be drawn")
+        .help("the file may be damaged, or the device computes wrongly: run `wgpu-llm doctor`")
+}

@@ -1,0 +1,13 @@
+//! Floor 7: running a model: which layers go where, batches on their devices, sessions with their cache, generation.
+
+mod engine;
+mod generate;
+mod placement;
+mod session;
+mod trace;
+
+pub use engine::Engine;
+pub use generate::{Answer, Stop};
+pub use placement::Placement;
+pub use session::{Options, Session};
+pub use trace::Trace;

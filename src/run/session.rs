@@ -1,0 +1,134 @@
+//! A session: one sequence of tokens with its cache on the devices.
+
+use super::{Engine, Placement};
+use crate::base::{DType, Error, Result};
+use crate::gpu;
+use crate::model::Model;
+use std::sync::Arc;
+
+/// How a session is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Tokens of context: prompt and answer together.
+    pub context: usize,
+    /// Tokens that one prefill batch takes at most (`-ub`).
+    pub batch: usize,
+    /// Type of the KV cache: `f16` or `f32`.
+    pub kv: DType,
+    /// Threads on the CPU; 0 for one per core.
+    pub threads: usize,
+    /// Layers on the GPU; `None` for all that go there.
+    pub gpu_layers: Option<usize>,
+    /// Whether to note when each op ran.
+    pub trace: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { context: 4096, batch: 512, kv: DType::F16, threads: 0, gpu_layers: None, trace: false }
+    }
+}
+
+/// Logits of one batch may take this many bytes: they must fit a binding of any device, with room for halves.
+const LOGITS_BYTES: usize = 64 << 20;
+
+/// One sequence: what was fed, and the engine that holds its cache.
+pub struct Session {
+    pub(super) engine: Engine,
+    pub(super) model: Arc<Model>,
+    /// Tokens whose keys and values lie in the cache.
+    pub(super) fed: Vec<u32>,
+    options: Options,
+}
+
+impl Session {
+    /// A session of `model` on `device`, or on the CPU without one. Fails where the context is longer than the model's or memory
+    /// does not suffice.
+    pub fn new(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
+        let spec = model.spec();
+        if options.context == 0 || options.context > spec.context_length {
+            let what = format!("a context of {} tokens; this model has {}", options.context, spec.context_length);
+            return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
+        }
+        let layers = spec.layers.len();
+        let placement = match (&device, options.gpu_layers) {
+            (None, _) => Placement::cpu(layers),
+            (Some(_), None) => Placement::gpu(layers),
+            (Some(_), Some(n)) => Placement { layers, gpu_layers: n.min(layers + 1) },
+        };
+        let engine = Engine::new(model.clone(), device, placement, &options)?;
+        Ok(Session { engine, model, fed: Vec::new(), options })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens of context.
+    pub fn context(&self) -> usize {
+        self.options.context
+    }
+
+    /// The tokens in the cache.
+    pub fn fed(&self) -> &[u32] {
+        &self.fed
+    }
+
+    /// The engine, for its graphs and figures.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.fed.truncate(len);
+    }
+
+    /// Feeds `tokens` and gives the logits `[vocab]` after each of those at the ascending places `rows`.
+    pub fn logits(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
+        self.check(tokens)?;
+        let vocab = self.model.spec().vocab;
+        let most_rows = (LOGITS_BYTES / 4 / vocab).max(1);
+        let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
+        while start < tokens.len() {
+            let mut end = (start + self.options.batch).min(tokens.len());
+            // A batch ends where its logits would be too many.
+            if let Some(row) = wanted.get(most_rows).filter(|row| **row < end) {
+                end = *row;
+            }
+            let (here, later) = wanted.split_at(wanted.partition_point(|row| *row < end));
+            let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
+            let logits = self.engine.feed(&tokens[start..end], self.fed.len(), &here)?;
+            all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
+            self.fed.extend_from_slice(&tokens[start..end]);
+            (start, wanted) = (end, later);
+        }
+        Ok(all)
+    }
+
+    /// Errors for tokens that the vocabulary does not have or the context has no room for.
+    pub(super) fn check(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.model.spec().vocab;
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab) {
+            return Err(Error::usage(format!("token {token} is outside the vocabulary of {vocab}")));
+        }
+        if self.fed.len() + tokens.len() > self.options.context {
+            let what = format!("{} tokens do not fit the context of {}", self.fed.len() + tokens.len(), self.options.context);
+            return Err(Error::usage(what).help("use a larger context (-c) or a shorter prompt"));
+        }
+        Ok(())
+    }
+
+    /// Feeds `tokens` in batches, all but the last batch, which is returned: its logits are wanted.
+    pub(super) fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<&'t [u32]> {
+        let mut rest = tokens;
+        while rest.len() > self.options.batch {
+            let (now, later) = rest.split_at(self.options.batch);
+            self.engine.feed(now, self.fed.len(), &[])?;
+            self.fed.extend_from_slice(now);
+            rest = later;
+        }
+        Ok(rest)
+    }
+}
