@@ -41,11 +41,11 @@ impl Level {
     pub fn is_available(self) -> bool {
         match self {
             Level::Portable => true,
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             Level::Avx2 => super::avx2::Avx2::detect().is_some(),
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => super::avx512::Avx512::detect().is_some(),
-            #[cfg(not(any()))]
+            #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
     }
@@ -70,12 +70,12 @@ impl Level {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self {
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             Level::Avx2 => match super::avx2::Avx2::detect() {
                 Some(s) => s.enter(kernel),
                 None => kernel.run(Portable),
             },
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => match super::avx512::Avx512::detect() {
                 Some(s) => s.enter(kernel),
                 None => kernel.run(Portable),

@@ -9,6 +9,10 @@
 //! So sums are taken in the same order everywhere, and whatever uses only exact operations and `add`/`mul` gives the
 //! same bits on every machine. [`Simd::mul_add`] alone may round once or twice.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod disjoint;
 mod exp;
 mod level;

@@ -57,10 +57,6 @@ impl Simd for Portable {
         zip(a, b, |a, b| a | b)
     }
     #[inline(always)]
-    fn and_not(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
-        zip(a, b, |a, b| a & !b)
-    }
-    #[inline(always)]
     fn shr<const N: i32>(self, v: [u8; 32]) -> [u8; 32] {
         map(v, |v| v >> N)
     }

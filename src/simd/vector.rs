@@ -21,8 +21,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// `a | b`.
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
-    /// `a & !b`.
-    fn and_not(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Each byte shifted right by `N` < 8, zeros coming in.
     fn shr<const N: i32>(self, v: Self::Bytes) -> Self::Bytes;
     /// Each byte shifted left by `N` < 8, zeros coming in.

@@ -1,0 +1,261 @@
+//! AVX2, FMA and F16C: `Bytes` is one register, `Ints` and `Floats` are two.
+//!
+//! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, of which the token is the proof; those
+//! that read or write memory are given arrays of at least the register's size, and need no alignment.
+#![allow(unsafe_code)]
+
+use super::level::Kernel;
+use super::vector::Simd;
+use std::arch::x86_64::*;
+
+/// Proof that AVX2, FMA and F16C are there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// A token, where the machine has the features.
+    pub fn detect() -> Option<Self> {
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        found.then_some(Avx2(()))
+    }
+
+    /// Runs `kernel`, compiled for these features.
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Applies an intrinsic to both halves.
+macro_rules! both {
+    ($f:ident($($v:expr),*)) => {
+        // SAFETY: see the top of the file.
+        unsafe { [$f($($v[0]),*), $f($($v[1]),*)] }
+    };
+}
+
+#[inline(always)]
+fn load64(v: &[u8; 64]) -> [__m256i; 2] {
+    let v = v.as_ptr().cast::<__m256i>();
+    unsafe { [_mm256_loadu_si256(v), _mm256_loadu_si256(v.add(1))] }
+}
+
+impl Simd for Avx2 {
+    type Bytes = __m256i;
+    type Ints = [__m256i; 2];
+    type Floats = [__m256; 2];
+
+    #[inline(always)]
+    fn bytes(self, v: &[u8; 32]) -> __m256i {
+        unsafe { _mm256_loadu_si256(v.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: __m256i, out: &mut [u8; 32]) {
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn splat_byte(self, v: u8) -> __m256i {
+        unsafe { _mm256_set1_epi8(v as i8) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, v: __m256i) -> __m256i {
+        // There are no shifts of bytes: shift words, then drop what crossed over.
+        unsafe { _mm256_and_si256(_mm256_srli_epi16::<N>(v), _mm256_set1_epi8((0xff_u8 >> N) as i8)) }
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, v: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(_mm256_slli_epi16::<N>(v), _mm256_set1_epi8((0xff_u8 << N) as i8)) }
+    }
+    #[inline(always)]
+    fn nibbles(self, v: &[u8; 16]) -> __m256i {
+        unsafe {
+            let low = _mm_loadu_si128(v.as_ptr().cast());
+            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
+            _mm256_and_si256(both, _mm256_set1_epi8(15))
+        }
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u32) -> __m256i {
+        unsafe {
+            let byte_of = _mm256_set_epi64x(
+                0x0303_0303_0303_0303,
+                0x0202_0202_0202_0202,
+                0x0101_0101_0101_0101,
+                0x0000_0000_0000_0000,
+            );
+            let bit_of = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte_of);
+            _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit_of), bit_of)
+        }
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), v) }
+    }
+
+    #[inline(always)]
+    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> [__m256i; 2] {
+        let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
+        unsafe {
+            let pairs = both!(_mm256_maddubs_epi16(q, a));
+            let one = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(pairs[0], one), _mm256_madd_epi16(pairs[1], one)]
+        }
+    }
+    #[inline(always)]
+    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], _bias: &[i32; 16]) -> [__m256i; 2] {
+        let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
+        unsafe {
+            // |q| · (a with the sign of q): the largest sum of two is 2 · 128 · 127, within 16 bits.
+            let (size, a) = (both!(_mm256_abs_epi8(q)), both!(_mm256_sign_epi8(a, q)));
+            let (pairs, one) = (both!(_mm256_maddubs_epi16(size, a)), _mm256_set1_epi16(1));
+            [_mm256_madd_epi16(pairs[0], one), _mm256_madd_epi16(pairs[1], one)]
+        }
+    }
+    #[inline(always)]
+    fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {
+        both!(_mm256_cvtepi32_ps(v))
+    }
+
+    #[inline(always)]
+    fn floats(self, v: &[f32; 16]) -> [__m256; 2] {
+        unsafe { [_mm256_loadu_ps(v.as_ptr()), _mm256_loadu_ps(v.as_ptr().add(8))] }
+    }
+    #[inline(always)]
+    fn store(self, v: [__m256; 2], out: &mut [f32; 16]) {
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> [__m256; 2] {
+        unsafe { [_mm256_set1_ps(v); 2] }
+    }
+    #[inline(always)]
+    fn splat_pair(self, a: f32, b: f32) -> [__m256; 2] {
+        unsafe { [_mm256_set1_ps(a), _mm256_set1_ps(b)] }
+    }
+    #[inline(always)]
+    fn widen_f16(self, v: &[u8; 32]) -> [__m256; 2] {
+        unsafe {
+            let v = v.as_ptr().cast::<__m128i>();
+            [_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v.add(1)))]
+        }
+    }
+    #[inline(always)]
+    fn widen_bf16(self, v: &[u8; 32]) -> [__m256; 2] {
+        unsafe {
+            let v = v.as_ptr().cast::<__m128i>();
+            let words = [_mm_loadu_si128(v), _mm_loadu_si128(v.add(1))];
+            let words = both!(_mm256_cvtepu16_epi32(words));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words[0])),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: [__m256; 2], out: &mut [u8; 32]) {
+        unsafe {
+            let out = out.as_mut_ptr().cast::<__m128i>();
+            _mm_storeu_si128(out, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
+            _mm_storeu_si128(out.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
+        }
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
+    }
+    #[inline(always)]
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        both!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn exp2_int(self, n: [__m256; 2]) -> [__m256; 2] {
+        unsafe {
+            let (n, bias) = (both!(_mm256_cvtps_epi32(n)), [_mm256_set1_epi32(127); 2]);
+            let n = both!(_mm256_add_epi32(n, bias));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<23>(n[0])), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n[1]))]
+        }
+    }
+    #[inline(always)]
+    fn amax(self, a: [__m256; 2], b: [__m256; 2]) -> f32 {
+        unsafe {
+            let mask = [_mm256_set1_epi32(0x7fff_ffff); 2];
+            let (a, b) = (both!(_mm256_castps_si256(a)), both!(_mm256_castps_si256(b)));
+            let (a, b) = (both!(_mm256_and_si256(a, mask)), both!(_mm256_and_si256(b, mask)));
+            let m = both!(_mm256_max_epi32(a, b));
+            let m = _mm256_max_epi32(m[0], m[1]);
+            let m = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256::<1>(m));
+            let m = _mm_max_epi32(m, _mm_shuffle_epi32::<0b01_00_11_10>(m));
+            let m = _mm_max_epi32(m, _mm_shuffle_epi32::<0b10_11_00_01>(m));
+            f32::from_bits(_mm_cvtsi128_si32(m) as u32)
+        }
+    }
+    #[inline(always)]
+    fn max_lane(self, v: [__m256; 2]) -> f32 {
+        unsafe {
+            let m = _mm256_max_ps(v[0], v[1]);
+            let m = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps::<1>(m));
+            let m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+            _mm_cvtss_f32(_mm_max_ps(m, _mm_movehdup_ps(m)))
+        }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: [__m256; 2], out: &mut [i8; 16]) {
+        unsafe {
+            // Packing works within 128-bit lanes, so the quarters come out as 0 2 1 3.
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    fn sum(self, v: [__m256; 2]) -> f32 {
+        unsafe {
+            let v = _mm256_add_ps(v[0], v[1]);
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! AVX-512 with VNNI: `Ints` and `Floats` are one register; `Bytes` is half of one, as AVX2 has it.
+//!
+//! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, of which the token is the proof; those
+//! that read or write memory are given arrays of at least the register's size, and need no alignment.
+#![allow(unsafe_code)]
+
+use super::avx2::Avx2;
+use super::level::Kernel;
+use super::vector::Simd;
+use std::arch::x86_64::*;
+
+/// Proof that AVX-512 F, BW, DQ, VL and VNNI are there, and what AVX2 asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512(Avx2);
+
+impl Avx512 {
+    /// A token, where the machine has the features.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        Avx2::detect().filter(|_| found).map(Avx512)
+    }
+
+    /// Runs `kernel`, compiled for these features.
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+impl Simd for Avx512 {
+    type Bytes = __m256i;
+    type Ints = __m512i;
+    type Floats = __m512;
+
+    #[inline(always)]
+    fn bytes(self, v: &[u8; 32]) -> __m256i {
+        self.0.bytes(v)
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: __m256i, out: &mut [u8; 32]) {
+        self.0.store_bytes(v, out)
+    }
+    #[inline(always)]
+    fn splat_byte(self, v: u8) -> __m256i {
+        self.0.splat_byte(v)
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        self.0.and(a, b)
+    }
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        self.0.or(a, b)
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, v: __m256i) -> __m256i {
+        self.0.shr::<N>(v)
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, v: __m256i) -> __m256i {
+        self.0.shl::<N>(v)
+    }
+    #[inline(always)]
+    fn nibbles(self, v: &[u8; 16]) -> __m256i {
+        self.0.nibbles(v)
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u32) -> __m256i {
+        unsafe { _mm256_movm_epi8(bits) }
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
+        self.0.lookup(table, v)
+    }
+
+    #[inline(always)]
+    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> __m512i {
+        unsafe {
+            let (q, a) = (_mm512_loadu_si512(codes.as_ptr().cast()), _mm512_loadu_si512(acts.as_ptr().cast()));
+            _mm512_dpbusd_epi32(_mm512_setzero_si512(), q, a)
+        }
+    }
+    #[inline(always)]
+    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], bias: &[i32; 16]) -> __m512i {
+        unsafe {
+            // The instruction takes the codes as unsigned: q + 128, of which the bias takes 128 · Σ a away again.
+            let (q, a) = (_mm512_loadu_si512(codes.as_ptr().cast()), _mm512_loadu_si512(acts.as_ptr().cast()));
+            let q = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
+            _mm512_dpbusd_epi32(_mm512_loadu_si512(bias.as_ptr().cast()), q, a)
+        }
+    }
+    #[inline(always)]
+    fn to_floats(self, v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+
+    #[inline(always)]
+    fn floats(self, v: &[f32; 16]) -> __m512 {
+        unsafe { _mm512_loadu_ps(v.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, out: &mut [f32; 16]) {
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(v) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, a: f32, b: f32) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(a), _mm512_set1_ps(b)) }
+    }
+    #[inline(always)]
+    fn widen_f16(self, v: &[u8; 32]) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_bf16(self, v: &[u8; 32]) -> __m512 {
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(v.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
+    fn narrow_f16(self, v: __m512, out: &mut [u8; 32]) {
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
+        }
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        self.0.half(bits)
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn exp2_int(self, n: __m512) -> __m512 {
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+        }
+    }
+    #[inline(always)]
+    fn amax(self, a: __m512, b: __m512) -> f32 {
+        unsafe {
+            let mask = _mm512_set1_epi32(0x7fff_ffff);
+            let a = _mm512_and_si512(_mm512_castps_si512(a), mask);
+            let b = _mm512_and_si512(_mm512_castps_si512(b), mask);
+            f32::from_bits(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)) as u32)
+        }
+    }
+    #[inline(always)]
+    fn max_lane(self, v: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: __m512, out: &mut [i8; 16]) {
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        let halves = unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] };
+        self.0.sum(halves)
+    }
+}
