@@ -5,4 +5,5 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod gguf;
 pub mod text;
