@@ -22,7 +22,6 @@ mod mirostat;
 mod options;
 mod order;
 mod penalties;
-mod rng;
 mod sampler;
 mod tally;
 mod temperature;
@@ -32,12 +31,12 @@ mod xtc;
 #[cfg(test)]
 mod tests;
 
+pub use crate::base::{Dice, Stream, uniform};
 pub use candidates::{Candidate, Candidates};
 pub use device::DeviceSampling;
 pub use dry::tokenize_breakers;
 pub use options::SamplerOptions;
 pub use order::{DEFAULT_ORDER, order_from_letters};
-pub use rng::{Dice, Stream, uniform};
 pub use sampler::{Sampler, VocabInfo};
 
 /// One stage of the chain.

@@ -9,8 +9,8 @@ use super::penalties::{LogitBias, Penalties};
 use super::temperature::Temperature;
 use super::truncate::{MinP, TopK, TopNSigma, TopP, Typical};
 use super::xtc::Xtc;
-use super::{Candidates, DeviceSampling, Dice, SamplerOptions, Stage, device, rng};
-use crate::base::{Error, ErrorKind, Result};
+use super::{Candidates, DeviceSampling, Dice, SamplerOptions, Stage, device};
+use crate::base::{Error, ErrorKind, Result, fresh_seed};
 
 /// What the sampler must know of the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,7 +78,7 @@ impl Sampler {
             _ if adaptive => Box::new(AdaptiveP::new(options.adaptive_target, options.adaptive_decay)),
             _ => Box::new(Draw),
         };
-        let seed = options.seed.unwrap_or_else(rng::fresh_seed);
+        let seed = options.seed.unwrap_or_else(fresh_seed);
         let plain = options.logit_bias.is_empty() && options.mirostat == 0 && !adaptive;
         let plan = if plain { device::plan(&order, options, seed) } else { None };
         let (candidates, dice) = (Candidates::default(), Dice { seed, step: 0 });
