@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod cpu;
+pub mod gguf;
 pub mod graph;
 pub mod ops;
 pub mod quant;
