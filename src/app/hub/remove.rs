@@ -16,10 +16,11 @@ pub struct Removal {
     /// Bytes on the disk that go.
     pub bytes: u64,
     blobs: Vec<PathBuf>,
+    partial: Vec<PathBuf>,
 }
 
-/// What removing `name` would take away: the one quantization it names, or all GGUF files of the repository.
-/// Fails where nothing of it is in the cache.
+/// What removing `name` would take away: the one quantization it names, or all GGUF files of the repository,
+/// begun downloads too. Fails where nothing of it is in the cache.
 pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
     let repo = &name.repo;
     let mut removal = Removal::default();
@@ -32,13 +33,17 @@ pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
         };
         removal.entries.extend(chosen.iter().flat_map(|c| &c.files).map(|f| cache.entry(repo, &commit, f)));
     }
-    if removal.entries.is_empty() {
+    if name.want.is_none() {
+        let blobs = cache.repo_dir(repo).join("blobs");
+        removal.partial = names(&blobs).iter().filter(|n| n.ends_with(".incomplete")).map(|n| blobs.join(n)).collect();
+    }
+    if removal.entries.is_empty() && removal.partial.is_empty() {
         let have: Vec<String> = cache.list().iter().filter(|c| c.repo == *repo).map(|c| c.name()).collect();
         let have = if have.is_empty() { "`ls` lists what is".into() } else { format!("there is {}", have.join(", ")) };
         return Err(Error::usage("not in the cache").at(name).help(have));
     }
     removal.blobs = unneeded_blobs(cache, repo, &removal.entries)?;
-    let files = removal.entries.iter().filter(|e| !e.is_symlink()).chain(&removal.blobs);
+    let files = removal.entries.iter().filter(|e| !e.is_symlink()).chain(&removal.blobs).chain(&removal.partial);
     removal.bytes = files.filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
     Ok(removal)
 }
@@ -46,14 +51,15 @@ pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
 /// Carries the plan out. Fails, with nothing removed, while another process fetches one of the files.
 pub fn remove(cache: &Cache, repo: &Repo, removal: &Removal) -> Result<()> {
     let mut locks = Vec::new();
-    for blob in &removal.blobs {
-        let etag = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    for blob in removal.blobs.iter().chain(&removal.partial) {
+        let name = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let etag = name.strip_suffix(".incomplete").unwrap_or(name);
         let lock = try_lock(&cache.lock_path(repo, etag))?.ok_or_else(|| {
             Error::new(ErrorKind::Io, "another process is fetching this model").at(repo).help("wait for it, or stop it")
         })?;
         locks.push(lock);
     }
-    for path in removal.entries.iter().chain(&removal.blobs) {
+    for path in removal.entries.iter().chain(&removal.blobs).chain(&removal.partial) {
         fs::remove_file(path).map_err(|e| disk_error("can't remove", e, path))?;
     }
     tidy(cache, repo)
