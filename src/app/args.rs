@@ -5,7 +5,8 @@
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
 use super::{ls, pull, rm};
 use crate::base::{Error, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::str::FromStr;
 
 const AFTER_HELP: &str = "\
@@ -22,6 +23,19 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the process's arguments. Wrong usage ends the process with code 2 and a hint, `--help` with code 0.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Cli {
+        let matches = without_env(Cli::command()).get_matches_from(super::argv::rewrite(args));
+        Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+    }
+}
+
+// Every flag has its variable by one rule: the rule stands in the help once, not the variable at every flag.
+fn without_env(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_env(true)).mut_subcommands(without_env)
 }
 
 /// The commands.
@@ -151,7 +165,6 @@ impl FromStr for Layers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     /// All the shared groups in one command, as the commands have them.
     #[derive(Debug, Parser)]
@@ -167,7 +180,7 @@ mod tests {
     }
 
     fn parse(args: &[&str]) -> std::result::Result<Everything, clap::Error> {
-        let args = ["x"].iter().chain(args).map(std::ffi::OsString::from);
+        let args = ["x"].iter().chain(args).map(OsString::from);
         Everything::try_parse_from(crate::app::argv::rewrite(args))
     }
 

@@ -12,14 +12,12 @@ pub mod term;
 
 use crate::base::Result;
 use args::{Cli, Command};
-use clap::Parser;
 use std::process::ExitCode;
 use term::Exit;
 
 /// Runs the command that the process's arguments name, and tells how it ended.
 pub fn main() -> ExitCode {
-    // Wrong usage ends here with code 2 and a hint, `--help` with code 0.
-    let cli = Cli::parse_from(argv::rewrite(std::env::args_os()));
+    let cli = Cli::read(std::env::args_os());
     term::init_logs();
     let done = term::watch_interrupts().and_then(|()| run(&cli.command));
     match done {

@@ -13,11 +13,11 @@ use clap::Args;
 pub struct PullArgs {
     /// hf:user/repo:QUANT or an alias. Default: the default model.
     name: Option<String>,
-    #[command(flatten)]
-    model: ModelArgs,
     /// Print the result as JSON.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Fetches the model and prints its path.

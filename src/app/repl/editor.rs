@@ -65,7 +65,7 @@ impl Editor {
     }
 
     /// The next input; `None` at the end (Ctrl-D, or the pipe's end). Mistakes in commands are told, and asked again.
-    pub fn next(&mut self) -> Result<Option<Input>> {
+    pub fn next_input(&mut self) -> Result<Option<Input>> {
         loop {
             let Some(line) = self.read_line()? else {
                 return Ok(self.blocks.end());
