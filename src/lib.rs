@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "cli")]
+pub mod app;
 pub mod base;
 pub mod cpu;
 pub mod gguf;

@@ -1,3 +1,5 @@
-//! The binary `wgpu-llm`.
+//! The program `wgpu-llm`: all of it is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    wgpu_llm::app::main()
+}

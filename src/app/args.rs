@@ -1,0 +1,254 @@
+//! The command line: commands, and the groups of flags that they share. Names are llama.cpp's.
+//!
+//! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
+
+use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
+use super::{ls, pull, rm};
+use crate::base::{Error, Result};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::str::FromStr;
+
+const AFTER_HELP: &str = "\
+Models are named by a path, by hf:user/repo:QUANT (QUANT as in Q4_K_M; any case), or by an alias (see `ls --aliases`).
+They lie in the Hugging Face cache: HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub.
+
+Environment: WGPU_LLM_<FLAG> for every flag; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// Run language models on any GPU, or on the CPU.
+#[derive(Debug, Parser)]
+#[command(name = "wgpu-llm", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// Reads the process's arguments. Wrong usage ends the process with code 2 and a hint, `--help` with code 0.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Cli {
+        let matches = without_env(Cli::command()).get_matches_from(super::argv::rewrite(args));
+        Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+    }
+}
+
+// Every flag has its variable by one rule: the rule stands in the help once, not the variable at every flag.
+fn without_env(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_env(true)).mut_subcommands(without_env)
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fetch a model into the cache, or its newest version.
+    Pull(pull::PullArgs),
+    /// List the models in the cache.
+    #[command(alias = "list")]
+    Ls(ls::LsArgs),
+    /// Remove a model from the cache.
+    Rm(rm::RmArgs),
+}
+
+/// Which model.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A GGUF file, hf:user/repo:QUANT, or an alias. Default: smollm2-135m, small enough for any machine.
+    #[arg(short, long, value_name = "MODEL", env = "WGPU_LLM_MODEL")]
+    pub model: Option<String>,
+    /// [-hf] A model on the hub. Without QUANT: Q4_K_M, else the nearest there is.
+    #[arg(long, value_name = "USER/REPO[:QUANT]")]
+    pub hf_repo: Option<String>,
+    /// Use the cache alone; never the network.
+    #[arg(long, env = "WGPU_LLM_OFFLINE")]
+    pub offline: bool,
+}
+
+impl ModelArgs {
+    /// The model that is meant. `-hf` wins: the other may come from the environment's `WGPU_LLM_MODEL`.
+    pub fn name(&self) -> Result<ModelName> {
+        match (&self.hf_repo, &self.model) {
+            (Some(repo), _) => HubName::parse(repo).map(ModelName::Hub),
+            (None, Some(model)) => ModelName::parse(model),
+            (None, None) => Ok(ModelName::Hub(alias(DEFAULT_MODEL).expect("the default is an alias"))),
+        }
+    }
+}
+
+/// Where to run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// [-dev] auto, cpu, gpu, gpu:N or gpu:NAME. auto takes a real GPU, else the CPU.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WGPU_LLM_DEVICE")]
+    pub device: DeviceChoice,
+    /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
+    #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
+    pub n_gpu_layers: Layers,
+    /// CPU threads. Default: one per physical core.
+    #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// How much context, in which pieces.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Context")]
+pub struct ContextArgs {
+    /// Tokens of context; 0 for as many as the model was trained with. Default: that, or less where memory is short.
+    #[arg(short, long, value_name = "N", env = "WGPU_LLM_CTX_SIZE")]
+    pub ctx_size: Option<u32>,
+    /// Tokens of a prompt that are given to the model at a time.
+    #[arg(short, long, value_name = "N", default_value_t = 2048, env = "WGPU_LLM_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: u32,
+    /// [-ub] Tokens that are computed at once.
+    #[arg(long, value_name = "N", default_value_t = 512, env = "WGPU_LLM_UBATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub ubatch_size: u32,
+}
+
+/// A device by the user's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A real GPU where there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The best GPU, be it a CPU that pretends to be one.
+    Gpu,
+    /// The GPU with this number in `--list-devices`.
+    GpuNumber(usize),
+    /// The first GPU whose name contains this, in any case.
+    GpuName(String),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (kind, which) = text.split_once(':').map_or((text, None), |(kind, which)| (kind, Some(which)));
+        match (kind.to_ascii_lowercase().as_str(), which) {
+            ("auto", None) => Ok(DeviceChoice::Auto),
+            ("cpu", None) => Ok(DeviceChoice::Cpu),
+            ("gpu", None) => Ok(DeviceChoice::Gpu),
+            ("gpu", Some(which)) if !which.is_empty() => Ok(match which.parse() {
+                Ok(number) => DeviceChoice::GpuNumber(number),
+                Err(_) => DeviceChoice::GpuName(which.into()),
+            }),
+            _ => Err(Error::usage("write auto, cpu, gpu, gpu:N or gpu:NAME")),
+        }
+    }
+}
+
+/// How many layers go to the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// As many as fit.
+    Auto,
+    /// Every one, or an error.
+    All,
+    /// This many.
+    Count(u32),
+}
+
+impl FromStr for Layers {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" | "-1" => Ok(Layers::Auto),
+            "all" => Ok(Layers::All),
+            number => number.parse().map(Layers::Count).map_err(|_| Error::usage("write auto, all or a number")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All the shared groups in one command, as the commands have them.
+    #[derive(Debug, Parser)]
+    struct Everything {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+        #[command(flatten)]
+        context: ContextArgs,
+        #[command(flatten)]
+        sampling: crate::app::sampling::SamplingArgs,
+    }
+
+    fn parse(args: &[&str]) -> std::result::Result<Everything, clap::Error> {
+        let args = ["x"].iter().chain(args).map(OsString::from);
+        Everything::try_parse_from(crate::app::argv::rewrite(args))
+    }
+
+    fn check(command: &clap::Command) {
+        for arg in command.get_arguments() {
+            // WGPU_LLM_MODEL=hf:user/repo says what --hf-repo does; two variables could only disagree.
+            let Some(long) = arg.get_long().filter(|l| !["help", "version", "hf-repo"].contains(l)) else { continue };
+            let want = format!("WGPU_LLM_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(
+                arg.get_env().and_then(|e| e.to_str()),
+                Some(want.as_str()),
+                "--{long} of {}",
+                command.get_name()
+            );
+            assert!(arg.get_help().is_some(), "--{long} has no help");
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_every_flag_is_a_variable() {
+        Cli::command().debug_assert();
+        Everything::command().debug_assert();
+        check(&Cli::command());
+        check(&Everything::command());
+    }
+
+    #[test]
+    fn every_short_name_leads_to_a_flag_that_says_so() {
+        let command = Everything::command();
+        for arg in command.get_arguments() {
+            let help = arg.get_help().map(|h| h.to_string()).unwrap_or_default();
+            let Some(short) = help.strip_prefix('[').and_then(|h| h.split(']').next()) else { continue };
+            let (_, long) = crate::app::argv::SHORT.iter().find(|(s, _)| *s == short).expect(short);
+            assert_eq!(arg.get_long().map(|l| format!("--{l}")).as_deref(), Some(*long));
+        }
+    }
+
+    #[test]
+    fn shared_flags_are_read() {
+        let all = parse(&["-dev", "gpu:radeon", "-ngl", "all", "-c", "4096", "-ub", "64", "-hf", "u/r:q8_0"]).unwrap();
+        assert_eq!(all.device.device, DeviceChoice::GpuName("radeon".into()));
+        assert_eq!(
+            (all.device.n_gpu_layers, all.context.ctx_size, all.context.ubatch_size),
+            (Layers::All, Some(4096), 64)
+        );
+        assert!(matches!(all.model.name(), Ok(ModelName::Hub(name)) if name.to_string() == "hf:u/r:q8_0"));
+        let plain = parse(&[]).unwrap();
+        assert_eq!((plain.device.device, plain.device.n_gpu_layers), (DeviceChoice::Auto, Layers::Auto));
+        assert!(matches!(plain.model.name(), Ok(ModelName::Hub(name)) if name.wheel.is_some()));
+        assert_eq!("GPU:2".parse::<DeviceChoice>().unwrap(), DeviceChoice::GpuNumber(2));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_to_write() {
+        for (args, hint) in [
+            (&["--device", "tpu"][..], "gpu:NAME"),
+            (&["-dev", "gpu:"], "gpu:NAME"),
+            (&["-ngl", "many"], "auto, all or a number"),
+            (&["--devise", "cpu"], "--device"),
+            (&["-t", "0"], "1..=1024"),
+            (&["--top-p", "1.5"], "between 0 and 1"),
+            (&["--temp", "nan"], "0 or more"),
+            (&["--logit-bias", "x"], "ID+BIAS"),
+        ] {
+            let e = parse(args).unwrap_err();
+            assert_eq!(e.exit_code(), 2);
+            assert!(e.to_string().contains(hint), "{args:?}: {e}");
+        }
+    }
+}

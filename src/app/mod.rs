@@ -1,0 +1,35 @@
+//! Floor 8: the program: its commands, and what stands between them and people: arguments, terminal, downloads.
+
+pub mod args;
+pub mod argv;
+pub mod hub;
+pub mod ls;
+pub mod pull;
+pub mod repl;
+pub mod rm;
+pub mod sampling;
+pub mod term;
+
+use crate::base::Result;
+use args::{Cli, Command};
+use std::process::ExitCode;
+use term::Exit;
+
+/// Runs the command that the process's arguments name, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::read(std::env::args_os());
+    term::init_logs();
+    let done = term::watch_interrupts().and_then(|()| run(&cli.command));
+    match done {
+        Ok(()) => Exit::Ok.into(),
+        Err(e) => term::report(&e).into(),
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Pull(args) => pull::run(args),
+        Command::Ls(args) => ls::run(args),
+        Command::Rm(args) => rm::run(args),
+    }
+}

