@@ -211,7 +211,8 @@ impl Program {
     /// The bytes of a tensor that this program uses, from its first value to its last.
     pub fn read<'a>(&'a self, tensor: &Tensor, memory: &'a Memory) -> &'a [u8] {
         let known = self.steps.iter().flat_map(|s| s.src.iter().chain([&s.dst]));
-        let (location, _) = known.into_iter().find(|(_, t)| t.buf == tensor.buf).expect("only what this program uses can be read");
+        let (location, _) =
+            known.into_iter().find(|(_, t)| t.buf == tensor.buf).expect("only what this program uses can be read");
         &self.bytes(*location, memory)[start_byte(tensor)..][..tensor.meta.span_bytes()]
     }
 

@@ -10,12 +10,7 @@ use super::temperature::Temperature;
 use super::truncate::{MinP, TopK, TopNSigma, TopP, Typical};
 use super::xtc::Xtc;
 use super::{Candidates, DeviceSampling, Dice, SamplerOptions, Stage, device};
-<<<<<<< HEAD
-use crate::base::fresh_seed;
-use crate::base::{Error, ErrorKind, Result};
-=======
 use crate::base::{Error, ErrorKind, Result, fresh_seed};
->>>>>>> sample
 
 /// What the sampler must know of the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
