@@ -4,6 +4,7 @@
 //! [`Writer`] makes such files. Every size in a file is checked before it is used, and nothing is allocated that the
 //! file's own size does not justify.
 
+mod aligned;
 mod cursor;
 mod metadata;
 mod read;
@@ -16,8 +17,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use aligned::Aligned;
 pub use metadata::{FromValue, Metadata};
-pub use source::{Aligned, Mmap, Source};
+pub use source::{Mmap, Source};
 pub use tensor::{MAX_NAME, TensorInfo};
 pub use value::{Array, Strings, Value};
 pub use write::{Parts, Sink, Writer, replace_file};

@@ -120,8 +120,8 @@ pub(super) fn pad(n: usize, alignment: usize) -> Option<usize> {
 fn place(tensors: &mut [TensorInfo], table_end: usize, alignment: usize, length: usize) -> Result<()> {
     let overflow = || Error::format("the tensors take more bytes than can be counted");
     let data = pad(table_end, alignment).ok_or_else(overflow)?;
-    let mut expected = 0;
     let mut names = HashSet::new();
+    let mut expected = 0;
     for tensor in &mut *tensors {
         let at = |e: Error| e.at(format!("tensor {:?}", tensor.name));
         if !names.insert(tensor.name.as_str()) {
@@ -129,21 +129,24 @@ fn place(tensors: &mut [TensorInfo], table_end: usize, alignment: usize, length:
         }
         if tensor.start != expected {
             let what = format!(
-                "its data is said to start at {}, not at {expected} as the order and the alignment of {alignment} demand",
+                "its data is said to start at {}, not at {expected} as the sizes before it and the alignment of {alignment} demand",
                 tensor.start
             );
             return Err(at(Error::format(what).help("the file is damaged: download it again")));
         }
-        let bytes = tensor.bytes();
-        let padded = pad(bytes, alignment).ok_or_else(|| at(overflow()))?;
-        let end = data.checked_add(expected).and_then(|n| n.checked_add(bytes)).ok_or_else(|| at(overflow()))?;
-        if bytes > 0 && end > length {
-            let what = format!("its data ends at byte {end}, but the file has only {length}");
-            return Err(at(Error::format(what).help("the file is truncated: download it again")));
+        tensor.start = data.checked_add(expected).ok_or_else(|| at(overflow()))?;
+        let end = tensor.start.checked_add(tensor.bytes()).and_then(|end| pad(end, alignment));
+        expected = end.ok_or_else(|| at(overflow()))? - data;
+    }
+    for tensor in tensors {
+        let end = tensor.start + tensor.bytes();
+        if tensor.bytes() > 0 && end > length {
+            return Err(Error::format(format!("its data ends at byte {end}, but the file has only {length}"))
+                .at(format!("tensor {:?}", tensor.name))
+                .help("the file is truncated: download it again"));
         }
-        // A tensor without values may stand past the end: there it has no place.
-        tensor.start = (end - bytes).min(length);
-        expected = expected.checked_add(padded).ok_or_else(|| at(overflow()))?;
+        // A tensor without values may be said to stand past the end.
+        tensor.start = tensor.start.min(length);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! process lives; a SIGBUS anywhere else goes to the handler that was there before. Windows refuses to shrink mapped files.
 #![allow(unsafe_code)]
 
+use super::aligned::{Words, is_aligned};
 use crate::base::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::path::Path;
@@ -146,78 +147,6 @@ fn open(path: &Path, mmap: Mmap) -> Result<Held> {
     }
     let _ = mmap;
     Words::read(file, length).map(Held::Words)
-}
-
-fn is_aligned(bytes: &[u8]) -> bool {
-    (bytes.as_ptr() as usize).is_multiple_of(align_of::<u64>())
-}
-
-/// Bytes in an allocation of `u64`s, for the alignment.
-#[derive(Debug)]
-struct Words {
-    words: Vec<u64>,
-    length: usize,
-}
-
-impl Words {
-    fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.length]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.length]
-    }
-
-    fn copy(bytes: &[u8]) -> Words {
-        let mut words = Words { words: vec![0; bytes.len().div_ceil(8)], length: bytes.len() };
-        words.bytes_mut().copy_from_slice(bytes);
-        words
-    }
-
-    fn read(mut file: File, length: usize) -> Result<Words> {
-        let mut words = Vec::new();
-        words.try_reserve_exact(length.div_ceil(8)).map_err(|e| {
-            Error::new(ErrorKind::OutOfMemory, format!("no memory for {length} bytes"))
-                .because(e)
-                .help("map the file instead of reading it, or use a smaller model")
-        })?;
-        words.resize(length.div_ceil(8), 0);
-        let mut words = Words { words, length };
-        std::io::Read::read_exact(&mut file, words.bytes_mut()).map_err(|e| Error::io("can't read the file", e))?;
-        Ok(words)
-    }
-}
-
-/// Bytes that start on a multiple of 8: as they lie, or copied.
-#[derive(Debug)]
-pub struct Aligned<'a>(Placed<'a>);
-
-#[derive(Debug)]
-enum Placed<'a> {
-    Borrowed(&'a [u8]),
-    Copied(Words),
-}
-
-impl<'a> Aligned<'a> {
-    /// `bytes`, copied if they start elsewhere than on a multiple of 8.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Aligned(if is_aligned(bytes) { Placed::Borrowed(bytes) } else { Placed::Copied(Words::copy(bytes)) })
-    }
-
-    /// Whether the bytes had to be copied.
-    pub fn is_copied(&self) -> bool {
-        matches!(self.0, Placed::Copied(_))
-    }
-}
-
-impl std::ops::Deref for Aligned<'_> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Placed::Borrowed(bytes) => bytes,
-            Placed::Copied(words) => words.bytes(),
-        }
-    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -417,5 +346,32 @@ mod sigbus {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::{Mmap, Source};
+    use std::os::unix::process::ExitStatusExt;
+
+    /// A SIGBUS in somebody else's mapping must still kill: in a child process, since it does.
+    #[test]
+    fn foreign_sigbus_is_passed_on() {
+        const CHILD: &str = "WGPU_LLM_TEST_FOREIGN_SIGBUS";
+        if let Some(path) = std::env::var_os(CHILD) {
+            let _ours = Source::open(&path, Mmap::Yes).unwrap();
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            // SAFETY: reading it is meant to fault.
+            let foreign = unsafe { memmap2::Mmap::map(&file).unwrap() };
+            file.set_len(0).unwrap();
+            let byte = std::hint::black_box(&foreign)[0];
+            panic!("read {byte} from a page that is gone");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [1; 100]).unwrap();
+        let test = std::thread::current().name().expect("tests are named").to_owned();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", &test, "--nocapture"]).env(CHILD, file.path()).output().unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn open(path: &Path, mmap: Mmap) -> Result<Gguf> {
     if count > 1 {
         let stem = stem(path, count).map_err(|e| e.at(path.display()))?;
         for no in 1..count {
-            let source = Source::open(&part_path(&stem, no, count), mmap)
+            let source = Source::open(part_path(&stem, no, count), mmap)
                 .map_err(|e| e.help(format!("the model is split: all {count} files must lie in one folder")))?;
             let front = parse(&source)?;
             parts.push((source, front));

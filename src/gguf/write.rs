@@ -141,24 +141,22 @@ impl Writer {
         metadata
     }
 
-    /// Ranges of tensors, one per part.
+    /// Ranges of tensors, one per part; at least one part, for the metadata.
     fn cut(&self, parts: Parts) -> Vec<Range<usize>> {
-        let mut ranges: Vec<Range<usize>> = vec![0..0];
-        let mut bytes = 0usize;
+        let mut ranges = Vec::new();
+        let (mut start, mut bytes) = (0, 0usize);
         for (i, tensor) in self.tensors.iter().enumerate() {
-            let last = ranges.last_mut().expect("starts with one");
             let full = match parts {
-                Parts::Tensors(most) => last.len() >= most,
+                Parts::Tensors(most) => i - start >= most,
                 Parts::Bytes(most) => bytes.saturating_add(tensor.bytes()) > most,
             };
-            if full && last.start < last.end {
-                ranges.push(i..i + 1);
-                bytes = 0;
-            } else {
-                last.end = i + 1;
+            if full && i > start {
+                ranges.push(start..i);
+                (start, bytes) = (i, 0);
             }
             bytes = bytes.saturating_add(tensor.bytes());
         }
+        ranges.push(start..self.tensors.len());
         ranges
     }
 
