@@ -27,4 +27,6 @@ pub use source::{MetadataKeys, SpecialIds, VocabSource};
 pub use tokenizer::Tokenizer;
 
 #[cfg(test)]
+mod test_vocab;
+#[cfg(test)]
 mod tests;

@@ -1,102 +1,9 @@
 //! The tokenizer as a whole, on vocabularies made here.
 
-use super::{DetokenizeOptions, Detokenizer, Segment, SpecialIds, Tokenizer, VocabSource};
+use super::test_vocab::*;
+use super::{DetokenizeOptions, Detokenizer, Segment, Tokenizer, VocabSource};
 use crate::base::ErrorKind;
-use crate::text::bytemap;
 use proptest::prelude::*;
-use std::sync::LazyLock;
-
-/// The character that spells a byte in BPE vocabularies.
-fn spelled(byte: u8) -> String {
-    let mut characters = (0..0x144).filter_map(char::from_u32).map(|c| c.to_string());
-    characters.find(|c| bytemap::decode(c.as_bytes()) == Some(vec![byte])).expect("every byte is spelled")
-}
-
-/// Texts and types of the tokens that every vocabulary here has: 0 unknown, 1 and 2 begin and end, a control token,
-/// markup and two spaces that are user-defined, one that is both.
-const SPECIAL: [(&str, i32); 7] =
-    [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<|im_end|>", 3), ("<think>", 4), ("    ", 4), ("[INST]", 4)];
-const IM_END: u32 = 3;
-const THINK: u32 = 4;
-const SPACES: u32 = 5;
-
-fn special() -> VocabSource {
-    let (tokens, types) = SPECIAL.iter().map(|(text, kind)| (text.as_bytes().to_vec(), *kind)).unzip();
-    let ids = SpecialIds { unk: Some(0), bos: Some(1), eos: Some(2), ..Default::default() };
-    VocabSource { tokens, token_types: Some(types), ids, ..Default::default() }
-}
-
-fn add(source: &mut VocabSource, text: impl Into<Vec<u8>>, kind: i32) {
-    source.tokens.push(text.into());
-    source.token_types.as_mut().expect("special() has types").push(kind);
-}
-
-/// Byte-level BPE: all bytes, and words of up to 2¹⁰ `A`, ` `, `.`, `\n` or `天`, besides "<s>" by merging.
-fn bpe_source(pre: &str) -> VocabSource {
-    let mut source = special();
-    source.model = "gpt2".into();
-    source.pre = Some(pre.into());
-    (0..=255).for_each(|byte| add(&mut source, spelled(byte), 1));
-    let mut merges = vec![];
-    let mut merge = |source: &mut VocabSource, left: &str, right: &str| {
-        let joined = format!("{left}{right}");
-        if !source.tokens.contains(&joined.clone().into_bytes()) {
-            add(source, joined, 1);
-        }
-        merges.push(format!("{left} {right}").into_bytes());
-    };
-    merge(&mut source, "<", "s");
-    merge(&mut source, "<s", ">");
-    let sky: Vec<String> = "天".bytes().map(spelled).collect();
-    merge(&mut source, &sky[0], &sky[1]);
-    merge(&mut source, &sky[..2].concat(), &sky[2]);
-    for unit in [spelled(b'A'), spelled(b' '), spelled(b'.'), spelled(b'\n'), sky.concat()] {
-        (0..10).map(|n| unit.repeat(1 << n)).for_each(|half| merge(&mut source, &half, &half));
-    }
-    source.merges = Some(merges);
-    source
-}
-
-/// SPM: byte tokens, some characters, and the same runs.
-fn spm_source() -> VocabSource {
-    let mut source = special();
-    source.model = "llama".into();
-    (0..=255).for_each(|byte| add(&mut source, format!("<0x{byte:02X}>"), 6));
-    for unit in ["A", "▁", ".", "天"] {
-        (0..10).for_each(|n| add(&mut source, unit.repeat(1 << n), 1));
-    }
-    for word in ["<", "s", "<s", ">", "h", "e", "l", "o", "he", "ll", "hell", "▁hell", "▁hello", "hello"] {
-        add(&mut source, word, 1);
-    }
-    source.scores = Some((0..source.tokens.len()).map(|id| id as f32 - 1000.0).collect());
-    source
-}
-
-fn word_piece_source() -> VocabSource {
-    let mut source = special();
-    source.model = "bert".into();
-    for word in ["▁the", "▁play", "ing", "▁cafe", "▁天", "▁!", "▁i", "▁'", "▁m"] {
-        add(&mut source, word, 1);
-    }
-    source.ids.sep = Some(2);
-    source
-}
-
-fn bpe() -> &'static Tokenizer {
-    // This pre-tokenizer leaves all but digits to the merges, so "<s>" could come of them.
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(bpe_source("superbpe")).expect("sound"));
-    &TOKENIZER
-}
-
-fn spm() -> &'static Tokenizer {
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(spm_source()).expect("sound"));
-    &TOKENIZER
-}
-
-fn word_piece() -> &'static Tokenizer {
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(word_piece_source()).expect("sound"));
-    &TOKENIZER
-}
 
 fn spell(tokenizer: &Tokenizer, segments: &[Segment], special: bool) -> Vec<String> {
     let ids = tokenizer.encode(segments, special).expect("spells everything");
@@ -162,6 +69,29 @@ fn word_piece_normalizes_and_takes_the_longest() {
     assert_eq!(spell(&format!("▁the{}", "ing".repeat(40))), ["<unk>"]); // over 100 characters
     let ids = word_piece().encode_text("the café", false).expect("spells");
     assert_eq!(word_piece().decode(&ids, DetokenizeOptions::default()), "the cafe");
+}
+
+#[test]
+fn unigram_takes_the_likeliest() {
+    let tokenizer = Tokenizer::new(unigram_source()).expect("sound");
+    let spell = |text: &str, special| spell(&tokenizer, &[Segment::Text(text)], special);
+    assert_eq!(spell("ab", true), ["▁", "ab", "</s>"]); // −7; "▁a" "b" is −8.5, "▁ab" −9.5
+    assert_eq!(spell("  abb  a  ", false), ["▁", "ab", "b", "▁a"]);
+    assert_eq!(spell("a天xyz天", false), ["▁a", "天", "<unk>", "天"]);
+    assert_eq!(spell("", false), [""; 0]);
+    let ids = tokenizer.encode_text("abb a", false).expect("spells");
+    assert_eq!(tokenizer.decode(&ids, DetokenizeOptions::default()), "abb a");
+
+    let error = |source| Tokenizer::new(source).expect_err("broken").to_string();
+    let mut source = unigram_source();
+    source.ids.unk = None;
+    source.tokens.truncate(2);
+    assert!(error(source).contains("must have an unknown token"));
+    assert!(error(VocabSource { scores: None, ..unigram_source() }).contains("no tokenizer.ggml.scores"));
+    assert!(error(VocabSource { charsmap: Some(vec![9]), ..unigram_source() }).contains("sizes"));
+    // Scores that nothing can reach still give some spelling.
+    let hopeless = VocabSource { scores: Some(vec![f32::NEG_INFINITY; 15]), ..unigram_source() };
+    assert_eq!(Tokenizer::new(hopeless).expect("loads").encode_text("ab", false).expect("spells"), [0]);
 }
 
 #[test]
@@ -308,6 +238,9 @@ fn long_runs() {
                 assert!(merged || matches!(unit, "0" | "\n"), "{unit:?}: {}", ids.len());
             }
             assert!(word_piece().encode_text(&text, false).is_ok());
+            let likeliest = plain(unigram_source()).encode_text(&text, false).expect("spells").len();
+            let runs_of_unknown = if unit == " " { 0 } else { 2 };
+            assert_eq!(likeliest, if unit == "天" { text.len() / 3 + 1 } else { runs_of_unknown }, "{unit:?}");
         }
     };
     let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).expect("a thread");
@@ -343,7 +276,7 @@ fn control_names(mut text: &str) -> usize {
 proptest! {
     #[test]
     fn user_text_never_adds_control_tokens(before in prose(), user in prose(), after in prose()) {
-        for tokenizer in [bpe(), spm(), word_piece()] {
+        for tokenizer in [bpe(), spm(), word_piece(), unigram()] {
             let parts = [Segment::Template(&before), Segment::Text(&user), Segment::Template(&after)];
             let ids = tokenizer.encode(&parts, false).expect("spells");
             let count = ids.iter().filter(|&&id| tokenizer.is_control(id)).count();
