@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use wgpu_llm::base::DType;
+use wgpu_llm::gguf::{Metadata, Writer};
 
 const REPO: &str = "ann/model-GGUF";
 const NAME: &str = "hf:ann/model-GGUF:Q4_0";
@@ -44,7 +46,7 @@ fn expect(output: &Output, code: i32, says: &str) {
 fn help_names_every_command_on_stdout() {
     let help = run(&["--help"]);
     expect(&help, 0, "");
-    for command in ["pull", "ls", "rm"] {
+    for command in ["inspect", "pull", "ls", "rm"] {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command}");
         expect(&run(&[command, "--help"]), 0, "");
     }
@@ -121,6 +123,50 @@ fn a_reader_that_leaves_ends_the_program_quietly() {
     let output = program(dir.path(), "http://127.0.0.1:9").args(["ls", "--aliases"]).stdout(writer).output().unwrap();
     expect(&output, 0, "");
     assert_eq!(stderr(&output), "");
+}
+
+/// A model file of one tensor, with a name that would like to colour the terminal.
+fn tiny_gguf() -> Vec<u8> {
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", "llama");
+    metadata.set("general.name", "tiny\x1b[31m");
+    metadata.set("llama.block_count", 1u32);
+    let mut writer = Writer::new(metadata).unwrap();
+    writer.tensor("token_embd.weight", DType::Q8_0, [4, 32]).unwrap();
+    writer.to_bytes(|_, out| out.put(&[0; 136])).unwrap()
+}
+
+#[test]
+fn a_file_is_inspected() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiny.gguf");
+    fs::write(&path, tiny_gguf()).unwrap();
+    let path = path.to_str().unwrap();
+    let text = stdout(&run(&["inspect", path, "-v"]));
+    for part in ["llama", "layers", "q8_0", "8.50 bits", "token_embd.weight", "[4, 32]", "llama.block_count"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\x1b'), "a file must not command the terminal");
+    let json: serde_json::Value = serde_json::from_str(&stdout(&run(&["show", "-m", path, "--json"]))).unwrap();
+    assert_eq!((&json["parameters"], &json["sizes"]["block_count"]), (&128.into(), &1.into()));
+    assert_eq!(json["tensors"][0]["shape"], serde_json::json!([4, 32]));
+}
+
+#[test]
+fn files_that_are_no_models_are_told_so_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = tiny_gguf();
+    for (bytes, says) in [(&b"hello"[..], "GGUF"), (&whole[..40], "x.gguf"), (&whole[..whole.len() - 1], "token_embd")]
+    {
+        let path = dir.path().join("x.gguf");
+        fs::write(&path, bytes).unwrap();
+        let output = run(&["inspect", path.to_str().unwrap()]);
+        expect(&output, 1, says);
+        assert_eq!(stderr(&output).lines().count(), 1);
+        assert_eq!(stdout(&output), "");
+    }
+    expect(&run(&["inspect", "nowhere/x.gguf"]), 2, "no such file");
+    expect(&run(&["inspect", dir.path().to_str().unwrap()]), 2, "a folder");
 }
 
 /// A hub that sends its one file so slowly that a signal comes in between.

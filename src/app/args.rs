@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{ls, pull, rm};
+use super::{inspect, ls, pull, rm};
 use crate::base::{Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -41,6 +41,9 @@ fn without_env(command: clap::Command) -> clap::Command {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
+    #[command(alias = "show")]
+    Inspect(inspect::InspectArgs),
     /// Fetch a model into the cache, or its newest version.
     Pull(pull::PullArgs),
     /// List the models in the cache.

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod argv;
 pub mod hub;
+pub mod inspect;
 pub mod ls;
 pub mod pull;
 pub mod repl;
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Inspect(args) => inspect::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Ls(args) => ls::run(args),
         Command::Rm(args) => rm::run(args),
