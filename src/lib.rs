@@ -9,6 +9,7 @@ pub mod app;
 pub mod base;
 pub mod cpu;
 pub mod gguf;
+pub mod gpu;
 pub mod graph;
 pub mod ops;
 pub mod quant;

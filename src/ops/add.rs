@@ -1,7 +1,7 @@
 //! Sum: y = a + scale · b. Residuals (Granite and MiniCPM scale the branch), biases and position embeddings.
 //! Shader: shaders/add.wgsl.
 
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`, b of the same shape, or one row that all tokens share. Result: as a, packed.
@@ -26,6 +26,11 @@ pub(super) fn pair_row<'a>(a: &Meta, b: &View<'a>, t: usize) -> &'a [f32] {
     if b.meta.shape.elements() == a.inner() { &b.f32()[..a.inner()] } else { b.row(t) }
 }
 
+/// Elements from one row of b to the next: none where all share one.
+pub(super) fn pair_stride(a: &Meta, b: &Meta) -> usize {
+    if b.shape.elements() == a.inner() { 0 } else { b.stride }
+}
+
 impl Op for Add {
     const NAME: &str = "add";
 
@@ -39,6 +44,27 @@ impl Op for Add {
             let (a, b) = (src[0].row(t), pair_row(&src[0].meta, &src[1], t));
             y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = a + self.scale * b);
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (dst.outer(), dst.inner());
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("a_stride", src[0].stride.into()),
+                    ("b_stride", pair_stride(&src[0], &src[1]).into()),
+                    ("scale", self.scale.into()),
+                ],
+                binds: vec![("a", Bind::Src(0)), ("b", Bind::Src(1)), ("y", Bind::Dst)],
+                workgroups: grid(n, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

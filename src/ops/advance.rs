@@ -1,7 +1,7 @@
 //! Moves the positions past the batch: pos[0] = pos[last] + 1, so that the next token needs nothing from the host.
 //! Shader: shaders/advance.wgsl.
 
-use super::{Case, Exact, Fill, Input, Op, Pool};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Meta, Result, View, ViewMut};
 
 /// Source: positions `[tokens]` `u32`, updated in place.
@@ -20,6 +20,19 @@ impl Op for Advance {
     fn cpu(&self, _src: &[View], mut dst: ViewMut, _pool: &dyn Pool) {
         let pos = dst.u32();
         pos[0] = pos[pos.len() - 1] + 1;
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                params: vec![("last", (src[0].outer() - 1).into())],
+                binds: vec![("pos", Bind::Dst)],
+                workgroups: [1, 1, 1],
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! Weighted sum over the chosen experts: y[t] = Σ_u w[t, u] · x[t, u].
 //! Shader: shaders/combine.wgsl. Source: arXiv 1701.06538.
 
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -30,6 +30,27 @@ impl Op for Combine {
                 simd::axpy(*w, x, y);
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (dst.outer(), dst.inner());
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("used", src[1].inner().into()),
+                    ("x_stride", src[0].stride.into()),
+                    ("w_stride", src[1].stride.into()),
+                ],
+                binds: vec![("x", Bind::Src(0)), ("w", Bind::Src(1)), ("y", Bind::Dst)],
+                workgroups: grid(n, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -2,7 +2,7 @@
 //! The table may be in any block format; each row is decoded on its own.
 //! Shader: shaders/get_rows.wgsl.
 
-use super::{Case, Exact, Fill, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, weight_shards};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
 
@@ -38,6 +38,43 @@ impl Op for GetRows {
                 y.iter_mut().for_each(|v| *v *= self.scale);
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n, rows_all) = (dst.outer(), dst.inner(), src[0].outer());
+        let pass = |first: usize, rows_here: usize| Pass {
+            shader: Self::NAME,
+            consts: vec![("WG", WG)],
+            params: vec![
+                ("rows", rows.into()),
+                ("n", n.into()),
+                ("first", first.into()),
+                ("rows_here", rows_here.into()),
+                ("rows_all", rows_all.into()),
+                ("scale", self.scale.into()),
+            ],
+            binds: vec![("ids", Bind::Src(1)), ("y", Bind::Dst)],
+            workgroups: grid(n.div_ceil(8), rows, caps),
+            ..Pass::default()
+        };
+        let shard = |(part, shard): (usize, std::ops::Range<usize>)| {
+            let mut pass = Pass { quant: Some(src[0].dtype), ..pass(shard.start, shard.len()) };
+            let planes = quant::gpu_planes(src[0].dtype, shard.len(), n).planes;
+            pass.params.extend([("planes", planes.into()), ("row_w8", (quant::gpu_padded(n) / 8).into())]);
+            pass.binds.extend(["wq", "wd"].map(|name| (name, Bind::Shard { src: 0, part })));
+            pass
+        };
+        let passes = weight_shards(&src[0], caps).into_iter().enumerate().map(shard).collect();
+        let mut kernels = vec![Kernel { variant: "weights", passes, scratch: Vec::new() }];
+        if src[0].dtype == DType::F32 {
+            // Activations: the rows of a batch whose logits are wanted.
+            let mut pass = pass(0, rows_all);
+            pass.flags.push("PLAIN");
+            pass.params.push(("table_stride", src[0].stride.into()));
+            pass.binds.push(("table", Bind::Src(0)));
+            kernels.push(Kernel::single("plain", pass));
+        }
+        kernels
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

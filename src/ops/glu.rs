@@ -2,7 +2,7 @@
 //! Shader: shaders/glu.wgsl. Source: arXiv 2002.05202; gpt-oss: y = (clamp(up) + 1) · g · σ(α·g), g = min(gate, limit).
 
 use super::unary::{Act, act_f32, act_f64};
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: gate `[tokens, …, n]`, up of the same shape (both may be strided by token). Result: packed.
@@ -52,6 +52,33 @@ impl Op for Glu {
             let up = &src[1].row(t)[start..start + y.len()];
             y.iter_mut().zip(gate).zip(up).for_each(|((y, g), u)| *y = self.eval(*g, *u));
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (flag, alpha, limit) = match *self {
+            Glu::Plain(act) => (act.flag(), 0.0, 0.0),
+            Glu::Clamped { alpha, limit } => ("CLAMPED", alpha, limit),
+        };
+        let (rows, n) = (dst.outer(), dst.inner());
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                flags: vec![flag],
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("gate_stride", src[0].stride.into()),
+                    ("up_stride", src[1].stride.into()),
+                    ("alpha", alpha.into()),
+                    ("limit", limit.into()),
+                ],
+                binds: vec![("gate", Bind::Src(0)), ("up", Bind::Src(1)), ("y", Bind::Dst)],
+                workgroups: grid(n, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

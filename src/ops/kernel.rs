@@ -50,6 +50,41 @@ pub struct Kernel {
     pub scratch: Vec<usize>,
 }
 
+impl Kernel {
+    /// A kernel of one dispatch.
+    pub fn single(variant: &'static str, pass: Pass) -> Kernel {
+        Kernel { variant, passes: vec![pass], scratch: Vec::new() }
+    }
+
+    /// The same pass with subgroup operations, where there are any, then with workgroup memory alone.
+    pub fn reductions(pass: Pass, caps: &Caps) -> Vec<Kernel> {
+        let mut all = Vec::new();
+        if caps.subgroups.is_some() {
+            let mut flags = pass.flags.clone();
+            flags.push("SUBGROUPS");
+            all.push(Kernel::single("subgroups", Pass { flags, ..pass.clone() }));
+        }
+        all.push(Kernel::single("shared", pass));
+        all
+    }
+}
+
+/// Threads of a workgroup in kernels that give each value a thread.
+pub const WG: u32 = 256;
+
+/// Workgroups of [`WG`] threads for `n` threads in each of `rows` rows. The shader finds its row as
+/// `id.y + id.z · groups.y` and compares it with `rows`.
+pub fn grid(n: usize, rows: usize, caps: &Caps) -> [u32; 3] {
+    let [y, z, _] = line(rows, caps);
+    [n.div_ceil(WG as usize) as u32, y, z]
+}
+
+/// One workgroup for each of `rows` rows: row `group.x + group.y · groups.x`, to be compared with `rows`.
+pub fn line(rows: usize, caps: &Caps) -> [u32; 3] {
+    let max = caps.max_workgroups as usize;
+    [rows.min(max) as u32, rows.div_ceil(max) as u32, 1]
+}
+
 /// One dispatch.
 #[derive(Debug, Clone, Default)]
 pub struct Pass {

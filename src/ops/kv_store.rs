@@ -1,7 +1,7 @@
 //! Writes the batch's keys or values into the cache: cache[pos[t]] = x[t], rounded to the cache's type.
 //! Shader: shaders/kv_store.wgsl.
 
-use super::{Case, Exact, Fill, Input, Op, Pool};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use half::f16;
 
@@ -39,6 +39,27 @@ impl Op for KvStore {
                 }
             }
         }
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (src[1].outer(), dst.inner());
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                flags: if dst.dtype == DType::F16 { vec!["F16_CACHE"] } else { Vec::new() },
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("cells", dst.outer().into()),
+                    ("x_stride", src[1].stride.into()),
+                ],
+                binds: vec![("x", Bind::Src(1)), ("pos", Bind::Src(2)), ("cache", Bind::Dst)],
+                workgroups: grid(n / 2, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

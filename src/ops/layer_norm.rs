@@ -2,8 +2,8 @@
 //! The variance is taken around the mean in a second pass: E[x²] − E[x]² cancels in f32.
 //! Shader: shaders/layer_norm.wgsl. Source: arXiv 1607.06450.
 
-use super::rms_norm::{infer_norm, norm_row};
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::rms_norm::{infer_norm, norm_row, norm_threads};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: x `[tokens, …, dim]`, optional weight and bias, each `[dim]` or `[heads, dim]`. Result: as x, packed.
@@ -36,6 +36,35 @@ impl Op for LayerNorm {
                 y.iter_mut().zip(&b.f32()[part(b)..]).for_each(|(y, b)| *y += b);
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (dst.shape.rows(), dst.shape.row());
+        let mut pass = Pass {
+            shader: Self::NAME,
+            consts: vec![("WG", norm_threads(n))],
+            params: vec![
+                ("rows", rows.into()),
+                ("n", n.into()),
+                ("heads", (dst.inner() / n).max(1).into()),
+                ("x_stride", src[0].stride.into()),
+                ("eps", self.eps.into()),
+            ],
+            binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
+            workgroups: line(rows, caps),
+            ..Pass::default()
+        };
+        if let Some(w) = src.get(1) {
+            pass.flags.push("WEIGHT");
+            pass.params.push(("w_rows", w.shape.rows().into()));
+            pass.binds.push(("w", Bind::Src(1)));
+        }
+        if let Some(b) = src.get(2) {
+            pass.flags.push("BIAS");
+            pass.params.push(("b_rows", b.shape.rows().into()));
+            pass.binds.push(("b", Bind::Src(2)));
+        }
+        Kernel::reductions(pass, caps)
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -8,7 +8,7 @@ mod kernel;
 mod pool;
 
 pub use case::{Case, Exact, Fill, Input, Random, nmse};
-pub use kernel::{Bind, Caps, Kernel, Param, Pass, shards, weight_shards};
+pub use kernel::{Bind, Caps, Kernel, Param, Pass, WG, grid, line, shards, weight_shards};
 pub use pool::{Pool, Serial, for_chunks, for_each};
 
 use crate::base::{Meta, Result, View, ViewMut};

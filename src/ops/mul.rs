@@ -1,8 +1,8 @@
 //! Product: y = a · b. Per-channel factors, and per-token gates (Qwen2-MoE's shared expert).
 //! Shader: shaders/mul.wgsl.
 
-use super::add::{infer_pair, pair_row};
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::add::{infer_pair, pair_row, pair_stride};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`; b of the same shape, or one row that all tokens share, or `[tokens, 1]`, one factor per token.
@@ -37,6 +37,29 @@ impl Op for Mul {
             let b = pair_row(&src[0].meta, &src[1], t);
             y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = a * b);
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (dst.outer(), dst.inner());
+        let gates = per_token(&src[0], &src[1]);
+        let b_stride = if gates { src[1].stride } else { pair_stride(&src[0], &src[1]) };
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("a_stride", src[0].stride.into()),
+                    ("b_stride", b_stride.into()),
+                    ("b_step", usize::from(!gates).into()),
+                ],
+                binds: vec![("a", Bind::Src(0)), ("b", Bind::Src(1)), ("y", Bind::Dst)],
+                workgroups: grid(n, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

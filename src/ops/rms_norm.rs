@@ -2,7 +2,7 @@
 //! One workgroup per row. Sums in f32: x² overflows f16 at |x| = 256.
 //! Shader: shaders/rms_norm.wgsl. Source: arXiv 1910.07467.
 
-use super::{Case, Exact, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -33,6 +33,11 @@ pub(super) fn norm_row<'a>(x: &View<'a>, r: usize) -> &'a [f32] {
     &x.row(r / per_token)[r % per_token * dim..][..dim]
 }
 
+/// Threads for a row of `n` values on a GPU: heads are short, and few threads meet faster.
+pub(super) fn norm_threads(n: usize) -> u32 {
+    if n <= 512 { 64 } else { 256 }
+}
+
 impl Op for RmsNorm {
     const NAME: &str = "rms_norm";
 
@@ -54,6 +59,30 @@ impl Op for RmsNorm {
                 None => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale),
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n) = (dst.shape.rows(), dst.shape.row());
+        let mut pass = Pass {
+            shader: Self::NAME,
+            consts: vec![("WG", norm_threads(n))],
+            params: vec![
+                ("rows", rows.into()),
+                ("n", n.into()),
+                ("heads", (dst.inner() / n).max(1).into()),
+                ("x_stride", src[0].stride.into()),
+                ("eps", self.eps.into()),
+            ],
+            binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
+            workgroups: line(rows, caps),
+            ..Pass::default()
+        };
+        if let Some(w) = src.get(1) {
+            pass.flags.push("WEIGHT");
+            pass.params.push(("w_rows", w.shape.rows().into()));
+            pass.binds.push(("w", Bind::Src(1)));
+        }
+        Kernel::reductions(pass, caps)
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

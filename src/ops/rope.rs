@@ -6,7 +6,7 @@
 //! Scaling (linear, YaRN, factors) goes into the table once, on the host.
 //! Shader: shaders/rope.wgsl. Source: arXiv 2104.09864 (RoPE), 2309.00071 (YaRN).
 
-use super::{Case, Exact, Fill, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::f64::consts::TAU;
 
@@ -132,6 +132,31 @@ impl Op for Rope {
                 }
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (rows, n, dim, pairs) = (dst.outer(), dst.inner(), dst.shape.row(), src[2].outer());
+        let per_head = dim - pairs;
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                flags: if self.pairs == Pairs::Adjacent { vec!["ADJACENT"] } else { Vec::new() },
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("dim", dim.into()),
+                    ("pairs", pairs.into()),
+                    ("per_head", per_head.into()),
+                    ("x_stride", src[0].stride.into()),
+                    ("mscale", self.mscale.into()),
+                ],
+                binds: vec![("x", Bind::Src(0)), ("pos", Bind::Src(1)), ("turns", Bind::Src(2)), ("y", Bind::Dst)],
+                workgroups: grid(n / dim * per_head, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! Elementwise functions of one tensor: activations, and scale, softcap, clamp.
 //! Shader: shaders/unary.wgsl (functions in shaders/activation.wgsl). Source: GELU arXiv 1606.08415, squared ReLU arXiv 2109.08668.
 
-use super::{Case, Exact, Fill, Input, Op, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Meta, Result, View, ViewMut};
 
 /// Source: x `[tokens, …]`. Result: as x, packed.
@@ -50,6 +50,20 @@ impl Act {
         Act::Sigmoid,
         Act::Tanh,
     ];
+
+    /// The flag that picks it in shaders/activation.wgsl.
+    pub(super) fn flag(self) -> &'static str {
+        match self {
+            Act::Silu => "SILU",
+            Act::Gelu => "GELU",
+            Act::GeluErf => "GELU_ERF",
+            Act::GeluQuick => "GELU_QUICK",
+            Act::Relu => "RELU",
+            Act::ReluSquared => "RELU_SQUARED",
+            Act::Sigmoid => "SIGMOID",
+            Act::Tanh => "TANH",
+        }
+    }
 }
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
@@ -119,6 +133,34 @@ impl Op for Unary {
                 Unary::Clamp(lo, hi) => pairs.for_each(|(y, x)| *y = x.clamp(lo, hi)),
             }
         });
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let (flags, a, b) = match *self {
+            Unary::Act(act) => (vec!["ACT", act.flag()], 0.0, 0.0),
+            Unary::Scale(s) => (vec!["SCALE"], s, 0.0),
+            Unary::Softcap(cap) => (vec!["SOFTCAP"], cap, 0.0),
+            Unary::Clamp(lo, hi) => (vec!["CLAMP"], lo, hi),
+        };
+        let (rows, n) = (dst.outer(), dst.inner());
+        vec![Kernel::single(
+            "plain",
+            Pass {
+                shader: Self::NAME,
+                flags,
+                consts: vec![("WG", WG)],
+                params: vec![
+                    ("rows", rows.into()),
+                    ("n", n.into()),
+                    ("x_stride", src[0].stride.into()),
+                    ("a", a.into()),
+                    ("b", b.into()),
+                ],
+                binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
+                workgroups: grid(n, rows, caps),
+                ..Pass::default()
+            },
+        )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

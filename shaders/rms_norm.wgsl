@@ -1,0 +1,50 @@
+// y = x * w / sqrt(mean(x^2) + eps); one workgroup per row of `n` values.
+// A token has `heads` rows; row r uses row r mod `w_rows` of the weight.
+
+#import reduce
+
+struct Params {
+  rows: u32,
+  n: u32,
+  heads: u32,
+  x_stride: u32, // from token to token
+  x_offset: u32,
+  y_offset: u32,
+#if WEIGHT
+  w_rows: u32,
+  w_offset: u32,
+#end
+  eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+#if WEIGHT
+@group(0) @binding(3) var<storage, read> w: array<f32>;
+#end
+
+@compute @workgroup_size(WG)
+fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.rows) {
+    return;
+  }
+  let source = params.x_offset + row / params.heads * params.x_stride + row % params.heads * params.n;
+  var squares = 0.0;
+  for (var i = thread.index; i < params.n; i += WG) {
+    squares += x[source + i] * x[source + i];
+  }
+  let scale = 1.0 / sqrt(reduce_add(squares, thread) / f32(params.n) + params.eps);
+  let to = params.y_offset + row * params.n;
+#if WEIGHT
+  let weights = params.w_offset + row % params.w_rows * params.n;
+#end
+  for (var i = thread.index; i < params.n; i += WG) {
+#if WEIGHT
+    y[to + i] = x[source + i] * scale * w[weights + i];
+#else
+    y[to + i] = x[source + i] * scale;
+#end
+  }
+}

@@ -1,0 +1,65 @@
+// Turns pairs of channels by pos * turns[pair], an angle in units of 2^-32 turns; one thread per pair or copied channel.
+// Angles are reduced to an eighth of a turn in integers, exactly; drivers' own sin and cos may be off by 5e-4.
+
+struct Params {
+  rows: u32,  // tokens
+  n: u32,     // channels of a token
+  dim: u32,   // channels of a head
+  pairs: u32, // turned pairs of a head
+  per_head: u32, // threads of a head: dim - pairs
+  x_stride: u32,
+  x_offset: u32,
+  pos_offset: u32,
+  turns_offset: u32,
+  y_offset: u32,
+  mscale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> pos: array<u32>;
+@group(0) @binding(3) var<storage, read> turns: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+// cos and sin of an angle in units of 2^-32 turns, to an ulp or two.
+// Source: minimax polynomials on -pi/4 .. pi/4 of Cephes, sinf.c (Moshier).
+fn cos_sin(angle: u32) -> vec2<f32> {
+  let quarter = (angle + 0x20000000u) >> 30u;
+  let a = f32(bitcast<i32>(angle - (quarter << 30u))) * 1.4629180792671596e-9; // 2 pi / 2^32
+  let z = a * a;
+  let s = a + a * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4));
+  let c = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5));
+  // A quarter turn more takes (c, s) to (-s, c).
+  let swapped = select(vec2<f32>(c, s), vec2<f32>(-s, c), (quarter & 1u) == 1u);
+  return select(swapped, -swapped, quarter >= 2u);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let row = id.y + id.z * groups.y;
+  let head = id.x / params.per_head;
+  let j = id.x % params.per_head;
+  if (head * params.dim >= params.n || row >= params.rows) {
+    return;
+  }
+  let source = params.x_offset + row * params.x_stride + head * params.dim;
+  let to = params.y_offset + row * params.n + head * params.dim;
+  if (j >= params.pairs) {
+    // Channels behind the turned ones.
+    y[to + params.pairs + j] = x[source + params.pairs + j];
+    return;
+  }
+#if ADJACENT
+  let first = 2u * j;
+  let second = 2u * j + 1u;
+#else
+  let first = j;
+  let second = j + params.pairs;
+#end
+  // The product wraps around at whole turns.
+  let turn = cos_sin(pos[params.pos_offset + row] * turns[params.turns_offset + j]) * params.mscale;
+  let a = x[source + first];
+  let b = x[source + second];
+  y[to + first] = a * turn.x - b * turn.y;
+  y[to + second] = a * turn.y + b * turn.x;
+}

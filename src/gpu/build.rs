@@ -1,0 +1,273 @@
+//! From a segment of a graph to a [`Program`]: which kernel each node runs, its weights, parameters and bind groups.
+
+use super::cost::{self, Cost};
+use super::device::{Buffer, Device};
+use super::memory::{Memory, STORAGE};
+use super::pipeline::Entry;
+use super::readback::Ring;
+use super::runner::{Choose, Held, Program, Step, byte_offset};
+use super::shader::Binding;
+use super::weights::{Weights, is_plain};
+use crate::base::{Error, Meta, Result};
+use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
+use crate::ops::{Bind, Kernel, Pass};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Most tokens of a batch that counts as decoding, and so is never cut into several submissions.
+const DECODE: usize = 8;
+
+/// What a program is made of, while it is made.
+pub(super) struct Builder<'a> {
+    device: &'a Device,
+    graph: &'a Graph,
+    plan: &'a Plan,
+    homes: HashMap<BufId, Arc<Buffer>>,
+    /// Weights and constants, by whether they are in shards.
+    fixed: HashMap<(BufId, bool), Held>,
+}
+
+/// A dispatch with its shader and the bytes of its parameters; its bind group is still to be made.
+struct Ready<'a> {
+    node: usize,
+    tensors: &'a Node,
+    pass: Pass,
+    entry: Arc<Entry>,
+    params: Vec<u8>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(device: &'a Device, graph: &'a Graph, plan: &'a Plan) -> Self {
+        Builder { device, graph, plan, homes: HashMap::new(), fixed: HashMap::new() }
+    }
+
+    pub async fn build(
+        mut self,
+        nodes: Range<usize>,
+        memory: &mut Memory,
+        weights: &mut Weights,
+        choose: Choose<'_>,
+    ) -> Result<Program> {
+        self.make_homes(nodes.clone(), memory)?;
+        let (mut ready, mut kernels, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sizes: Vec<usize> = Vec::new();
+        for i in nodes {
+            let node = &self.graph.nodes[i];
+            let at = || format!("{} {}", node.op.name(), node.label);
+            let kernel = self.kernel(i, choose).map_err(|e| e.at(at()))?;
+            kernels.push((i, node.op.name(), kernel.variant));
+            sizes.resize(sizes.len().max(kernel.scratch.len()), 0);
+            sizes.iter_mut().zip(&kernel.scratch).for_each(|(size, need)| *size = (*size).max(*need));
+            self.upload(node, &kernel, weights).await?;
+            let passes: Vec<Pass> = kernel.passes.into_iter().filter(|p| !p.workgroups.contains(&0)).collect();
+            let seconds = if node.dst.meta.outer() <= DECODE { 0.0 } else { Cost::of(node).seconds() };
+            costs.extend(passes.iter().map(|_| seconds / passes.len() as f64));
+            for pass in passes {
+                ready.push(self.prepare(i, node, pass).map_err(|e| e.at(at()))?);
+            }
+        }
+        let buffer = |bytes: &usize| Ok(Arc::new(self.device.buffer("scratch", *bytes as u64, STORAGE)?));
+        let scratch: Vec<Arc<Buffer>> = sizes.iter().map(buffer).collect::<Result<_>>()?;
+        let (steps, uniforms) = self.steps(ready, &scratch)?;
+        let held = self.fixed.into_values().chain(scratch.into_iter().chain([uniforms]).map(Held::Whole)).collect();
+        Ok(Program {
+            device: self.device.clone(),
+            steps,
+            cuts: cost::cut(&costs),
+            kernels,
+            homes: self.homes,
+            ring: Ring::default(),
+            held,
+        })
+    }
+
+    /// Buffers for all temporaries of this place, and for the inputs and caches that `nodes` use.
+    fn make_homes(&mut self, nodes: Range<usize>, memory: &mut Memory) -> Result<()> {
+        let sizes = self.plan.slots.get(&Place::Gpu).map_or(&[][..], Vec::as_slice);
+        let slots: Vec<Arc<Buffer>> = sizes
+            .iter()
+            .map(|bytes| Ok(Arc::new(self.device.buffer("activations", *bytes as u64, STORAGE)?)))
+            .collect::<Result<_>>()?;
+        for ((_, buf), slot) in self.plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Gpu) {
+            self.homes.insert(*buf, slots[*slot].clone());
+        }
+        for node in &self.graph.nodes[nodes] {
+            for t in node.src.iter().chain([&node.dst]) {
+                let bytes = self.graph.buffers[t.buf.0 as usize].meta.span_bytes();
+                let home = match self.graph.storage(t) {
+                    Storage::Input(input) => memory.input(*input, bytes)?,
+                    Storage::Cache(cache) => memory.cache(*cache, bytes)?,
+                    Storage::Weight(_) | Storage::Const(..) | Storage::Temp => continue,
+                };
+                self.homes.insert(t.buf, home);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first kernel of node `i` whose bindings fit.
+    fn kernel(&self, i: usize, choose: Choose<'_>) -> Result<Kernel> {
+        let node = &self.graph.nodes[i];
+        let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+        let kernels = choose(i, node.op.gpu(&src, &node.dst.meta, self.device.caps()));
+        let mut reason = "there is no kernel for it".to_owned();
+        'kernels: for kernel in kernels {
+            for pass in &kernel.passes {
+                let entry = self.device.inner.pipelines.shader(pass)?;
+                let unfit = pass.binds.iter().find_map(|(name, bind)| {
+                    let binding = entry.shader.binding(name)?;
+                    self.unfit(node, *bind, binding, entry.shader.takes_offset(name))
+                });
+                if let Some(why) = unfit {
+                    reason = why;
+                    continue 'kernels;
+                }
+            }
+            return Ok(kernel);
+        }
+        Err(Error::unsupported(format!("{} cannot run on {}: {reason}", node.op.name(), self.device.info().name))
+            .help("use --device cpu"))
+    }
+
+    /// Why a tensor cannot be bound like this.
+    fn unfit(&self, node: &Node, bind: Bind, binding: &Binding, takes_offset: bool) -> Option<String> {
+        let t = match bind {
+            Bind::Scratch(_) => return None,
+            Bind::Dst => &node.dst,
+            Bind::Src(i) => &node.src[i],
+            Bind::Shard { src, .. } => {
+                let t = &node.src[src];
+                let whole = matches!(self.graph.storage(t), Storage::Weight(_)) && t.offset == 0;
+                return (!whole).then(|| format!("{} is no whole weight", binding.name));
+            }
+        };
+        if matches!(self.graph.storage(t), Storage::Weight(_)) && !is_plain(t.meta.dtype) {
+            return Some(format!("{} is {}", binding.name, t.meta.dtype));
+        }
+        let (at, align) = (byte_offset(t), self.device.alignment().0);
+        let unit = if takes_offset { binding.stride as u64 } else { align };
+        if !at.is_multiple_of(unit) {
+            return Some(format!("{} begins at byte {at}, no multiple of {unit}", binding.name));
+        }
+        let span = if takes_offset { at } else { 0 } + t.meta.span_bytes() as u64;
+        let limit = self.device.caps().max_binding;
+        (span > limit).then(|| format!("{} takes {} MiB, {} MiB can be bound", binding.name, span >> 20, limit >> 20))
+    }
+
+    /// Sees to it that the weights and constants that `kernel` reads are on the device.
+    async fn upload(&mut self, node: &Node, kernel: &Kernel, weights: &mut Weights) -> Result<()> {
+        for (_, bind) in kernel.passes.iter().flat_map(|p| &p.binds) {
+            let (t, sharded) = match bind {
+                Bind::Src(i) => (&node.src[*i], false),
+                Bind::Shard { src, .. } => (&node.src[*src], true),
+                Bind::Dst | Bind::Scratch(_) => continue,
+            };
+            if self.fixed.contains_key(&(t.buf, sharded)) {
+                continue;
+            }
+            let meta = &self.graph.buffers[t.buf.0 as usize].meta;
+            let held = match self.graph.storage(t) {
+                Storage::Weight(name) if sharded => Held::Shards(weights.sharded(name, meta).await?),
+                Storage::Weight(name) => Held::Whole(weights.plain(name, meta).await?),
+                Storage::Const(label, bytes) => Held::Whole(weights.constant(label, bytes).await?),
+                Storage::Input(_) | Storage::Cache(_) | Storage::Temp => continue,
+            };
+            self.fixed.insert((t.buf, sharded), held);
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, i: usize, node: &'a Node, pass: Pass) -> Result<Ready<'a>> {
+        let entry = self.device.inner.pipelines.shader(&pass)?;
+        let bind = |name: &str| pass.binds.iter().find(|(n, _)| *n == name).map(|(_, bind)| *bind);
+        let offset = |name: &str| match bind(name)? {
+            Bind::Src(i) => Some(node.src[i].offset as u32),
+            Bind::Dst => Some(node.dst.offset as u32),
+            Bind::Shard { .. } | Bind::Scratch(_) => Some(0),
+        };
+        let params = entry.shader.params(&pass.params, &offset)?;
+        let missing = entry.shader.bindings.iter().find(|b| bind(&b.name).is_none());
+        let unknown = pass.binds.iter().find(|(name, _)| entry.shader.binding(name).is_none());
+        match (missing, unknown) {
+            (Some(b), _) => {
+                Err(Error::format(format!("binding {} of shaders/{}.wgsl is given nothing", b.name, pass.shader)))
+            }
+            (_, Some((name, _))) => Err(Error::format(format!("shaders/{}.wgsl has no binding {name}", pass.shader))),
+            _ => {
+                entry.pipeline(self.device, &pass)?;
+                Ok(Ready { node: i, tensors: node, pass, entry, params })
+            }
+        }
+    }
+
+    /// Puts all parameters into one buffer and makes the bind groups.
+    fn steps(&self, ready: Vec<Ready>, scratch: &[Arc<Buffer>]) -> Result<(Vec<Step>, Arc<Buffer>)> {
+        let align = self.device.alignment().1 as usize;
+        let mut bytes = Vec::new();
+        let starts: Vec<usize> = ready
+            .iter()
+            .map(|r| {
+                bytes.resize(bytes.len().next_multiple_of(align), 0);
+                bytes.extend_from_slice(&r.params);
+                bytes.len() - r.params.len()
+            })
+            .collect();
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniforms = Arc::new(self.device.buffer("parameters", bytes.len() as u64, usage)?);
+        self.device.write(&uniforms, 0, &bytes);
+        let step = |(r, start): (Ready, usize)| {
+            let group = self.bind_group(&r, &uniforms, start, scratch);
+            Step { node: r.node, entry: r.entry, group, workgroups: r.pass.workgroups }
+        };
+        Ok((ready.into_iter().zip(starts).map(step).collect(), uniforms))
+    }
+
+    fn bind_group(&self, r: &Ready, uniforms: &Buffer, start: usize, scratch: &[Arc<Buffer>]) -> wgpu::BindGroup {
+        let resource = |raw, offset: u64, size: u64| {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: raw,
+                offset,
+                size: wgpu::BufferSize::new(size),
+            })
+        };
+        let mut entries = Vec::new();
+        if let Some(binding) = r.entry.shader.params_index() {
+            let resource = resource(&uniforms.raw, start as u64, r.params.len() as u64);
+            entries.push(wgpu::BindGroupEntry { binding, resource });
+        }
+        for (name, bind) in &r.pass.binds {
+            let binding = r.entry.shader.binding(name).expect("checked with the parameters");
+            let (buffer, at) = match *bind {
+                Bind::Scratch(i) => (&*scratch[i], 0),
+                Bind::Dst => (self.whole(&r.tensors.dst), byte_offset(&r.tensors.dst)),
+                Bind::Src(i) => (self.whole(&r.tensors.src[i]), byte_offset(&r.tensors.src[i])),
+                Bind::Shard { src, part } => match &self.fixed[&(r.tensors.src[src].buf, true)] {
+                    Held::Shards(shards) => (&shards[part], 0),
+                    Held::Whole(_) => unreachable!("uploaded in shards"),
+                },
+            };
+            // A shader that takes the offset as a parameter sees the whole buffer, any other only what begins there.
+            let at = if r.entry.shader.takes_offset(name) { 0 } else { at };
+            let size = (buffer.size - at).min(self.device.caps().max_binding);
+            entries.push(wgpu::BindGroupEntry { binding: binding.index, resource: resource(&buffer.raw, at, size) });
+        }
+        self.device.inner.tally.bind_groups.fetch_add(1, Ordering::Relaxed);
+        self.device.inner.raw.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(r.pass.shader),
+            layout: &r.entry.compiled().layout,
+            entries: &entries,
+        })
+    }
+
+    /// The buffer that tensor `t` lies in, unless it is a weight in shards.
+    fn whole(&self, t: &Tensor) -> &Buffer {
+        match (self.homes.get(&t.buf), self.fixed.get(&(t.buf, false))) {
+            (Some(buffer), _) => buffer,
+            (None, Some(Held::Whole(buffer))) => buffer,
+            _ => unreachable!("every tensor has a home or was uploaded"),
+        }
+    }
+}

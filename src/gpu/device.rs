@@ -1,0 +1,400 @@
+//! An open GPU: its capabilities, its memory budget, its failures, and what was done with it so far.
+//!
+//! Errors of the device arrive late and from the side. They are noted here when they arrive and returned by the next
+//! [`Device::check`], which everything that waits calls.
+#![allow(unsafe_code)]
+
+use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
+use super::pipeline::Pipelines;
+use crate::base::{Error, ErrorKind, Result};
+use crate::ops::Caps;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
+const MAX_BINDING: u64 = 1 << 30;
+
+/// Whether shaders go to a browser.
+pub(super) const IN_BROWSER: bool = cfg!(target_arch = "wasm32");
+
+/// The interfaces to look for adapters in.
+pub(super) fn backends() -> wgpu::Backends {
+    wgpu::Backends::PRIMARY
+}
+
+/// What was done since the device was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Command buffers handed over.
+    pub submits: u64,
+    /// Dispatches encoded.
+    pub dispatches: u64,
+    /// Buffers made.
+    pub buffers: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Bytes held by buffers now.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Tally {
+    pub submits: AtomicU64,
+    pub dispatches: AtomicU64,
+    pub buffers: AtomicU64,
+    pub bind_groups: AtomicU64,
+    pub pipelines: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// An open device. Clones share it.
+#[derive(Clone)]
+pub struct Device {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub raw: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub tally: Tally,
+    pub pipelines: Pipelines,
+    info: AdapterInfo,
+    caps: Caps,
+    limits: wgpu::Limits,
+    /// Bytes that buffers may hold together.
+    budget: AtomicU64,
+    /// The first failure that the device reported; it stays.
+    failure: Arc<Mutex<Option<(ErrorKind, String)>>>,
+}
+
+impl Device {
+    /// Opens the adapter that `selector` means. Blocks; see [`open_async`](Self::open_async).
+    pub fn open(selector: &Selector) -> Result<Device> {
+        pollster::block_on(Self::open_async(selector))
+    }
+
+    /// Opens the adapter that `selector` means.
+    pub async fn open_async(selector: &Selector) -> Result<Device> {
+        let list = adapters().await;
+        let infos: Vec<AdapterInfo> = list.iter().map(|a| a.info.clone()).collect();
+        let chosen = selector.choose(&infos)?;
+        Self::of(&list[chosen]).await
+    }
+
+    /// Opens `adapter` with all it has of limits and of the features that kernels know.
+    pub async fn of(adapter: &Adapter) -> Result<Device> {
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgpu-llm"),
+            required_features: adapter.raw.features() & wanted,
+            required_limits: adapter.raw.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (raw, queue) = adapter.raw.request_device(&descriptor).await.map_err(|e| {
+            let what = format!("{} cannot be opened", adapter.info.name);
+            Error::new(ErrorKind::NoDevice, what).because(e.to_string()).help("choose another with --device")
+        })?;
+        let failure = Arc::new(Mutex::new(None));
+        watch(&raw, &failure);
+        let limits = raw.limits();
+        let caps = caps(&limits, raw.features(), &adapter.info);
+        let inner = Inner {
+            raw,
+            queue,
+            tally: Tally::default(),
+            pipelines: Pipelines::default(),
+            info: adapter.info.clone(),
+            caps,
+            limits,
+            budget: AtomicU64::new(u64::MAX),
+            failure,
+        };
+        Ok(Device { inner: Arc::new(inner) })
+    }
+
+    /// What the adapter is.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.inner.info
+    }
+
+    /// What kernels choose by.
+    pub fn caps(&self) -> &Caps {
+        &self.inner.caps
+    }
+
+    /// Alignment of the start of a bound range, in bytes: of storage buffers and of uniforms.
+    pub(super) fn alignment(&self) -> (u64, u64) {
+        let l = &self.inner.limits;
+        (l.min_storage_buffer_offset_alignment as u64, l.min_uniform_buffer_offset_alignment as u64)
+    }
+
+    /// Whether passes can be timed.
+    pub fn has_timestamps(&self) -> bool {
+        self.inner.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        let t = &self.inner.tally;
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        Counters {
+            submits: get(&t.submits),
+            dispatches: get(&t.dispatches),
+            buffers: get(&t.buffers),
+            bind_groups: get(&t.bind_groups),
+            pipelines: get(&t.pipelines),
+            bytes: get(&t.bytes),
+        }
+    }
+
+    /// Limits the bytes that all buffers together may hold: memory that the device has to spare, or a test's pretence.
+    pub fn set_budget(&self, bytes: u64) {
+        self.inner.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that can still be had within the budget.
+    pub fn budget_left(&self) -> u64 {
+        let used = self.inner.tally.bytes.load(Ordering::Relaxed);
+        self.inner.budget.load(Ordering::Relaxed).saturating_sub(used)
+    }
+
+    /// The first failure that the device has reported, if any.
+    pub fn check(&self) -> Result<()> {
+        match &*self.inner.failure.lock().expect("no panic while it is held") {
+            Some((kind, what)) => Err(failure(*kind, what, &self.inner.info.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Destroys the device: everything after fails with `DeviceLost`. For shutting down, and for tests of that failure.
+    pub fn destroy(&self) {
+        self.inner.raw.destroy();
+        let mut failure = self.inner.failure.lock().expect("no panic while it is held");
+        failure.get_or_insert((ErrorKind::DeviceLost, "destroyed".to_owned()));
+    }
+
+    /// Catches running out of memory in what happens until [`Scope::finish`].
+    pub(super) fn scope(&self) -> Scope {
+        Scope { device: self.clone(), memory: self.inner.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory) }
+    }
+
+    /// A buffer of `size` bytes, rounded up to whole 16 bytes; refused where it passes the budget or the adapter's limit.
+    pub(super) fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        self.check()?;
+        let size = size.max(16).next_multiple_of(16);
+        let (left, largest) = (self.budget_left(), self.inner.limits.max_buffer_size);
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        if size > left {
+            let what = format!("{label} needs {} MiB of GPU memory, {} MiB are left", mib(size), left >> 20);
+            return Err(Error::new(ErrorKind::OutOfMemory, what)
+                .help("put fewer layers on the GPU with -ngl, or choose a smaller context with -c"));
+        }
+        if size > largest {
+            let what = format!(
+                "{label} needs a buffer of {} MiB, {} allows {} MiB",
+                mib(size),
+                self.inner.info.name,
+                mib(largest)
+            );
+            return Err(Error::new(ErrorKind::OutOfMemory, what).help("choose a smaller context with -c"));
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let raw = self.inner.raw.create_buffer(&descriptor);
+        self.inner.tally.buffers.fetch_add(1, Ordering::Relaxed);
+        self.inner.tally.bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(Buffer { raw, size, device: self.clone() })
+    }
+
+    /// Hands over commands.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.inner.tally.submits.fetch_add(1, Ordering::Relaxed);
+        self.inner.queue.submit([encoder.finish()])
+    }
+
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.inner.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+    }
+
+    /// Writes to a buffer, before the next submission.
+    pub(super) fn write(&self, buffer: &Buffer, at: u64, bytes: &[u8]) {
+        self.inner.queue.write_buffer(&buffer.raw, at, bytes);
+    }
+
+    /// Compiles a shader module: with bounds checks in builds with debug assertions, without them in others.
+    pub(super) fn module(&self, label: &str, source: wgpu::ShaderSource) -> wgpu::ShaderModule {
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source };
+        if cfg!(debug_assertions) {
+            return self.inner.raw.create_shader_module(descriptor);
+        }
+        // SAFETY: the shaders are this crate's own. Their loops end, since every bound is a size or a position below the
+        // number of cells; indices are checked against the sizes in `params` by the kernels themselves, and the tests run
+        // every kernel with the checks on.
+        unsafe { self.inner.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    }
+
+    /// Waits for a signal that comes when submission `after` is done, or everything submitted so far.
+    pub(super) async fn wait<T>(&self, signal: Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<T> {
+        self.drive(&signal, after)?;
+        Ok(signal.await)
+    }
+
+    /// Natively callbacks come only from polling, so poll until the signal is there or the device has failed.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn drive<T>(&self, signal: &Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        // A GPU's submissions are cut to a tenth of a second; a CPU that plays GPU may take its time.
+        let patience = if self.inner.info.software { 600 } else { 20 };
+        for _ in 0..patience * 4 {
+            if signal.is_ready() {
+                return Ok(());
+            }
+            let timeout = Some(Duration::from_millis(250));
+            let polled = self.inner.raw.poll(wgpu::PollType::Wait { submission_index: after.clone(), timeout });
+            if signal.is_ready() {
+                return Ok(());
+            }
+            self.check()?;
+            assert!(!matches!(polled, Err(wgpu::PollError::WrongSubmissionIndex(..))), "submitted to another device");
+        }
+        Err(failure(ErrorKind::DeviceLost, "no answer for too long", &self.inner.info.name))
+    }
+
+    /// The browser calls back by itself.
+    #[cfg(target_arch = "wasm32")]
+    fn drive<T>(&self, _signal: &Signal<T>, _after: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        self.check()
+    }
+
+    /// Waits until all submitted work is done.
+    pub fn finish(&self) -> Result<()> {
+        pollster::block_on(self.finish_async())
+    }
+
+    /// Waits until all submitted work is done.
+    pub async fn finish_async(&self) -> Result<()> {
+        self.check()?;
+        let signal = Signal::default();
+        let sender = signal.clone();
+        self.inner.queue.on_submitted_work_done(move || sender.send(()));
+        self.wait(signal, None).await?;
+        self.check()
+    }
+}
+
+/// Notes the first failure that the device reports.
+fn watch(raw: &wgpu::Device, failure: &Arc<Mutex<Option<(ErrorKind, String)>>>) {
+    let note = |failure: &Mutex<Option<_>>, kind, what| {
+        failure.lock().expect("no panic while it is held").get_or_insert((kind, what));
+    };
+    let lost = failure.clone();
+    raw.set_device_lost_callback(move |reason, message| {
+        note(&lost, ErrorKind::DeviceLost, format!("{reason:?} {message}").trim().to_lowercase());
+    });
+    let uncaptured = failure.clone();
+    raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| match error {
+        wgpu::Error::OutOfMemory { .. } => note(&uncaptured, ErrorKind::OutOfMemory, "out of memory".to_owned()),
+        wgpu::Error::Validation { description, .. } => panic!("a bug in this program's use of the GPU: {description}"),
+        wgpu::Error::Internal { description, .. } => note(&uncaptured, ErrorKind::DeviceLost, description),
+    }));
+}
+
+/// The error for a device that has failed.
+fn failure(kind: ErrorKind, what: &str, name: &str) -> Error {
+    match kind {
+        ErrorKind::OutOfMemory => Error::new(kind, format!("{name} is out of memory"))
+            .help("put fewer layers on the GPU with -ngl, or choose a smaller context with -c"),
+        _ => Error::new(kind, format!("the GPU {name} was lost: {what}"))
+            .help("try again; if it happens often, update the driver or use --device cpu"),
+    }
+}
+
+fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> Caps {
+    Caps {
+        subgroups: info.subgroups,
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        dot4: false,
+        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BINDING),
+        max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        max_shared: limits.max_compute_workgroup_storage_size,
+        max_workgroups: limits.max_compute_workgroups_per_dimension,
+    }
+}
+
+/// Catches running out of memory; see [`Device::scope`].
+pub(super) struct Scope {
+    device: Device,
+    memory: wgpu::ErrorScopeGuard,
+}
+
+impl Scope {
+    /// What went wrong since the scope was opened, if anything.
+    pub async fn finish(self) -> Result<()> {
+        match self.memory.pop().await {
+            Some(_) => Err(failure(ErrorKind::OutOfMemory, "", &self.device.inner.info.name)),
+            None => self.device.check(),
+        }
+    }
+}
+
+/// A buffer that counts against its device's budget for as long as it lives.
+pub(super) struct Buffer {
+    pub raw: wgpu::Buffer,
+    pub size: u64,
+    device: Device,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.device.inner.tally.bytes.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+/// A value that a callback delivers and a task awaits.
+pub(super) struct Signal<T>(Arc<Mutex<(Option<T>, Option<Waker>)>>);
+
+impl<T> Clone for Signal<T> {
+    fn clone(&self) -> Self {
+        Signal(self.0.clone())
+    }
+}
+
+impl<T> Default for Signal<T> {
+    fn default() -> Self {
+        Signal(Arc::new(Mutex::new((None, None))))
+    }
+}
+
+impl<T> Signal<T> {
+    pub fn send(&self, value: T) {
+        let mut state = self.0.lock().expect("no panic while it is held");
+        state.0 = Some(value);
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.lock().expect("no panic while it is held").0.is_some()
+    }
+}
+
+impl<T> Future for Signal<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut state = self.0.lock().expect("no panic while it is held");
+        match state.0.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.1 = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A session's memory on the device: inputs and caches, shared by all its programs.
+
+use super::device::{Buffer, Device};
+use super::readback::{Pending, Ring};
+use crate::base::{Error, Result};
+use crate::graph::{Cache, Input};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(super) const STORAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
+
+/// Inputs and caches. Programs bind them, so they never move: inputs are as large as the largest batch from the start.
+pub struct Memory {
+    device: Device,
+    max_tokens: usize,
+    inputs: HashMap<Input, Arc<Buffer>>,
+    caches: HashMap<Cache, Arc<Buffer>>,
+    ring: Ring,
+}
+
+impl Memory {
+    /// Memory for batches of up to `max_tokens`.
+    pub fn new(device: &Device, max_tokens: usize) -> Memory {
+        let (inputs, caches) = (HashMap::new(), HashMap::new());
+        Memory { device: device.clone(), max_tokens: max_tokens.max(8), inputs, caches, ring: Ring::default() }
+    }
+
+    /// Writes `bytes` to the start of an input, ahead of the next run. Zeros until written.
+    pub fn write_input(&mut self, input: Input, bytes: &[u8]) -> Result<()> {
+        let buffer = self.input(input, bytes.len())?;
+        self.device.write(&buffer, 0, bytes);
+        Ok(())
+    }
+
+    /// Reads the first `bytes` of an input, as the runs submitted so far leave it.
+    pub fn read_input(&mut self, input: Input, bytes: usize) -> Result<Pending> {
+        let buffer = self.input(input, bytes)?;
+        self.ring.submit(&self.device, self.device.encoder(), &buffer, 0, bytes.next_multiple_of(4))
+    }
+
+    /// Writes into a cache from byte `at`: to restore a saved session. `at` and the length are multiples of 4.
+    pub fn write_cache(&mut self, cache: Cache, at: u64, bytes: &[u8]) -> Result<()> {
+        let buffer = self.known_cache(cache, at + bytes.len() as u64)?;
+        self.device.write(&buffer, at, bytes);
+        Ok(())
+    }
+
+    /// Reads `bytes` of a cache from byte `at`: to save a session. Both are multiples of 4.
+    pub fn read_cache(&mut self, cache: Cache, at: u64, bytes: usize) -> Result<Pending> {
+        let buffer = self.known_cache(cache, at + bytes as u64)?;
+        self.ring.submit(&self.device, self.device.encoder(), &buffer, at, bytes)
+    }
+
+    fn known_cache(&self, cache: Cache, end: u64) -> Result<Arc<Buffer>> {
+        let buffer = self.caches.get(&cache).ok_or_else(|| Error::usage(format!("no program uses {cache:?}")))?;
+        assert!(end <= buffer.size, "byte {end} of a cache of {}", buffer.size);
+        Ok(buffer.clone())
+    }
+
+    /// Bytes held by inputs and caches.
+    pub fn bytes(&self) -> u64 {
+        self.inputs.values().chain(self.caches.values()).map(|b| b.size).sum()
+    }
+
+    pub(super) fn input(&mut self, input: Input, bytes: usize) -> Result<Arc<Buffer>> {
+        let room = 4 * self.max_tokens;
+        if bytes > room {
+            let what = format!("a batch of {} tokens in memory for {}", bytes / 4, self.max_tokens);
+            return Err(Error::usage(what).help("use smaller batches"));
+        }
+        if let Some(buffer) = self.inputs.get(&input) {
+            return Ok(buffer.clone());
+        }
+        let buffer = Arc::new(self.device.buffer("input", room as u64, STORAGE)?);
+        self.inputs.insert(input, buffer.clone());
+        Ok(buffer)
+    }
+
+    pub(super) fn cache(&mut self, cache: Cache, bytes: usize) -> Result<Arc<Buffer>> {
+        if let Some(buffer) = self.caches.get(&cache) {
+            assert!(buffer.size >= bytes as u64, "all graphs of a session have the same context length");
+            return Ok(buffer.clone());
+        }
+        let buffer = Arc::new(self.device.buffer("cache", bytes as u64, STORAGE)?);
+        self.caches.insert(cache, buffer.clone());
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,28 @@
+//! Floor 5: running graph segments on a GPU: devices, shaders, pipelines, weights, the runner. The only user of wgpu.
+//!
+//! [`adapters`] lists what there is, [`Device::open`] opens one of them. [`Weights`] uploads a model's tensors, [`Memory`]
+//! holds a session's inputs and caches, [`Program`] is a segment of a graph with all pipelines and bind groups made.
+
+mod adapter;
+mod build;
+mod cost;
+mod device;
+mod memory;
+mod pipeline;
+mod preprocess;
+mod profile;
+mod readback;
+mod runner;
+mod shader;
+mod weights;
+
+pub use adapter::{Adapter, AdapterInfo, Selector, adapters};
+pub use cost::Cost;
+pub use device::{Counters, Device};
+pub use memory::Memory;
+pub use preprocess::{Expanded, F16, SUBGROUPS, Target, expand, names, source};
+pub use profile::Timing;
+pub use readback::Pending;
+pub use runner::{Choose, Program};
+pub use shader::{Binding, Shader};
+pub use weights::{Source, Weights};
