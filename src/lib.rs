@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod arch;
 pub mod base;
 pub mod cpu;
 pub mod gguf;
