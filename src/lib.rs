@@ -6,6 +6,10 @@
 
 #[cfg(feature = "cli")]
 pub mod app;
+pub mod arch;
+#[cfg(feature = "cli")]
+pub mod app;
+pub mod arch;
 pub mod base;
 pub mod cpu;
 pub mod gguf;

@@ -1,0 +1,278 @@
+//! From a [`Spec`] to a graph: embedding, layers, head. What a row leaves open is decided by which tensors the file has.
+
+use super::row::{Biases, Norm, Norms, Row};
+use super::spec::{Layer, Spec};
+use crate::base::{DType, Error, Meta, Result, Shape};
+use crate::graph::{Graph, Input, Tensor};
+use crate::ops::{Add, Advance, AnyOp, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
+
+/// The shape of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// Tokens it reads.
+    pub tokens: usize,
+    /// Tokens whose logits are wanted, listed in [`Input::Rows`]; 0 only fills the cache. A batch of one token needs no list.
+    pub rows: usize,
+    /// Tokens the cache holds.
+    pub context: usize,
+    /// Element type of the cache: `f16` or `f32`.
+    pub kv: DType,
+    /// Draw the next token from the logits (of which there must be one row) and advance the positions.
+    pub sample: bool,
+}
+
+/// Builds the graph of one run.
+///
+/// Inputs: [`Input::Tokens`] and [`Input::Positions`] `[tokens]`, [`Input::Rows`] `[rows]` (where more than one token is read), and
+/// [`Input::Sampler`] where the batch samples. Output: logits `[rows, vocab]`, or the tokens with the drawn one in place 0, or
+/// nothing where no rows are wanted. Fails where a tensor is missing or has another shape than the metadata say.
+pub fn build(spec: &Spec, batch: &Batch) -> Result<Graph> {
+    if batch.tokens == 0 || batch.context < batch.tokens || batch.rows > batch.tokens {
+        return Err(Error::usage(format!("no graph for {batch:?}")));
+    }
+    if batch.sample && batch.rows != 1 {
+        return Err(Error::usage(format!("sampling wants the logits of one token, not of {}", batch.rows)));
+    }
+    let mut g = Graph::new();
+    let tokens = g.input(Input::Tokens, Meta::new(DType::U32, [batch.tokens]));
+    let positions = g.input(Input::Positions, Meta::new(DType::U32, [batch.tokens]));
+    let mut b = Builder { g, spec, row: spec.row, batch: *batch, layer: None, positions };
+    let mut x = b.embed(tokens)?;
+    let last = spec.layers.iter().rposition(|l| l.kv_heads > 0);
+    for (i, layer) in spec.layers.iter().enumerate() {
+        b.layer = Some(i);
+        b.g.set_layer(Some(i as u32));
+        match b.layer(layer, x, last == Some(i))? {
+            Some(y) => x = y,
+            None => return Ok(b.g),
+        }
+    }
+    b.layer = None;
+    b.g.set_layer(None);
+    let logits = b.head(x)?;
+    b.g.output = Some(if batch.sample { b.sample(tokens, logits)? } else { logits });
+    Ok(b.g)
+}
+
+/// The error for a tensor that the file lacks.
+pub(super) fn missing(row: &Row, name: &str) -> Error {
+    Error::format(format!("the file has no tensor {name}"))
+        .help(format!("it is no whole model of the architecture {}: download or convert it again", row.name))
+}
+
+/// A graph in the making.
+pub(super) struct Builder<'a> {
+    pub g: Graph,
+    pub spec: &'a Spec,
+    pub row: &'static Row,
+    pub batch: Batch,
+    /// The layer whose tensors are meant.
+    pub layer: Option<usize>,
+    /// `[tokens]` `u32`
+    pub positions: Tensor,
+}
+
+impl Builder<'_> {
+    /// Whole name of a tensor of this layer, or of the model outside of layers.
+    pub fn name(&self, label: &str, suffix: &str) -> String {
+        self.layer.map_or_else(|| format!("{label}.{suffix}"), |i| format!("blk.{i}.{label}.{suffix}"))
+    }
+
+    /// What the file says of a tensor.
+    pub fn meta(&self, label: &str, suffix: &str) -> Option<Meta> {
+        self.spec.tensors.get(&self.name(label, suffix)).copied()
+    }
+
+    /// Whether the file has this weight.
+    pub fn has(&self, label: &str) -> bool {
+        self.meta(label, "weight").is_some()
+    }
+
+    /// What the file says of a weight that has to be there.
+    pub fn need(&self, label: &str) -> Result<Meta> {
+        self.meta(label, "weight").ok_or_else(|| missing(self.row, &self.name(label, "weight")))
+    }
+
+    /// A tensor that has to be there, in this shape (a vector may stand for a matrix of one row).
+    pub fn tensor(&mut self, label: &str, suffix: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+        let (name, shape) = (self.name(label, suffix), shape.into());
+        let meta = self.spec.tensors.get(&name).copied().ok_or_else(|| missing(self.row, &name))?;
+        let trim = |s: &Shape| s.dims().iter().copied().skip_while(|n| *n == 1).collect::<Vec<_>>();
+        if trim(&meta.shape) != trim(&shape) {
+            return Err(Error::format(format!("its shape is {:?} where {shape:?} is wanted", meta.shape))
+                .at(format!("tensor {name}")));
+        }
+        Ok(self.g.weight(&name, Meta::new(meta.dtype, shape)))
+    }
+
+    /// y = W · x, with the bias if the file has one and `bias` lets it take part. W is `[n, k]`, x `[tokens, k]`.
+    pub fn linear(&mut self, label: &'static str, x: Tensor, n: usize, bias: bool) -> Result<Tensor> {
+        let weight = self.tensor(label, "weight", [n, x.meta.inner()])?;
+        let mut src = vec![weight, x];
+        if bias && self.meta(label, "bias").is_some() {
+            src.push(self.tensor(label, "bias", [n])?);
+        }
+        self.g.op(label, MatMul, &src)
+    }
+
+    /// Whether biases of projections other than those of queries, keys and values take part.
+    pub fn biases(&self) -> bool {
+        self.row.biases == Biases::All
+    }
+
+    /// The row's norm over the last dimension, with weights of this shape.
+    pub fn norm(&mut self, label: &'static str, x: Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
+        let (eps, shape) = (self.spec.eps, shape.into());
+        let op: AnyOp = match self.row.norm {
+            Norm::Rms => RmsNorm { eps }.into(),
+            Norm::Layer => LayerNorm { eps }.into(),
+            Norm::Plain => return self.g.op(label, LayerNorm { eps }, &[x]),
+        };
+        let mut src = vec![x, self.tensor(label, "weight", shape)?];
+        if self.meta(label, "bias").is_none() {
+            return self.g.op(label, op, &src);
+        }
+        let bias = self.tensor(label, "bias", shape)?;
+        if self.row.norm == Norm::Layer {
+            src.push(bias);
+            return self.g.op(label, op, &src);
+        }
+        let y = self.g.op(label, op, &src)?;
+        self.g.op(label, Add { scale: 1.0 }, &[y, bias])
+    }
+
+    /// The norm of a hidden state.
+    fn hidden_norm(&mut self, label: &'static str, x: Tensor) -> Result<Tensor> {
+        self.norm(label, x, [self.spec.n_embd])
+    }
+
+    fn embed(&mut self, tokens: Tensor) -> Result<Tensor> {
+        let (vocab, n_embd) = (self.spec.vocab, self.spec.n_embd);
+        let table = if self.has("token_embd") { "token_embd" } else { "output" };
+        let table = self.tensor(table, "weight", [vocab, n_embd])?;
+        let mut x = self.g.op("token_embd", GetRows { scale: self.spec.scales.embd }, &[table, tokens])?;
+        if self.has("position_embd") || self.row.needs_positions() {
+            let rows = self.need("position_embd")?.outer();
+            if self.batch.context > rows {
+                return Err(Error::usage(format!(
+                    "a context of {} tokens, but the model has learned {rows} positions",
+                    self.batch.context
+                ))
+                .help(format!("choose at most -c {rows}")));
+            }
+            let table = self.tensor("position_embd", "weight", [rows, n_embd])?;
+            let learned = self.g.op("position_embd", GetRows { scale: 1.0 }, &[table, self.positions])?;
+            x = self.g.op("position_embd", Add { scale: 1.0 }, &[x, learned])?;
+        }
+        if self.has("token_embd_norm") {
+            x = self.hidden_norm("token_embd_norm", x)?;
+        }
+        Ok(x)
+    }
+
+    /// One layer. After the `last` attention only the wanted rows go on: `None` where there are none.
+    fn layer(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
+        let pre = self.row.norms != Norms::Post;
+        let (mut x, mut normed, mut mixed) = (x, x, None);
+        if layer.heads > 0 {
+            if pre {
+                normed = self.hidden_norm("attn_norm", x)?;
+            }
+            let second = self.spec.parallel && self.has("attn_norm_2");
+            let read = if second { self.hidden_norm("attn_norm_2", x)? } else { normed };
+            let Some(mut y) = self.mix(layer, read, last)? else { return Ok(None) };
+            if self.row.norms != Norms::Pre {
+                y = self.hidden_norm("post_attention_norm", y)?;
+            }
+            if last {
+                x = self.wanted(x)?;
+            }
+            mixed = Some(y);
+        }
+        if self.spec.parallel {
+            return self.parallel(x, normed, mixed, last).map(Some);
+        }
+        if let Some(y) = mixed {
+            x = self.add("attn_residual", x, y)?;
+        }
+        // A pruned layer may have no network at all.
+        if !layer.ffn && !self.has_ffn() {
+            return Ok(Some(x));
+        }
+        let read = if pre { self.hidden_norm(self.row.ffn_norm, x)? } else { x };
+        let mut y = self.ffn(layer, read)?;
+        if self.row.norms != Norms::Pre {
+            y = self.hidden_norm("post_ffw_norm", y)?;
+        }
+        self.add("ffn_residual", x, y).map(Some)
+    }
+
+    /// The network beside attention: both read the same hidden state and add to it.
+    fn parallel(&mut self, x: Tensor, normed: Tensor, mixed: Option<Tensor>, last: bool) -> Result<Tensor> {
+        let layer = self.spec.layers[self.layer.expect("inside a layer")];
+        let read = if self.has(self.row.ffn_norm) {
+            self.hidden_norm(self.row.ffn_norm, x)?
+        } else if last {
+            self.wanted(normed)?
+        } else {
+            normed
+        };
+        let y = self.ffn(&layer, read)?;
+        let x = self.add("ffn_residual", x, y)?;
+        mixed.map_or(Ok(x), |y| self.add("attn_residual", x, y))
+    }
+
+    /// x plus what a block gives, scaled as the model wants it.
+    fn add(&mut self, label: &'static str, x: Tensor, y: Tensor) -> Result<Tensor> {
+        self.g.op(label, Add { scale: self.spec.scales.residual }, &[x, y])
+    }
+
+    /// The mixer of a layer; `None` where nothing is wanted beyond the cache.
+    fn mix(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
+        if layer.kv_heads == 0 {
+            return self.linear("attn_output", x, self.spec.n_embd, self.biases()).map(Some);
+        }
+        self.attention(layer, x, last)
+    }
+
+    /// The rows of a tensor `[tokens, n]` whose logits are wanted.
+    pub fn wanted(&mut self, x: Tensor) -> Result<Tensor> {
+        if self.batch.tokens == 1 {
+            return Ok(x);
+        }
+        let rows = self.g.input(Input::Rows, Meta::new(DType::U32, [self.batch.rows]));
+        self.g.op("rows", GetRows { scale: 1.0 }, &[x, rows])
+    }
+
+    fn head(&mut self, x: Tensor) -> Result<Tensor> {
+        let (vocab, scales) = (self.spec.vocab, self.spec.scales);
+        let x = self.hidden_norm("output_norm", x)?;
+        // Without a matrix of their own, logits come from the embedding's.
+        let table = if self.has("output") { "output" } else { "token_embd" };
+        let mut src = vec![self.tensor(table, "weight", [vocab, self.spec.n_embd])?, x];
+        if self.meta("output", "bias").is_some() {
+            src.push(self.tensor("output", "bias", [vocab])?);
+        }
+        let mut logits = self.g.op("output", MatMul, &src)?;
+        if scales.logits != 1.0 {
+            logits = self.g.op("logit_scale", Unary::Scale(scales.logits), &[logits])?;
+        }
+        if scales.final_softcap != 0.0 {
+            logits = self.g.op("logit_softcap", Unary::Softcap(scales.final_softcap), &[logits])?;
+        }
+        Ok(logits)
+    }
+
+    /// Draws the next token into place 0 of the tokens and moves the positions on.
+    fn sample(&mut self, tokens: Tensor, logits: Tensor) -> Result<Tensor> {
+        let params = self.g.input(Input::Sampler, Meta::new(DType::U32, [8]));
+        let drawn = self.g.op("sample", Sample, &[tokens, logits, params, self.positions])?;
+        self.g.op("advance", Advance, &[self.positions])?;
+        Ok(drawn)
+    }
+
+    /// Multiplies each token's values by a factor of its own: `[tokens, 1]`.
+    pub fn gate(&mut self, label: &'static str, x: Tensor, gate: Tensor) -> Result<Tensor> {
+        self.g.op(label, Mul, &[x, gate])
+    }
+}

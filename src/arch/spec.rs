@@ -1,0 +1,336 @@
+//! A model's shape: the row of its architecture with the sizes of its file and the index of its tensors.
+
+use super::keys::Keys;
+use super::rope::Rotation;
+use super::row::*;
+use super::table::ROWS;
+use crate::base::{DType, Error, Meta, Result};
+use crate::gguf::{Gguf, TensorInfo};
+use crate::ops::Gate;
+use std::collections::HashMap;
+
+/// Everything the builder needs to know of a model file. Holds no weights, only their shapes and a few small tables.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The architecture's row.
+    pub(super) row: &'static Row,
+    /// Tokens the model was made for (`context_length`).
+    pub context_length: usize,
+    /// Tokens in the vocabulary: rows of the embedding.
+    pub vocab: usize,
+    /// Width of the hidden state (`embedding_length`).
+    pub n_embd: usize,
+    /// Width of a head's query and key.
+    pub key_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
+    /// Experts per layer; 0 in dense models.
+    pub experts: usize,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
+    /// Added under the root of every norm.
+    pub(super) eps: f32,
+    pub(super) parallel: bool,
+    pub(super) attn: Attn,
+    pub(super) scales: Scales,
+    pub(super) router: Option<RouterSpec>,
+    pub(super) rotation: Rotation,
+    pub(super) tensors: HashMap<String, Meta>,
+    /// 1 / `ffn.act.scales`, by layer.
+    pub(super) act_factors: HashMap<usize, Vec<f32>>,
+}
+
+/// One layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Query heads; 0 for a layer without attention.
+    pub heads: usize,
+    /// Key and value heads; 0 where attention is a plain projection.
+    pub kv_heads: usize,
+    /// Tokens it sees, itself included; 0 for all.
+    pub window: usize,
+    /// Experts chosen per token.
+    pub experts_used: usize,
+    /// Whether positions turn queries and keys.
+    pub(super) rope: bool,
+    /// Whether the metadata give it a feed-forward network.
+    pub(super) ffn: bool,
+}
+
+/// What all attention layers share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Attn {
+    pub scale: f32,
+    pub softcap: f32,
+    pub max_bias: f32,
+    pub clamp: f32,
+    /// How much queries grow with the logarithm of their position, in units of the original context; 0 for not at all.
+    pub temperature: f32,
+}
+
+/// Factors along the hidden state's way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Scales {
+    pub embd: f32,
+    pub residual: f32,
+    pub logits: f32,
+    pub final_softcap: f32,
+}
+
+/// How experts are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct RouterSpec {
+    pub gate: Gate,
+    pub normalize: bool,
+    pub scale: f32,
+}
+
+/// The names of all architectures with a row.
+pub fn supported() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.name)
+}
+
+fn find_row(name: &str) -> Result<&'static Row> {
+    ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
+        let mut names: Vec<_> = supported().collect();
+        names.sort_unstable();
+        Error::unsupported(format!("models of the architecture '{name}' cannot be run"))
+            .help(format!("these can: {}", names.join(", ")))
+    })
+}
+
+impl Spec {
+    /// Reads a model file's shape. Fails for an architecture without a row, and for keys or tensors that are missing or do not fit.
+    pub fn read(gguf: &Gguf) -> Result<Spec> {
+        let metadata = gguf.metadata();
+        let name = metadata.str("general.architecture")?.ok_or_else(|| {
+            Error::format("the file has no key general.architecture").help("it holds no model, or is damaged")
+        })?;
+        let row = find_row(name)?;
+        let keys = Keys::new(metadata, name);
+        let tensors: HashMap<String, Meta> =
+            gguf.tensors().iter().map(|t| (t.name.clone(), Meta::new(t.dtype, t.shape))).collect();
+        let n_embd = keys.need_size("embedding_length")?;
+        let layers = read_layers(&keys, row, tensors.len())?;
+        let heads = layers.iter().map(|l| l.heads).max().unwrap_or(0);
+        if heads == 0 {
+            return Err(
+                Error::format("no layer has attention heads").at(format!("key {}", keys.name("attention.head_count")))
+            );
+        }
+        let key_dim = keys.size("attention.key_length")?.unwrap_or(n_embd / heads);
+        let value_dim = keys.size("attention.value_length")?.unwrap_or(n_embd / heads);
+        check_heads(&keys, &layers, key_dim.max(value_dim))?;
+        let embd = tensors.get("token_embd.weight").or_else(|| tensors.get("output.weight"));
+        let embd = embd.ok_or_else(|| super::builder::missing(row, "token_embd.weight"))?;
+        let experts = keys.size("expert_count")?.unwrap_or(0);
+        Ok(Spec {
+            row,
+            context_length: keys.need_size("context_length")?,
+            vocab: embd.outer(),
+            n_embd,
+            key_dim,
+            value_dim,
+            experts,
+            eps: keys.need_factor(match row.norm {
+                Norm::Rms => "attention.layer_norm_rms_epsilon",
+                Norm::Layer | Norm::Plain => "attention.layer_norm_epsilon",
+            })?,
+            parallel: read_parallel(&keys, row, &tensors)?,
+            attn: read_attn(&keys, row, n_embd, key_dim, heads, layers.len())?,
+            scales: read_scales(&keys, row, n_embd, layers.len())?,
+            router: read_router(&keys, row)?,
+            rotation: Rotation::read(&keys, row, gguf, key_dim)?,
+            act_factors: read_act_factors(gguf, layers.len())?,
+            layers,
+            tensors,
+        })
+    }
+
+    /// `general.architecture`.
+    pub fn architecture(&self) -> &'static str {
+        self.row.name
+    }
+
+    /// What the table says about the architecture.
+    pub fn row(&self) -> &'static Row {
+        self.row
+    }
+
+    /// Bytes of keys and values that `context` tokens of cache take.
+    pub fn cache_bytes(&self, context: usize, kv: DType) -> usize {
+        let widths = self.layers.iter().map(|l| l.kv_heads * (self.key_dim + self.value_dim));
+        widths.sum::<usize>() * context * kv.block_bytes() / kv.block()
+    }
+}
+
+/// The layers by count, heads, windows and rotation. `tensors`, the number of tensors in the file, bounds what is believed.
+fn read_layers(keys: &Keys, row: &Row, tensors: usize) -> Result<Vec<Layer>> {
+    let all = keys.need_size("block_count")?;
+    if all > tensors {
+        return Err(Error::format(format!("{all} layers in a file of {tensors} tensors"))
+            .at(format!("key {}", keys.name("block_count"))));
+    }
+    // Layers that predict further tokens stand after the others and take no part in plain decoding.
+    let n = all.saturating_sub(keys.size("nextn_predict_layers")?.unwrap_or(0));
+    let missing = || Error::format(format!("the file has no key {}", keys.name("attention.head_count")));
+    let heads = keys.per_layer("attention.head_count", all)?.ok_or_else(missing)?;
+    let kv_heads = keys.per_layer("attention.head_count_kv", all)?.unwrap_or_else(|| heads.clone());
+    let used = keys.per_layer("expert_used_count", all)?.unwrap_or_else(|| vec![0; all]);
+    let ffn = keys.per_layer("feed_forward_length", all)?;
+    let windows = read_windows(keys, row, n)?;
+    let rope = rotated_layers(keys, row, &windows)?;
+    let layer = |i: usize| Layer {
+        heads: heads[i],
+        kv_heads: kv_heads[i],
+        window: windows[i],
+        experts_used: used[i],
+        rope: rope[i],
+        ffn: ffn.as_ref().is_none_or(|n| n[i] > 0),
+    };
+    Ok((0..n).map(layer).collect())
+}
+
+fn check_heads(keys: &Keys, layers: &[Layer], dim: usize) -> Result<()> {
+    let wrong = |what: String| Err(Error::format(what).at(format!("key {}", keys.name("attention.head_count"))));
+    for (i, l) in layers.iter().enumerate() {
+        if l.kv_heads > 0 && !l.heads.is_multiple_of(l.kv_heads) {
+            return wrong(format!("layer {i} has {} query heads for {} key heads", l.heads, l.kv_heads));
+        }
+        if l.heads.checked_add(2 * l.kv_heads).and_then(|n| n.checked_mul(dim)).is_none_or(|n| n > u32::MAX as usize) {
+            return wrong(format!("layer {i} has {} heads of {dim}", l.heads));
+        }
+    }
+    Ok(())
+}
+
+/// Each layer's window, 0 for none.
+fn read_windows(keys: &Keys, row: &Row, layers: usize) -> Result<Vec<usize>> {
+    let (period, tokens) = match row.window {
+        Window::Every { period, tokens } => (period, tokens),
+        Window::Depth { layers: depth, period, tokens } if depth == layers => (period, tokens),
+        Window::None | Window::Depth { .. } => return Ok(vec![0; layers]),
+    };
+    let tokens = keys.size("attention.sliding_window")?.unwrap_or(tokens);
+    let pattern = "attention.sliding_window_pattern";
+    if let Some(marks) = keys.marked_layers(pattern, layers)? {
+        return Ok(marks.into_iter().map(|mark| if mark { tokens } else { 0 }).collect());
+    }
+    let array = keys.name(pattern);
+    let period = keys.size(pattern).map_err(|e| e.at(array))?.unwrap_or(period);
+    Ok((0..layers).map(|i| if i % period + 1 < period { tokens } else { 0 }).collect())
+}
+
+/// Which layers turn their queries and keys.
+fn rotated_layers(keys: &Keys, row: &Row, windows: &[usize]) -> Result<Vec<bool>> {
+    let n = windows.len();
+    let all = |yes: bool| Ok(vec![yes; n]);
+    if row.rope == Rope::None {
+        return all(false);
+    }
+    match row.rope_layers {
+        RopeLayers::All => all(true),
+        RopeLayers::SkipEvery(step) => Ok((1..=n).map(|i| !i.is_multiple_of(step)).collect()),
+        RopeLayers::Windowed if windows.iter().all(|w| *w == 0) => all(true),
+        RopeLayers::Windowed => Ok(windows.iter().map(|w| *w > 0).collect()),
+        RopeLayers::Finetuned => all(keys.flag("rope.scaling.finetuned")?.unwrap_or(true)),
+        RopeLayers::Pattern => Ok(keys.marked_layers("attention.rope_pattern", n)?.unwrap_or_else(|| vec![true; n])),
+        RopeLayers::Depth(depth) => all(n == depth),
+    }
+}
+
+fn read_parallel(keys: &Keys, row: &Row, tensors: &HashMap<String, Meta>) -> Result<bool> {
+    Ok(match row.residual {
+        Residual::Sequential => false,
+        Residual::Parallel => true,
+        Residual::Key => keys.flag("use_parallel_residual")?.unwrap_or(false),
+        Residual::MissingNorm => !tensors.contains_key(&format!("blk.0.{}.weight", row.ffn_norm)),
+    })
+}
+
+fn read_attn(keys: &Keys, row: &Row, n_embd: usize, dim: usize, heads: usize, layers: usize) -> Result<Attn> {
+    let scale = match row.attn_scale {
+        AttnScale::Inverse => 1.0 / dim as f32,
+        AttnScale::EmbdAt(depth) if depth == layers => 1.0 / ((n_embd / heads) as f32).sqrt(),
+        AttnScale::Head | AttnScale::EmbdAt(_) => 1.0 / (dim as f32).sqrt(),
+    };
+    Ok(Attn {
+        scale: keys.factor("attention.scale")?.unwrap_or(scale),
+        softcap: keys.factor("attn_logit_softcapping")?.unwrap_or(row.attn_softcap),
+        max_bias: match row.alibi {
+            Alibi::None => 0.0,
+            Alibi::Key(default) => keys.factor("attention.max_alibi_bias")?.unwrap_or(default),
+            Alibi::Depth(depth, bias) => {
+                if depth == layers {
+                    bias
+                } else {
+                    0.0
+                }
+            }
+        },
+        clamp: keys.factor("attention.clamp_kqv")?.unwrap_or(0.0),
+        temperature: keys.factor("attention.temperature_scale")?.unwrap_or(0.0),
+    })
+}
+
+fn read_scales(keys: &Keys, row: &Row, n_embd: usize, layers: usize) -> Result<Scales> {
+    let default = |scale| match scale {
+        Scale::Is(x) => x,
+        Scale::SqrtEmbd => (n_embd as f32).sqrt(),
+        Scale::OverSqrtLayers(x) => x / (layers as f32).sqrt(),
+        Scale::OverEmbd(x) => x / n_embd as f32,
+    };
+    let logits = keys.factor("logit_scale")?.unwrap_or(default(row.logit_scale));
+    Ok(Scales {
+        embd: keys.factor("embedding_scale")?.unwrap_or(default(row.embd_scale)),
+        residual: keys.factor("residual_scale")?.unwrap_or(default(row.residual_scale)),
+        logits: match row.logits {
+            Logits::Times => logits,
+            Logits::Over => 1.0 / logits,
+        },
+        final_softcap: keys.factor("final_logit_softcapping")?.unwrap_or(row.final_softcap),
+    })
+}
+
+fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
+    let (gate, normalize) = match row.router {
+        Router::None => return Ok(None),
+        Router::Fixed(gate, normalize) => (gate, normalize),
+        Router::Keys(gate) => {
+            let gate = match keys.size("expert_gating_func")? {
+                None => gate,
+                Some(1) => Gate::Softmax,
+                Some(2) => Gate::Sigmoid,
+                Some(3) => Gate::SoftmaxOfChosen,
+                Some(n) => {
+                    let at = format!("key {}", keys.name("expert_gating_func"));
+                    return Err(Error::unsupported(format!("router {n} is unknown")).at(at));
+                }
+            };
+            (gate, keys.flag("expert_weights_norm")?.unwrap_or(false))
+        }
+    };
+    if keys.size("expert_group_count")?.is_some_and(|n| n > 1) {
+        return Err(
+            Error::unsupported("experts chosen by groups").at(format!("key {}", keys.name("expert_group_count")))
+        );
+    }
+    Ok(Some(RouterSpec { gate, normalize, scale: keys.factor("expert_weights_scale")?.unwrap_or(1.0) }))
+}
+
+/// The values of a small `f32` tensor.
+pub(super) fn read_f32(gguf: &Gguf, info: &TensorInfo) -> Result<Vec<f32>> {
+    Meta::new(info.dtype, info.shape).want("a table", DType::F32).map_err(|e| e.at(format!("tensor {}", info.name)))?;
+    let bytes = gguf.data(info)?;
+    Ok(bytes.as_ref().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+fn read_act_factors(gguf: &Gguf, layers: usize) -> Result<HashMap<usize, Vec<f32>>> {
+    let mut factors = HashMap::new();
+    for i in 0..layers {
+        if let Some(info) = gguf.tensor(&format!("blk.{i}.ffn.act.scales")) {
+            factors.insert(i, read_f32(gguf, info)?.into_iter().map(|s| 1.0 / s).collect());
+        }
+    }
+    Ok(factors)
+}

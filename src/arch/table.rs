@@ -1,0 +1,64 @@
+//! The table: one row per architecture, each the difference from its nearest kin.
+
+use super::row::*;
+use crate::ops::{Act, Gate, Glu};
+
+const HALVES: Row = Row { rope: Rope::Halves, ..Row::LLAMA };
+
+const GRANITE: Row = Row { name: "granite", logits: Logits::Over, ..Row::LLAMA };
+
+const GEMMA: Row = Row { name: "gemma", act: Glu::Plain(Act::Gelu), embd_scale: Scale::SqrtEmbd, ..HALVES };
+
+const COHERE: Row = Row { name: "command-r", norm: Norm::Layer, residual: Residual::Parallel, ..Row::LLAMA };
+
+/// Every architecture that is built here.
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    // Llama-like.
+    Row { name: "llama", ..Row::LLAMA },
+    Row { name: "mistral3", ..Row::LLAMA },
+    Row { name: "internlm2", ..Row::LLAMA },
+    Row { name: "xverse", ..Row::LLAMA },
+    Row { name: "deci", ..Row::LLAMA },
+    Row { name: "arcee", act: Glu::Plain(Act::ReluSquared), ..Row::LLAMA },
+    Row { name: "smollm3", rope_layers: RopeLayers::SkipEvery(4), ..Row::LLAMA },
+    Row { name: "ernie4_5-moe", biases: Biases::Inputs, ..Row::LLAMA },
+    Row { name: "chatglm", ..Row::LLAMA },
+    Row { name: "glm4", rope: Rope::Sections, norms: Norms::Sandwich, ..Row::LLAMA },
+    // 7B (32 layers) turns, 13B (40 layers) has linear biases; the file does not say which it is.
+    Row { name: "baichuan", rope_layers: RopeLayers::Depth(32), alibi: Alibi::Depth(40, 8.0), ..Row::LLAMA },
+    Row { name: "granite", rope_layers: RopeLayers::Finetuned, ..GRANITE },
+    Row { name: "granitemoe", ..GRANITE },
+    Row { name: "granite_swa", rope_layers: RopeLayers::Pattern, window: Window::Every { period: 1, tokens: 0 }, ..GRANITE },
+    Row { name: "minicpm", embd_scale: Scale::Is(12.0), residual_scale: Scale::OverSqrtLayers(1.4), logit_scale: Scale::OverEmbd(256.0), ..GRANITE },
+    Row { name: "qwen", qkv: Qkv::ThreeEmbd, ..HALVES },
+    Row { name: "qwen2", ..HALVES },
+    Row { name: "qwen3", ..HALVES },
+    Row { name: "qwen2moe", router: Router::Fixed(Gate::Softmax, false), ..HALVES },
+    Row { name: "qwen3moe", ..HALVES },
+    Row { name: "phi3", ..HALVES },
+    Row { name: "phimoe", ..HALVES },
+    Row { name: "exaone", ..HALVES },
+    Row { name: "exaone4", norms: Norms::Post, window: Window::Depth { layers: 64, period: 4, tokens: 4096 }, rope_layers: RopeLayers::Windowed, ..HALVES },
+    Row { name: "seed_oss", ffn_norm: "post_attention_norm", ..HALVES },
+    Row { name: "hunyuan-dense", qk_norm: QkNorm::AfterRope, ..HALVES },
+    Row { name: "olmo2", norms: Norms::Post, window: Window::Every { period: 4, tokens: 0 }, window_rope: WindowRope::Unscaled, ..HALVES },
+    Row { name: "olmoe", router: Router::Fixed(Gate::Softmax, false), ..HALVES },
+    Row { name: "gpt-oss", ffn_norm: "post_attention_norm", act: Glu::Clamped { alpha: 1.702, limit: 7.0 }, router: Router::Fixed(Gate::SoftmaxOfChosen, false), window: Window::Every { period: 2, tokens: 0 }, ..HALVES },
+    // Gemma: the 27B models scale scores by the embedding length.
+    Row { name: "gemma", ..GEMMA },
+    Row { name: "gemma2", norms: Norms::Sandwich, attn_scale: AttnScale::EmbdAt(46), attn_softcap: 50.0, final_softcap: 30.0, window: Window::Every { period: 2, tokens: 4096 }, ..GEMMA },
+    Row { name: "gemma3", norms: Norms::Sandwich, attn_scale: AttnScale::EmbdAt(62), window: Window::Every { period: 6, tokens: 0 }, window_rope: WindowRope::Base(10000.0), ..GEMMA },
+    // Classic, with layer norm.
+    Row { name: "olmo", norm: Norm::Plain, ..Row::LLAMA },
+    Row { name: "orion", norm: Norm::Layer, ..HALVES },
+    Row { name: "command-r", ..COHERE },
+    Row { name: "cohere2", rope_layers: RopeLayers::Windowed, window: Window::Every { period: 4, tokens: 0 }, ..COHERE },
+    Row { name: "gpt2", ..Row::GPT2 },
+    Row { name: "starcoder", ..Row::GPT2 },
+    Row { name: "gptneox", rope: Rope::Halves, residual: Residual::Key, ..Row::GPT2 },
+    Row { name: "falcon", rope: Rope::Halves, residual: Residual::Parallel, ..Row::GPT2 },
+    Row { name: "phi2", rope: Rope::Halves, residual: Residual::Parallel, ..Row::GPT2 },
+    Row { name: "bloom", alibi: Alibi::Key(8.0), ..Row::GPT2 },
+    Row { name: "mpt", alibi: Alibi::Key(0.0), qk_norm: QkNorm::QueryDecides, ..Row::GPT2 },
+];

@@ -1,0 +1,156 @@
+//! The tiny models of tests/data/archs: GGUF bytes made from a specification of a few KB, and the reference's logits.
+//!
+//! value(i) of a tensor = scale · (2·u(i) − 1) + offset in f32, u(i) the top 24 bits of splitmix64 from the state
+//! fnv1a64(name) xor seed, over 2²⁴.
+
+use serde_json::Value as Json;
+use std::sync::Arc;
+use wgpu_llm::arch::Spec;
+use wgpu_llm::base::{DType, Result, Shape};
+use wgpu_llm::gguf::{Array, Gguf, Metadata, Strings, Value, Writer};
+
+/// A model with what the reference computes for its prompt.
+pub struct Fixture {
+    pub name: String,
+    pub gguf: Gguf,
+    pub spec: Spec,
+    /// The prompt: one sequence from position 0.
+    pub tokens: Vec<u32>,
+    /// Where all logits are known.
+    pub positions: Vec<usize>,
+    /// The logits at these positions.
+    pub logits: Vec<Vec<f32>>,
+    /// The greatest logit at every position.
+    pub argmax: Vec<usize>,
+}
+
+/// The specification file of a fixture.
+pub fn json(name: &str) -> Json {
+    let path = format!("{}/tests/data/archs/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    // JSON has no infinities, but Python writes them.
+    let text = text.replace("-Infinity", "null");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The names of all fixtures.
+pub fn names() -> Vec<String> {
+    let dir = format!("{}/tests/data/archs", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(dir).expect("fixtures lie in tests/data/archs");
+    let mut names: Vec<String> = entries
+        .filter_map(|e| e.expect("readable").file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+impl Fixture {
+    /// Reads a fixture, makes its model and loads it.
+    pub fn load(name: &str) -> Fixture {
+        let json = json(name);
+        let gguf = gguf(&json).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let spec = Spec::read(&gguf).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let numbers =
+            |key: &str| -> Vec<usize> { list(&json[key]).iter().map(|v| v.as_u64().expect(key) as usize).collect() };
+        let row = |row: &Json| list(row).iter().map(|v| v.as_f64().expect("a logit") as f32).collect();
+        Fixture {
+            name: name.to_owned(),
+            gguf,
+            spec,
+            tokens: numbers("tokens").into_iter().map(|t| t as u32).collect(),
+            positions: numbers("positions"),
+            logits: list(&json["logits"]).iter().map(row).collect(),
+            argmax: numbers("argmax"),
+        }
+    }
+}
+
+fn list(json: &Json) -> &[Json] {
+    json.as_array().unwrap_or_else(|| panic!("an array, not {json}"))
+}
+
+/// The model a specification describes, through the writer and the reader.
+pub fn gguf(json: &Json) -> Result<Gguf> {
+    let mut metadata = Metadata::new();
+    for entry in list(&json["kv"]) {
+        let kinds: Vec<&str> = list(&entry[1]).iter().map(|k| k.as_str().expect("a type")).collect();
+        metadata.set(entry[0].as_str().expect("a key"), value(&kinds, &entry[2]));
+    }
+    let seed = json["seed"].as_u64().expect("a seed");
+    let mut writer = Writer::new(metadata)?;
+    let mut data = Vec::new();
+    for tensor in list(&json["tensors"]) {
+        let name = tensor["name"].as_str().expect("a name");
+        let dims: Vec<usize> =
+            list(&tensor["shape"]).iter().rev().map(|n| n.as_u64().expect("a size") as usize).collect();
+        let number = |key: &str| tensor[key].as_f64().expect(key) as f32;
+        let values = values(name, seed, dims.iter().product(), number("scale"), number("offset"));
+        writer.tensor(name, DType::F32, Shape::new(&dims))?;
+        data.push(values);
+    }
+    let bytes = writer.to_bytes(|i, out| out.put(bytemuck::cast_slice(&data[i])))?;
+    Gguf::from_bytes(bytes)
+}
+
+fn value(kinds: &[&str], json: &Json) -> Value {
+    let int = |v: &Json| v.as_i64().unwrap_or_else(|| panic!("an integer, not {v}"));
+    let float = |v: &Json| v.as_f64().unwrap_or(f64::NEG_INFINITY) as f32;
+    match kinds {
+        ["STRING"] => Value::from(json.as_str().expect("a string")),
+        ["UINT32"] => Value::U32(int(json) as u32),
+        ["INT32"] => Value::I32(int(json) as i32),
+        ["FLOAT32"] => Value::F32(float(json)),
+        ["BOOL"] => Value::Bool(json.as_bool().expect("a bool")),
+        ["ARRAY", kind] => Value::Array(match *kind {
+            "STRING" => {
+                let mut strings = Strings::new();
+                list(json).iter().for_each(|s| strings.push(s.as_str().expect("a string").as_bytes()));
+                Array::String(strings)
+            }
+            "UINT32" => Array::U32(list(json).iter().map(|v| int(v) as u32).collect()),
+            "INT32" => Array::I32(list(json).iter().map(|v| int(v) as i32).collect()),
+            "FLOAT32" => Array::F32(list(json).iter().map(float).collect()),
+            kind => panic!("arrays of {kind}"),
+        }),
+        ["ARRAY"] => Value::Array(Array::U32(Vec::new())),
+        kinds => panic!("values of {kinds:?}"),
+    }
+}
+
+fn fnv1a64(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
+}
+
+fn values(name: &str, seed: u64, n: usize, scale: f32, offset: f32) -> Vec<f32> {
+    let mut state = fnv1a64(name) ^ seed;
+    let next = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let u = ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32;
+        scale * (2.0 * u - 1.0) + offset
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+/// A fixture's weights where the CPU runner wants them.
+pub struct Weights<'a>(pub &'a Gguf);
+
+// u64s, so that every element type is aligned.
+struct Aligned(Vec<u64>);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl wgpu_llm::cpu::Weights for Weights<'_> {
+    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+        let info = self.0.tensor(name).expect("graphs name tensors of the file");
+        let data = self.0.data(info)?;
+        let mut words = vec![0u64; data.as_ref().len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..data.as_ref().len()].copy_from_slice(data.as_ref());
+        Ok(Arc::new(Aligned(words)))
+    }
+}
