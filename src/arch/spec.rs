@@ -322,7 +322,7 @@ fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
 pub(super) fn read_f32(gguf: &Gguf, info: &TensorInfo) -> Result<Vec<f32>> {
     Meta::new(info.dtype, info.shape).want("a table", DType::F32).map_err(|e| e.at(format!("tensor {}", info.name)))?;
     let bytes = gguf.data(info)?;
-    Ok(bytes.as_ref().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
 fn read_act_factors(gguf: &Gguf, layers: usize) -> Result<HashMap<usize, Vec<f32>>> {

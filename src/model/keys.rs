@@ -1,7 +1,7 @@
 //! GGUF metadata as the tokenizer room wants to read it.
 
-use crate::base::Result;
-use crate::gguf::Metadata;
+use crate::base::{Error, Result};
+use crate::gguf::{Array, Metadata, Value};
 use crate::text::MetadataKeys;
 
 /// A file's metadata behind the text room's own trait: the two rooms do not know each other.
@@ -30,5 +30,17 @@ impl MetadataKeys for Keys<'_> {
 
     fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>> {
         self.0.i32s(key)
+    }
+
+    fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(Value::Array(Array::U8(v))) => Ok(Some(v.clone())),
+            Some(Value::Array(Array::I8(v))) => Ok(Some(v.iter().map(|b| *b as u8).collect())),
+            Some(other) => {
+                Err(Error::format(format!("wants an array of bytes, is {}", other.type_name()))
+                    .at(format!("key {key}")))
+            }
+        }
     }
 }

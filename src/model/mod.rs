@@ -5,7 +5,7 @@ mod keys;
 use crate::arch::Spec;
 use crate::base::{Error, ErrorKind, Result};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::text::{ChatTemplate, Tokenizer, VocabSource};
+use crate::text::{Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 use keys::Keys;
 use std::path::Path;
@@ -56,22 +56,6 @@ impl Model {
         Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
 
-    /// The chat template, from the file.
-    pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let source = self.gguf.metadata().str("tokenizer.chat_template")?.ok_or_else(|| {
-            Error::unsupported("this model has no chat template")
-                .help("it was not made for chat: use `complete`, or choose a template with --chat-template")
-        })?;
-        self.chat_template_from(source)
-    }
-
-    /// Another template for this model's tokens.
-    pub fn chat_template_from(&self, source: &str) -> Result<ChatTemplate> {
-        let tokenizer = self.tokenizer()?;
-        let text = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
-        ChatTemplate::new(source, text(tokenizer.bos()), text(tokenizer.eos()))
-    }
-
     fn tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.gguf.tensor(name).ok_or_else(|| Error::format(format!("the file has no tensor {name}")))
     }
@@ -84,7 +68,8 @@ impl Model {
         }
         let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
         let what = format!("needs {:.1} GiB of {what}, which has {:.1} GiB", gib(need), gib(available));
-        Err(Error::new(ErrorKind::OutOfMemory, what).help("use a smaller model or quantization, or a smaller context (-c)"))
+        Err(Error::new(ErrorKind::OutOfMemory, what)
+            .help("use a smaller model or quantization, or a smaller context (-c)"))
     }
 }
 

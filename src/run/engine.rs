@@ -74,7 +74,12 @@ enum Output {
 }
 
 impl Engine {
-    pub(super) fn new(model: Arc<Model>, device: Option<gpu::Device>, placement: Placement, options: &Options) -> Result<Engine> {
+    pub(super) fn new(
+        model: Arc<Model>,
+        device: Option<gpu::Device>,
+        placement: Placement,
+        options: &Options,
+    ) -> Result<Engine> {
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
         let gpu = device.map(|device| GpuSide {
             memory: gpu::Memory::new(&device, options.batch.max(8)),
@@ -201,9 +206,14 @@ impl Engine {
         for segment in &plan.segments {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(side)) => {
-                    Part::Gpu(gpu::Program::new(&side.device, &graph, nodes, &plan, &mut side.memory, &mut side.weights)?)
-                }
+                (Place::Gpu, Some(side)) => Part::Gpu(gpu::Program::new(
+                    &side.device,
+                    &graph,
+                    nodes,
+                    &plan,
+                    &mut side.memory,
+                    &mut side.weights,
+                )?),
                 _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model)?),
             });
         }

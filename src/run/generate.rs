@@ -48,7 +48,9 @@ impl Session {
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Answer> {
         if prompt.is_empty() {
-            return Err(Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing"));
+            return Err(
+                Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
+            );
         }
         let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token is computed in any case: its logits are wanted.

@@ -114,7 +114,8 @@ impl Session {
             return Err(Error::usage(format!("token {token} is outside the vocabulary of {vocab}")));
         }
         if self.fed.len() + tokens.len() > self.options.context {
-            let what = format!("{} tokens do not fit the context of {}", self.fed.len() + tokens.len(), self.options.context);
+            let what =
+                format!("{} tokens do not fit the context of {}", self.fed.len() + tokens.len(), self.options.context);
             return Err(Error::usage(what).help("use a larger context (-c) or a shorter prompt"));
         }
         Ok(())

@@ -35,13 +35,19 @@ impl Trace {
         let now = self.begin.elapsed().as_nanos() as u64;
         let end = timings.iter().map(|t| t.end).max().unwrap_or(0);
         for t in timings {
-            self.add(&graph.nodes[t.node], GPU_TRACK, (now + t.start).saturating_sub(end), t.end.saturating_sub(t.start));
+            self.add(
+                &graph.nodes[t.node],
+                GPU_TRACK,
+                (now + t.start).saturating_sub(end),
+                t.end.saturating_sub(t.start),
+            );
         }
     }
 
     fn add(&mut self, node: &Node, track: u32, start: u64, length: u64) {
         let sources: Vec<String> = node.src.iter().map(|t| format!("{:?}", t.meta)).collect();
-        let args = json!({"op": node.op.name(), "layer": node.layer, "src": sources, "dst": format!("{:?}", node.dst.meta)});
+        let args =
+            json!({"op": node.op.name(), "layer": node.layer, "src": sources, "dst": format!("{:?}", node.dst.meta)});
         self.events.push(json!({
             "ph": "X", "pid": 1, "tid": track, "name": format!("{} {}", node.op.name(), node.label), "cat": node.op.name(),
             "ts": start as f64 / 1000.0, "dur": length as f64 / 1000.0, "args": args,

@@ -149,8 +149,8 @@ impl wgpu_llm::cpu::Weights for Weights<'_> {
     fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let info = self.0.tensor(name).expect("graphs name tensors of the file");
         let data = self.0.data(info)?;
-        let mut words = vec![0u64; data.as_ref().len().div_ceil(8)];
-        bytemuck::cast_slice_mut(&mut words)[..data.as_ref().len()].copy_from_slice(data.as_ref());
+        let mut words = vec![0u64; data.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(data);
         Ok(Arc::new(Aligned(words)))
     }
 }
