@@ -3,8 +3,8 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{inspect, ls, pull, rm};
-use crate::base::{Error, Result};
+use super::{complete, eval, inspect, ls, perplexity, pull, rm, tokenize};
+use crate::base::{DType, Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -19,10 +19,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 /// Run language models on any GPU, or on the CPU.
 #[derive(Debug, Parser)]
 #[command(name = "wgpu-llm", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(subcommand_required = false, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    /// List the GPUs that can be used, and the CPU.
+    #[arg(long, env = "WGPU_LLM_LIST_DEVICES")]
+    pub list_devices: bool,
+    /// With --list-devices: print JSON.
+    #[arg(long, env = "WGPU_LLM_JSON", requires = "list_devices")]
+    pub json: bool,
 }
 
 impl Cli {
@@ -41,6 +48,14 @@ fn without_env(command: clap::Command) -> clap::Command {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Go on with a text as it stands, without a chat template.
+    Complete(Box<complete::CompleteArgs>),
+    /// Print logits at positions, for checking against other runtimes.
+    Eval(Box<eval::EvalArgs>),
+    /// Tell how well the model foretells a text.
+    Perplexity(Box<perplexity::PerplexityArgs>),
+    /// Print the token ids of a text.
+    Tokenize(tokenize::TokenizeArgs),
     /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
     #[command(alias = "show")]
     Inspect(inspect::InspectArgs),
@@ -107,6 +122,23 @@ pub struct ContextArgs {
     /// [-ub] Tokens that are computed at once.
     #[arg(long, value_name = "N", default_value_t = 512, env = "WGPU_LLM_UBATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub ubatch_size: u32,
+    /// [-ctk] Type of the cache's keys: f16 or f32.
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_K")]
+    pub cache_type_k: String,
+    /// [-ctv] Type of the cache's values: f16 or f32.
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_V")]
+    pub cache_type_v: String,
+}
+
+impl ContextArgs {
+    /// The cache's type. Keys and values have the same.
+    pub fn kv(&self) -> Result<DType> {
+        match (self.cache_type_k.as_str(), self.cache_type_v.as_str()) {
+            ("f16", "f16") => Ok(DType::F16),
+            ("f32", "f32") => Ok(DType::F32),
+            (k, v) => Err(Error::usage(format!("a cache of {k} keys and {v} values")).help("use f16 or f32 for both")),
+        }
+    }
 }
 
 /// A device by the user's name for it.

@@ -2,14 +2,20 @@
 
 pub mod args;
 pub mod argv;
+pub mod complete;
+pub mod devices;
+pub mod eval;
 pub mod hub;
 pub mod inspect;
+pub mod load;
 pub mod ls;
+pub mod perplexity;
 pub mod pull;
 pub mod repl;
 pub mod rm;
 pub mod sampling;
 pub mod term;
+pub mod tokenize;
 
 use crate::base::Result;
 use args::{Cli, Command};
@@ -20,15 +26,20 @@ use term::Exit;
 pub fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os());
     term::init_logs();
-    let done = term::watch_interrupts().and_then(|()| run(&cli.command));
+    let done = term::watch_interrupts().and_then(|()| run(&cli));
     match done {
         Ok(()) => Exit::Ok.into(),
         Err(e) => term::report(&e).into(),
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
+    let Some(command) = &cli.command else { return devices::list(cli.json) };
     match command {
+        Command::Complete(args) => complete::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Ls(args) => ls::run(args),

@@ -1,6 +1,8 @@
 //! The flags that say how the next token is drawn. Absent ones leave the choice to the model file and the defaults.
 
 use crate::base::{Error, Result};
+use crate::run::Session;
+use crate::sample::{Sampler, SamplerOptions, VocabInfo, tokenize_breakers};
 use clap::Args;
 use std::str::FromStr;
 
@@ -89,6 +91,63 @@ pub struct SamplingArgs {
     /// Adds to the logit of a token, as 15043+1 or 15043-1; may be given several times.
     #[arg(long, value_name = "ID+BIAS", env = "WGPU_LLM_LOGIT_BIAS")]
     pub logit_bias: Vec<LogitBias>,
+}
+
+impl SamplingArgs {
+    /// The options in force: the defaults, with what was asked for instead.
+    pub fn options(&self) -> Result<SamplerOptions> {
+        let mut o = SamplerOptions { seed: self.seed, ..SamplerOptions::default() };
+        fn set<T>(to: &mut T, from: Option<T>) {
+            if let Some(value) = from {
+                *to = value;
+            }
+        }
+        set(&mut o.temp, self.temp);
+        set(&mut o.top_k, self.top_k.map(|k| k as i32));
+        set(&mut o.top_p, self.top_p);
+        set(&mut o.min_p, self.min_p);
+        set(&mut o.typical_p, self.typical);
+        set(&mut o.top_n_sigma, self.top_nsigma);
+        set(&mut o.xtc_probability, self.xtc_probability);
+        set(&mut o.xtc_threshold, self.xtc_threshold);
+        set(&mut o.min_keep, self.min_keep.map(|n| n as usize));
+        set(&mut o.repeat_penalty, self.repeat_penalty);
+        set(&mut o.repeat_last_n, self.repeat_last_n);
+        set(&mut o.presence_penalty, self.presence_penalty);
+        set(&mut o.frequency_penalty, self.frequency_penalty);
+        set(&mut o.dry_multiplier, self.dry_multiplier);
+        set(&mut o.dry_base, self.dry_base);
+        set(&mut o.dry_allowed_length, self.dry_allowed_length);
+        set(&mut o.dry_penalty_last_n, self.dry_penalty_last_n);
+        set(&mut o.dynatemp_range, self.dynatemp_range);
+        set(&mut o.dynatemp_exponent, self.dynatemp_exp);
+        set(&mut o.mirostat, self.mirostat);
+        set(&mut o.mirostat_eta, self.mirostat_lr);
+        set(&mut o.mirostat_tau, self.mirostat_ent);
+        set(&mut o.adaptive_target, self.adaptive_target);
+        set(&mut o.adaptive_decay, self.adaptive_decay);
+        o.logit_bias.extend(self.logit_bias.iter().map(|b| (b.token, b.bias)));
+        if !self.dry_sequence_breaker.is_empty() {
+            let given = self.dry_sequence_breaker.iter().filter(|b| *b != "none");
+            o.dry_sequence_breakers = given.cloned().collect();
+        }
+        o.validate()?;
+        Ok(o)
+    }
+}
+
+/// The sampler of a session under `options`.
+pub fn sampler(session: &Session, options: &SamplerOptions) -> Result<Sampler> {
+    let vocab = session.model().spec().vocab;
+    let breakers = if options.dry_multiplier > 0.0 {
+        let tokenizer = session.model().tokenizer()?;
+        let piece = |id: u32| tokenizer.token_bytes(id).into();
+        let tokenize = |text: &[u8]| tokenizer.encode_text(&String::from_utf8_lossy(text), false).unwrap_or_default();
+        tokenize_breakers(&options.dry_sequence_breakers, tokenizer.len() as u32, piece, tokenize)
+    } else {
+        Vec::new()
+    };
+    Sampler::new(options, &VocabInfo { tokens: vocab, context: session.context(), dry_breakers: &breakers })
 }
 
 /// A token and what is added to its logit.

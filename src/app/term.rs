@@ -61,6 +61,11 @@ pub fn print(text: impl std::fmt::Display) -> Result<()> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io("can't write the answer", e).at("stdout"))
 }
 
+/// All of standard input, as text.
+pub fn read_stdin() -> Result<String> {
+    io::read_to_string(io::stdin()).map_err(|e| Error::io("can't read the text", e).at("stdin"))
+}
+
 fn is_broken_pipe(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source.and_then(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)

@@ -163,6 +163,11 @@ pub async fn adapters() -> Vec<Adapter> {
     all
 }
 
+/// What there is, best first; the place in the list is the number in `gpu:N`. Blocks; see [`adapters`].
+pub fn list() -> Vec<AdapterInfo> {
+    pollster::block_on(adapters()).into_iter().map(|a| a.info).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

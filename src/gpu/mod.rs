@@ -16,7 +16,7 @@ mod runner;
 mod shader;
 mod weights;
 
-pub use adapter::{Adapter, AdapterInfo, Selector, adapters};
+pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
 pub use cost::Cost;
 pub use device::{Counters, Device};
 pub use memory::Memory;

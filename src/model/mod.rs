@@ -52,7 +52,7 @@ impl Model {
         if let Some(tokenizer) = self.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let tokenizer = Tokenizer::new(VocabSource::from_keys(&Keys(self.gguf.metadata()))?)?;
+        let tokenizer = tokenizer_of(&self.gguf)?;
         Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
 
@@ -71,6 +71,11 @@ impl Model {
         Err(Error::new(ErrorKind::OutOfMemory, what)
             .help("use a smaller model or quantization, or a smaller context (-c)"))
     }
+}
+
+/// The tokenizer of a file, which need hold no model that can be run.
+pub fn tokenizer_of(gguf: &Gguf) -> Result<Tokenizer> {
+    Tokenizer::new(VocabSource::from_keys(&Keys(gguf.metadata()))?)
 }
 
 /// A tensor's bytes in the mapped or read file; keeps the file open.

@@ -1,0 +1,97 @@
+//! `complete`: goes on with a text as it stands, without a chat template.
+
+use super::load::{self, EngineArgs};
+use super::sampling::{SamplingArgs, sampler};
+use super::term;
+use crate::base::{Error, Result};
+use crate::run::Answer;
+use crate::text::{DetokenizeOptions, Detokenizer};
+use clap::Args;
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Arguments of `complete`.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// The text to go on with.
+    #[arg(short, long, value_name = "TEXT", env = "WGPU_LLM_PROMPT", conflicts_with = "file")]
+    prompt: Option<String>,
+    /// A file with the text.
+    #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
+    file: Option<PathBuf>,
+    /// New tokens at most.
+    #[arg(short, long, value_name = "N", default_value_t = 128, env = "WGPU_LLM_N_PREDICT")]
+    n_predict: u32,
+    /// Print one JSON object instead of the text as it comes.
+    #[arg(long, env = "WGPU_LLM_JSON")]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+/// Prints the continuation as it comes.
+pub fn run(args: &CompleteArgs) -> Result<()> {
+    let text = text(args)?;
+    let options = args.sampling.options()?;
+    let mut session = load::session(&args.engine)?;
+    let model = session.model().clone();
+    let tokenizer = model.tokenizer()?;
+    let prompt = tokenizer.encode_text(&text, true)?;
+    let mut chain = sampler(&session, &options)?;
+    let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
+    let mut written = String::new();
+    let mut failed = None;
+    let answer = session.generate(&prompt, &mut chain, args.n_predict as usize, &mut |token| {
+        let piece = out.push(token);
+        let told = if args.json {
+            written.push_str(piece);
+            Ok(())
+        } else {
+            term::print(piece)
+        };
+        failed = told.err();
+        if failed.is_some() || term::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let rest = out.finish();
+    if args.json {
+        written.push_str(rest);
+        let record = json!({
+            "text": written, "tokens": answer.tokens, "prompt_tokens": prompt.len(), "seed": chain.seed(),
+            "stop": format!("{:?}", answer.stop).to_lowercase(),
+        });
+        term::print(format_args!("{record}\n"))?;
+    } else {
+        term::print(format_args!("{rest}\n"))?;
+    }
+    term::note(speed(&answer));
+    load::finish(&args.engine, &mut session)?;
+    term::check_interrupt()
+}
+
+fn text(args: &CompleteArgs) -> Result<String> {
+    match (&args.prompt, &args.file) {
+        (Some(text), _) => Ok(text.clone()),
+        (None, Some(path)) => {
+            std::fs::read_to_string(path).map_err(|e| Error::io("can't read the text", e).at(path.display()))
+        }
+        (None, None) => Err(Error::usage("nothing to go on with").help("give a text with -p or a file with -f")),
+    }
+}
+
+/// How fast an answer came, in words.
+pub fn speed(answer: &Answer) -> String {
+    let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
+    let decoded = answer.tokens.len().saturating_sub(1);
+    let prompt =
+        format!("{} prompt tokens at {:.1} t/s", answer.prompt_tokens, rate(answer.prompt_tokens, answer.prompt_time));
+    match decoded {
+        0 => prompt,
+        n => format!("{prompt}, {} new at {:.1} t/s", answer.tokens.len(), rate(n, answer.decode_time)),
+    }
+}

@@ -1,0 +1,87 @@
+//! `perplexity`: how well the model foretells a text, as llama.cpp defines it.
+//!
+//! The text is cut into pieces of a whole context; each is fed from the start (with the beginning-of-sequence token in place of
+//! its first token, where the model wants one), and the tokens of its second half are scored: exp of their mean negative
+//! log-likelihood.
+
+use super::load::{self, EngineArgs};
+use super::term;
+use crate::base::{Error, Result};
+use crate::run::Session;
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `perplexity`.
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    /// The text.
+    #[arg(short, long, value_name = "FILE", required = true, env = "WGPU_LLM_FILE")]
+    file: PathBuf,
+    /// Only this many pieces.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_CHUNKS")]
+    chunks: Option<usize>,
+    /// Print JSON.
+    #[arg(long, env = "WGPU_LLM_JSON")]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// llama.cpp's context for perplexity.
+const CONTEXT: u32 = 512;
+
+/// Scores the text.
+pub fn run(args: &PerplexityArgs) -> Result<()> {
+    let text = std::fs::read(&args.file).map_err(|e| Error::io("can't read the text", e).at(args.file.display()))?;
+    let mut engine = args.engine.clone();
+    engine.context.ctx_size.get_or_insert(CONTEXT);
+    let mut session = load::session(&engine)?;
+    let model = session.model().clone();
+    let tokens = model.tokenizer()?.encode_text(&String::from_utf8_lossy(&text), true)?;
+    let context = session.context();
+    let pieces = (tokens.len() / context).min(args.chunks.unwrap_or(usize::MAX));
+    if pieces == 0 {
+        let what = format!("{} tokens are less than one context of {context}", tokens.len());
+        return Err(Error::usage(what).at(args.file.display()).help("use a longer text or a smaller context (-c)"));
+    }
+    let mut scores: Vec<f64> = Vec::new();
+    for (i, piece) in tokens.chunks_exact(context).take(pieces).enumerate() {
+        let mut piece = piece.to_vec();
+        if let Some(first) = model.tokenizer()?.added_first() {
+            piece[0] = first;
+        }
+        score(&mut session, &piece, &mut scores)?;
+        term::check_interrupt()?;
+        let so_far = (scores.iter().sum::<f64>() / scores.len() as f64).exp();
+        term::note(format_args!("[{}/{pieces}] {so_far:.4}", i + 1));
+    }
+    load::finish(&engine, &mut session)?;
+    let n = scores.len() as f64;
+    let mean = scores.iter().sum::<f64>() / n;
+    let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let (perplexity, spread) = (mean.exp(), (variance / n).sqrt() * mean.exp());
+    if args.json {
+        let record = json!({
+            "perplexity": perplexity, "stderr": spread, "nll": mean, "tokens": scores.len(), "chunks": pieces, "context": context,
+        });
+        return term::print(format_args!("{record}\n"));
+    }
+    term::print(format_args!("perplexity {perplexity:.4} ± {spread:.4} over {} tokens\n", scores.len()))
+}
+
+/// Adds the negative log-likelihoods of the piece's second half.
+fn score(session: &mut Session, piece: &[u32], scores: &mut Vec<f64>) -> Result<()> {
+    session.truncate(0);
+    let rows: Vec<usize> = (piece.len() / 2..piece.len() - 1).collect();
+    let logits = session.logits(piece, &rows)?;
+    scores.extend(rows.iter().zip(&logits).map(|(row, logits)| nll(logits, piece[row + 1])));
+    Ok(())
+}
+
+/// −ln softmax(logits)[token], in f64.
+pub fn nll(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max) as f64;
+    let sum: f64 = logits.iter().map(|v| (*v as f64 - max).exp()).sum();
+    max + sum.ln() - logits[token as usize] as f64
+}
