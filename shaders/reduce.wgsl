@@ -1,14 +1,7 @@
 // Sums and maxima over a workgroup of WG threads; every thread gets the result. WG is a power of two.
 // All threads of the workgroup must call these together.
 
-struct Thread {
-  @builtin(local_invocation_index) index: u32,
-#if SUBGROUPS
-  @builtin(subgroup_id) subgroup: u32,
-  @builtin(num_subgroups) subgroups: u32,
-  @builtin(subgroup_invocation_id) lane: u32,
-#end
-}
+#import threads
 
 // Subgroups may be as small as four threads.
 var<workgroup> reduce_parts: array<f32, WG>;

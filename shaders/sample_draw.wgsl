@@ -53,21 +53,26 @@ fn draw(k: u32) -> u32 {
     return kept[n - 1u].token;
 }
 
+// Place `n` of list `list`, which has `k` of them.
+fn candidate(list: u32, n: u32, k: u32) -> Ranked {
+    if list >= SLICES || n >= k { return Ranked(LEAST, POISONED); }
+    let at = 2u * (list * MAX_K + n);
+    return Ranked(best[at], best[at + 1u]);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) thread: u32) {
+    // The lists are in order: thread s offers the head of list s, and the winner moves on to its next.
     let k = wanted();
-    var last = Ranked(0xffffffffu, 0u);
-    var first = true;
+    var head = 0u;
+    var mine = candidate(thread, head, k);
     for (var n = 0u; n < k; n++) {
-        var mine = Ranked(LEAST, 0xffffffffu);
-        for (var i = thread; i < SLICES * k; i += WG) {
-            let at = 2u * ((i / k) * MAX_K + i % k);
-            let it = Ranked(best[at], best[at + 1u]);
-            if it.key != LEAST && (first || before(last, it)) && before(it, mine) { mine = it; }
+        let next = winner(thread, mine);
+        if thread == 0u { kept[n] = next; }
+        if mine.key == next.key && mine.token == next.token {
+            head++;
+            mine = candidate(thread, head, k);
         }
-        last = winner(thread, mine);
-        first = false;
-        if thread == 0u { kept[n] = last; }
     }
     workgroupBarrier();
     if thread == 0u { tokens[params.tokens_offset] = draw(k); }

@@ -22,6 +22,8 @@ var<workgroup> poisoned: atomic<u32>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    if thread == 0u { atomicStore(&poisoned, 0u); }
+    workgroupBarrier();
     // Ordered keys in registers: each logit is read once.
     var own: array<u32, OWN>;
     for (var i = 0u; i < OWN; i++) {

@@ -1,28 +1,16 @@
 //! Every op, every kernel of it, against its f64 oracle on a wgpu device; with tensors at several places of their buffers.
 //!
-//! Without an adapter this says so and passes, unless WGPU_LLM_GPU=require. WGPU_LLM_DEVICE picks another than the first,
-//! WGPU_LLM_OP one op.
+//! Without an adapter this says so and passes, unless WGPU_LLM_GPU=require. WGPU_LLM_OP=name picks one op.
+
+#[path = "common/device.rs"]
+mod device;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use wgpu_llm::base::{Error, ErrorKind, Meta, Result, View};
-use wgpu_llm::gpu::{Device, Memory, Program, Selector, Source, Weights};
+use wgpu_llm::gpu::{Device, Memory, Program, Source, Weights};
 use wgpu_llm::graph::{Cache, CachePart, Graph, Place, Plan, Tensor};
 use wgpu_llm::ops::{AnyOp, Case, Exact, Fill, Input, nmse};
-
-/// The device under test, or a word about why there is none.
-fn device() -> Option<Device> {
-    let selector = std::env::var("WGPU_LLM_DEVICE").unwrap_or("gpu".into());
-    let selector: Selector = selector.parse().expect("WGPU_LLM_DEVICE is gpu, gpu:NUMBER or gpu:NAME");
-    match Device::open(&selector) {
-        Ok(device) => Some(device),
-        Err(e) if std::env::var("WGPU_LLM_GPU").is_ok_and(|v| v == "require") => panic!("WGPU_LLM_GPU=require: {e}"),
-        Err(e) => {
-            println!("SKIPPED, no GPU adapter: {e}");
-            None
-        }
-    }
-}
 
 struct Tensors(HashMap<String, Vec<u8>>);
 
@@ -121,17 +109,12 @@ fn moved(case: &Case<AnyOp>, by: usize) -> Case<AnyOp> {
 
 #[test]
 fn gpu_kernels_match_their_oracles() {
-    let Some(device) = device() else { return };
+    let Some(device) = device::open("gpu_kernels_match_their_oracles") else { return };
     let mut ran: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let (mut runs, mut unfit, mut failures) = (0, 0, Vec::new());
     let only = std::env::var("WGPU_LLM_OP").ok();
     for (c, case) in AnyOp::cases().into_iter().enumerate() {
-        if only.as_ref().is_some_and(|op| op != case.op.name())
-            || case
-                .src
-                .iter()
-                .any(|s| s.meta.dtype != wgpu_llm::base::DType::U32 && !wgpu_llm::quant::is_supported(s.meta.dtype))
-        {
+        if only.as_ref().is_some_and(|op| op != case.op.name()) {
             continue;
         }
         for by in [0, 128, 7] {

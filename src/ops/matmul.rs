@@ -5,7 +5,8 @@
 //! Weights larger than a binding are cut into shards of rows, one dispatch each.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
 
-use super::{Case, Exact, Input, Op, Pool, for_chunks, for_each};
+use super::product::{Product, VEC_TOKENS};
+use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::{self, Activations};
 use crate::simd::ColumnBlocks;
@@ -68,6 +69,11 @@ impl Op for MatMul {
         if let Some(bias) = src.get(2) {
             for_chunks(pool, dst.f32(), n, |_, y| y.iter_mut().zip(bias.f32()).for_each(|(y, b)| *y += b));
         }
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let product = Product { w: &src[0], x: &src[1], ids: None, bias: src.get(2).map(|_| 2), caps };
+        if src[1].outer() <= VEC_TOKENS { product.vec() } else { product.tile() }
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -1,9 +1,11 @@
 //! Matrix product with chosen experts: y[t, u] = w[ids[t, u]] · x[t, u] (+ bias[ids[t, u]]).
 //! CPU: tokens are grouped by expert, so that each expert's weights are read once per batch.
-//! Shaders: shaders/matmul_id.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
+//! GPU: for a few tokens each (token, used) pair on its own, for many the pairs sorted by expert, in tiles.
+//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
 use super::matmul::{ACTIVATIONS, multiply, tolerance};
-use super::{Case, Exact, Fill, Input, Op, Pool};
+use super::product::{Product, VEC_TOKENS};
+use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
 
@@ -62,6 +64,12 @@ impl Op for MatMulId {
                 y.iter_mut().zip(bias.into_iter().flatten()).for_each(|(y, b)| *y += b);
             }
         }
+    }
+
+    fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
+        let product = Product { w: &src[0], x: &src[1], ids: Some(&src[2]), bias: src.get(3).map(|_| 3), caps };
+        let (vec, tile) = (product.vec(), product.tile());
+        if src[1].outer() <= VEC_TOKENS { [vec, tile].concat() } else { [tile, vec].concat() }
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

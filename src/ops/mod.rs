@@ -6,6 +6,7 @@
 mod case;
 mod kernel;
 mod pool;
+mod product;
 
 pub use case::{Case, Exact, Fill, Input, Random, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, WG, grid, line, shards, weight_shards};
@@ -28,10 +29,7 @@ pub trait Op: Clone + std::fmt::Debug {
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool);
 
     /// The ways of running this on a GPU with `caps`, best first. Never empty.
-    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let _ = (src, dst, caps);
-        Vec::new()
-    }
+    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel>;
 
     /// The definition, in f64: the packed result for exact sources.
     fn oracle(&self, src: &[Exact]) -> Vec<f64>;
