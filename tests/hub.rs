@@ -30,6 +30,7 @@ fn config(cache: &Path, endpoint: &str) -> Config {
         backoff: Duration::from_millis(1),
         pip: Vec::new(),
         certificates: None,
+        proxy: false,
         quiet: true,
     }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub pip: Vec<Vec<OsString>>,
     /// A file of root certificates (PEM) to trust instead of the built-in ones.
     pub certificates: Option<PathBuf>,
+    /// Goes through the proxy that `HTTPS_PROXY` and its like name.
+    pub proxy: bool,
     /// Shows no progress.
     pub quiet: bool,
 }
@@ -61,6 +63,7 @@ impl Config {
             retries: 5,
             backoff: Duration::from_millis(500),
             pip: default_pip(),
+            proxy: true,
             quiet: false,
             certificates: path("SSL_CERT_FILE").or_else(|| path("REQUESTS_CA_BUNDLE")),
         })

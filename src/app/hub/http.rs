@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 const MAX_REDIRECTS: usize = 10;
 /// The longest pause between two tries, whatever a server asks for.
@@ -71,6 +71,7 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(15)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(Duration::from_secs(60)))
+            .proxy(config.proxy.then(Proxy::try_from_env).flatten())
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
         Ok(Client {
