@@ -1,6 +1,6 @@
 //! Dot products of weight rows with activations: y[column][row] = Σ_k w[row][k] · x[column][k].
 //!
-//! A row is unpacked tile by tile ([`TILE`] weights), each tile once for [`BATCH`] columns, and the dot product itself
+//! Rows are unpacked tile by tile ([`TILE`] weights), each tile once for [`BATCH`] columns, and the dot product itself
 //! knows no formats: with w = d·q + m and x = s·a,
 //! Σ w·x = Σ_groups d·s·(Σ q·a) + Σ_groups m·(s·Σ a), where the inner sums are integers.
 //!
@@ -9,29 +9,19 @@
 
 use super::activations::Activations;
 use super::format::{Block, Plain, format};
-use super::tile::{TILE, Tile};
+use super::tile::{FloatTile, GROUP, IntTile, STEP, TILE, Tile};
 use crate::base::DType;
-use crate::simd::{Columns, Kernel, Level, Simd, array};
+use crate::simd::{Columns, Kernel, Level, Simd};
+use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Columns that share an unpacked tile.
-const BATCH: usize = 32;
-/// Columns whose sums are in registers at a time.
-const TOGETHER: usize = 4;
-/// Rows that meet one batch of columns before the next: few enough to stay in the second-level cache.
-const ROWS: usize = 16;
-
-/// Rows of weights.
-#[derive(Clone)]
-pub(super) struct Weights<'a> {
-    /// The rows' bytes.
-    pub bytes: &'a [u8],
-    /// Bytes of a row.
-    pub row: usize,
-    /// Weights in a row.
-    pub k: usize,
-}
+/// Columns that share an unpacked tile: with their activations they fill the first-level cache.
+const BATCH: usize = 16;
+/// Rows that meet a tile of a batch before the next tile comes.
+const ROWS: usize = 8;
+/// Rows unpacked at a time.
+const TOGETHER: usize = 2;
 
 /// Multiplies rows `rows` of the weight matrix `w` (`[n, k]` of type `dtype`) with all columns of `acts`, which were
 /// filled for the same type and `k`: `out.row(column)[i]` = row `rows.start + i` · column.
@@ -60,25 +50,41 @@ pub fn dot_rows_at(
     (format(dtype).dot)(level, Weights { bytes, row, k }, acts, out);
 }
 
+/// Rows of weights.
+pub(super) struct Weights<'a> {
+    bytes: &'a [u8],
+    /// Bytes of a row.
+    row: usize,
+    /// Weights in a row.
+    k: usize,
+}
+
+/// The running sums of some rows with a batch of columns.
+type Sums = [[[f32; 16]; BATCH]];
+
 /// One kind of dot product over tiles.
 pub(super) trait Dot {
-    /// A row's weights, unpacked.
+    /// Weights of one row, unpacked.
     type Tile;
-    fn new_tile() -> Self::Tile;
-    /// Unpacks `n` ≤ [`TILE`] weights.
-    fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut Self::Tile);
-    /// Adds the products of the tile, which starts at weight `at`, with `C` columns to their sums.
-    fn add<S: Simd, const C: usize>(
-        s: S,
-        tile: &Self::Tile,
-        at: usize,
-        n: usize,
-        acts: &Activations,
-        column: usize,
-        sums: &mut [[[f32; 16]; 2]],
-    );
+    /// What they meet.
+    type Acts;
+    /// Empty.
+    const EMPTY: Self::Tile;
     /// Bytes of `n` weights.
     fn bytes(n: usize) -> usize;
+    /// Tile `t` of a column.
+    fn acts(acts: &Activations, column: usize, t: usize) -> &Self::Acts;
+    /// Unpacks `n` ≤ [`TILE`] weights.
+    fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut Self::Tile);
+    /// Adds the products of `R` tiles of `n` weights with `C` columns to the sums of those, which begin at `column`.
+    fn add<S: Simd, const R: usize, const C: usize>(
+        s: S,
+        tiles: &[Self::Tile],
+        acts: [&Self::Acts; C],
+        n: usize,
+        sums: &mut Sums,
+        column: usize,
+    );
 }
 
 /// The table's entry: all rows, all columns.
@@ -100,18 +106,23 @@ impl<D: Dot> Kernel for DotRows<'_, '_, D> {
     fn run<S: Simd>(self, s: S) {
         let DotRows { w, acts, out, .. } = self;
         let n = out.range().len();
-        let mut tile = D::new_tile();
-        let mut sums = [[[0.0; 16]; 2]; BATCH];
-        for first in (0..n).step_by(ROWS) {
+        // A single column reads the weights as one stream, row after row.
+        let rows = if acts.columns() == 1 { 1 } else { ROWS };
+        let mut tiles = [D::EMPTY; TOGETHER];
+        let mut sums = [[[0.0; 16]; BATCH]; ROWS];
+        for first in (0..n).step_by(rows) {
+            let rows = first..(first + rows).min(n);
             for column in (0..acts.columns()).step_by(BATCH) {
                 let columns = column..(column + BATCH).min(acts.columns());
-                for row in first..(first + ROWS).min(n) {
-                    let bytes = &w.bytes[row * w.row..(row + 1) * w.row];
-                    let sums = &mut sums[..columns.len()];
-                    sums.fill([[0.0; 16]; 2]);
-                    dot_row::<D, S>(s, bytes, w.k, acts, columns.start, &mut tile, sums);
-                    for (c, [a, b]) in columns.clone().zip(sums) {
-                        out.row(c)[row] = s.sum(s.add(s.floats(a), s.floats(b)));
+                let sums = &mut sums[..rows.len()];
+                sums.iter_mut().for_each(|row| row[..columns.len()].fill([0.0; 16]));
+                for t in 0..w.k.div_ceil(TILE) {
+                    add_tiles::<D, S>(s, &w, rows.start, t, acts, columns.clone(), &mut tiles, sums);
+                }
+                for c in columns.clone() {
+                    let out = &mut out.row(c)[rows.clone()];
+                    for (out, sums) in out.iter_mut().zip(&*sums) {
+                        *out = s.sum(s.floats(&sums[c - column]));
                     }
                 }
             }
@@ -119,28 +130,41 @@ impl<D: Dot> Kernel for DotRows<'_, '_, D> {
     }
 }
 
-/// One row with the columns from `column` on, one per entry of `sums`.
+/// Tile `t` of the rows from `first` on, one per entry of `sums`, with some columns.
 #[inline(always)]
-fn dot_row<D: Dot, S: Simd>(
+fn add_tiles<D: Dot, S: Simd>(
     s: S,
-    bytes: &[u8],
-    k: usize,
+    w: &Weights<'_>,
+    first: usize,
+    t: usize,
     acts: &Activations,
-    column: usize,
-    tile: &mut D::Tile,
-    sums: &mut [[[f32; 16]; 2]],
+    columns: Range<usize>,
+    tiles: &mut [D::Tile; TOGETHER],
+    sums: &mut Sums,
 ) {
-    for at in (0..k).step_by(TILE) {
-        let n = TILE.min(k - at);
-        D::unpack(s, &bytes[D::bytes(at)..D::bytes(at + n)], n, tile);
-        let mut c = 0;
-        while c + TOGETHER <= sums.len() {
-            D::add::<S, TOGETHER>(s, tile, at, n, acts, column + c, &mut sums[c..]);
-            c += TOGETHER;
+    let n = TILE.min(w.k - t * TILE);
+    let (start, end) = (D::bytes(t * TILE), D::bytes(t * TILE + n));
+    let mut row = first;
+    for sums in sums.chunks_mut(TOGETHER) {
+        for tile in &mut tiles[..sums.len()] {
+            D::unpack(s, &w.bytes[row * w.row..][start..end], n, tile);
+            row += 1;
         }
-        while c < sums.len() {
-            D::add::<S, 1>(s, tile, at, n, acts, column + c, &mut sums[c..]);
-            c += 1;
+        let mut c = columns.start;
+        while c < columns.end {
+            let at = c - columns.start;
+            if sums.len() == TOGETHER && S::REGISTERS >= 32 && c + 4 <= columns.end {
+                D::add::<S, TOGETHER, 4>(s, tiles, from_fn(|i| D::acts(acts, c + i, t)), n, sums, at);
+                c += 4;
+            } else if sums.len() == TOGETHER && c + 2 <= columns.end {
+                D::add::<S, TOGETHER, 2>(s, tiles, from_fn(|i| D::acts(acts, c + i, t)), n, sums, at);
+                c += 2;
+            } else {
+                for (tile, sums) in tiles.chunks(1).zip(sums.chunks_mut(1)) {
+                    D::add::<S, 1, 1>(s, tile, [D::acts(acts, c, t)], n, sums, at);
+                }
+                c += 1;
+            }
         }
     }
 }
@@ -150,13 +174,16 @@ pub(super) struct DotBlocks<F>(PhantomData<F>);
 
 impl<F: Block> Dot for DotBlocks<F> {
     type Tile = Tile;
-
-    fn new_tile() -> Tile {
-        Tile::new()
-    }
+    type Acts = IntTile;
+    const EMPTY: Tile = Tile::new();
 
     fn bytes(n: usize) -> usize {
         n / F::DTYPE.block() * F::DTYPE.block_bytes()
+    }
+
+    #[inline(always)]
+    fn acts(acts: &Activations, column: usize, t: usize) -> &IntTile {
+        acts.ints(column, t)
     }
 
     #[inline(always)]
@@ -169,42 +196,46 @@ impl<F: Block> Dot for DotBlocks<F> {
     }
 
     #[inline(always)]
-    fn add<S: Simd, const C: usize>(
+    fn add<S: Simd, const R: usize, const C: usize>(
         s: S,
-        tile: &Tile,
-        at: usize,
+        tiles: &[Tile],
+        acts: [&IntTile; C],
         n: usize,
-        acts: &Activations,
+        sums: &mut Sums,
         column: usize,
-        sums: &mut [[[f32; 16]; 2]],
     ) {
-        let chunks = n.div_ceil(64);
-        let codes: [_; C] = std::array::from_fn(|c| &acts.codes(column + c)[at / 64..][..chunks]);
-        let scales: [_; C] = std::array::from_fn(|c| &acts.scales(column + c)[at / 64..][..chunks]);
-        let bias: [_; C] = std::array::from_fn(|c| &acts.bias(column + c)[at / 64..][..chunks]);
         // Loops, not closures, wherever vectors are about: a closure would not inherit the target features.
-        let mut total = [s.splat(0.0); C];
-        for c in 0..C {
-            total[c] = s.floats(&sums[c][0]);
-        }
-        for i in 0..chunks {
-            let (q, d) = (&tile.codes()[i], s.floats(&tile.scales()[i]));
+        let mut total = [[s.splat(0.0); C]; R];
+        for r in 0..R {
             for c in 0..C {
-                let (a, [s0, s1]) = (&codes[c][i], scales[c][i]);
-                let p = if F::SIGNED { s.dot_signed(q, a, &bias[c][i]) } else { s.dot_unsigned(q, a) };
-                total[c] = s.add(total[c], s.mul(s.mul(d, s.splat_pair(s0, s1)), s.to_floats(p)));
+                total[r][c] = s.floats(&sums[r][column + c]);
             }
         }
-        for c in 0..C {
-            s.store(total[c], &mut sums[c][0]);
+        for i in 0..n.div_ceil(STEP).min(TILE / STEP) {
+            for c in 0..C {
+                let [s0, s1] = acts[c].scales[i];
+                let scale = s.splat_pair(s0, s1);
+                for r in 0..R {
+                    let (q, a) = (&tiles[r].codes()[i], &acts[c].codes[i]);
+                    let p = if F::SIGNED { s.dot_signed(q, a, &acts[c].bias[i]) } else { s.dot_unsigned(q, a) };
+                    let d = s.mul(s.floats(&tiles[r].scales()[i]), scale);
+                    total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(p)));
+                }
+            }
         }
         if !F::SIGNED {
-            for (i, mins) in tile.mins()[..n.div_ceil(256)].iter().enumerate() {
-                let m = s.floats(mins);
-                for (c, [_, sum]) in sums[..C].iter_mut().enumerate() {
-                    let x = s.floats(&acts.sums(column + c)[at / 256 + i]);
-                    s.store(s.add(s.floats(sum), s.mul(m, x)), sum);
+            for i in 0..n.div_ceil(GROUP).min(TILE / GROUP) {
+                for c in 0..C {
+                    let x = s.floats(&acts[c].sums[i]);
+                    for r in 0..R {
+                        total[r][c] = s.add(total[r][c], s.mul(s.floats(&tiles[r].mins()[i]), x));
+                    }
                 }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                s.store(total[r][c], &mut sums[r][column + c]);
             }
         }
     }
@@ -213,25 +244,24 @@ impl<F: Block> Dot for DotBlocks<F> {
 /// Plain types: as f32.
 pub(super) struct DotPlain<F>(PhantomData<F>);
 
-/// Up to [`TILE`] weights, padded with zeros to a multiple of 32.
-#[repr(C, align(64))]
-pub(super) struct FloatTile([f32; TILE]);
-
 impl<F: Plain> Dot for DotPlain<F> {
     type Tile = FloatTile;
-
-    fn new_tile() -> FloatTile {
-        FloatTile([0.0; TILE])
-    }
+    type Acts = FloatTile;
+    const EMPTY: FloatTile = FloatTile::ZERO;
 
     fn bytes(n: usize) -> usize {
         n * size_of::<F::Raw>()
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut FloatTile) {
+    fn acts(acts: &Activations, column: usize, t: usize) -> &FloatTile {
+        acts.floats(column, t)
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, bytes: &[u8], _n: usize, tile: &mut FloatTile) {
         let (whole, rest) = bytemuck::cast_slice::<u8, F::Raw>(bytes).as_chunks::<16>();
-        let (out, tail) = tile.0.as_chunks_mut::<16>().0.split_at_mut(whole.len());
+        let (out, tail) = tile.0.split_at_mut(whole.len());
         for (v, out) in whole.iter().zip(out) {
             s.store(F::widen16(s, v), out);
         }
@@ -239,35 +269,38 @@ impl<F: Plain> Dot for DotPlain<F> {
         for (v, out) in rest.iter().zip(tail.as_flattened_mut()) {
             *out = F::widen(*v);
         }
-        debug_assert_eq!(whole.len() * 16 + rest.len(), n);
     }
 
     #[inline(always)]
-    fn add<S: Simd, const C: usize>(
+    fn add<S: Simd, const R: usize, const C: usize>(
         s: S,
-        tile: &FloatTile,
-        at: usize,
+        tiles: &[FloatTile],
+        acts: [&FloatTile; C],
         n: usize,
-        acts: &Activations,
+        sums: &mut Sums,
         column: usize,
-        sums: &mut [[[f32; 16]; 2]],
     ) {
-        let n = n.next_multiple_of(32);
-        let x: [_; C] = std::array::from_fn(|c| &acts.floats(column + c)[at..at + n]);
-        let mut total = [[s.splat(0.0); 2]; C];
-        for c in 0..C {
-            total[c] = [s.floats(&sums[c][0]), s.floats(&sums[c][1])];
-        }
-        for i in (0..n).step_by(32) {
-            let w = [s.floats(array(&tile.0, i)), s.floats(array(&tile.0, i + 16))];
+        // Two sums, because a single one would wait for its own last addition.
+        let mut total = [[[s.splat(0.0); 2]; C]; R];
+        for r in 0..R {
             for c in 0..C {
-                total[c][0] = s.mul_add(w[0], s.floats(array(x[c], i)), total[c][0]);
-                total[c][1] = s.mul_add(w[1], s.floats(array(x[c], i + 16)), total[c][1]);
+                total[r][c][0] = s.floats(&sums[r][column + c]);
             }
         }
-        for c in 0..C {
-            s.store(total[c][0], &mut sums[c][0]);
-            s.store(total[c][1], &mut sums[c][1]);
+        for i in 0..n.div_ceil(32).min(TILE / 32) {
+            for j in 0..2 {
+                for c in 0..C {
+                    let x = s.floats(&acts[c].0[2 * i + j]);
+                    for r in 0..R {
+                        total[r][c][j] = s.mul_add(s.floats(&tiles[r].0[2 * i + j]), x, total[r][c][j]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                s.store(s.add(total[r][c][0], total[r][c][1]), &mut sums[r][column + c]);
+            }
         }
     }
 }

@@ -1,21 +1,25 @@
-//! The scratch between a format and the dot product: up to 1024 weights of one row as byte codes and f32 scales.
+//! The scratch between formats and the dot product: up to 1024 weights of one row as byte codes and f32 scales, and the
+//! activations that they meet, cut alike.
 
 use crate::simd::Simd;
 
-/// Weights in a tile. It fits the first-level cache together with the activations it meets.
+/// Values in a tile. A few tiles of weights and a batch of columns fit the first-level cache.
 pub(super) const TILE: usize = 1024;
 /// Weights in a chunk: what formats unpack at a time.
 pub(super) const CHUNK: usize = 32;
-const CHUNKS: usize = TILE / CHUNK;
+/// Values that one instruction of the dot product takes.
+pub(super) const STEP: usize = 64;
+/// Weights whose mins one vector holds.
+pub(super) const GROUP: usize = 256;
 
 /// Codes q, scales d and mins m of up to [`TILE`] weights: w = d · q + m.
 #[repr(C, align(64))]
 pub(super) struct Tile {
-    codes: [[u8; CHUNK]; CHUNKS],
+    codes: [[u8; CHUNK]; TILE / CHUNK],
     /// Per 4 weights, which is what one 32-bit lane of a dot product holds.
-    scales: [[f32; CHUNK / 4]; CHUNKS],
+    scales: [[f32; CHUNK / 4]; TILE / CHUNK],
     /// Per 16 weights.
-    mins: [[f32; CHUNK / 16]; CHUNKS],
+    mins: [[f32; CHUNK / 16]; TILE / CHUNK],
 }
 
 /// A tile's part for one block.
@@ -38,14 +42,14 @@ impl Chunks<'_> {
 
 impl Tile {
     /// All zero.
-    pub fn new() -> Tile {
-        Tile { codes: [[0; CHUNK]; CHUNKS], scales: [[0.0; 8]; CHUNKS], mins: [[0.0; 2]; CHUNKS] }
+    pub const fn new() -> Tile {
+        Tile { codes: [[0; CHUNK]; _], scales: [[0.0; CHUNK / 4]; _], mins: [[0.0; CHUNK / 16]; _] }
     }
 
-    /// The parts for blocks of `N` weights, one after the other.
+    /// The parts for blocks of `block` weights, one after the other.
     #[inline(always)]
-    pub fn blocks(&mut self, n: usize) -> impl Iterator<Item = Chunks<'_>> {
-        let n = n / CHUNK;
+    pub fn blocks(&mut self, block: usize) -> impl Iterator<Item = Chunks<'_>> {
+        let n = block / CHUNK;
         let codes = self.codes.chunks_exact_mut(n);
         let scales = self.scales.chunks_exact_mut(n);
         let mins = self.mins.chunks_exact_mut(n);
@@ -55,30 +59,58 @@ impl Tile {
     /// Clears what follows the first `n` weights, as far as the dot product may read.
     #[inline(always)]
     pub fn clear_from(&mut self, n: usize) {
-        let n = n / CHUNK;
-        if !n.is_multiple_of(2) {
-            self.codes[n].fill(0);
-            self.scales[n].fill(0.0);
-        }
-        let end = n.next_multiple_of(256 / CHUNK);
-        self.mins[n..end].fill([0.0; 2]);
+        let used = n / CHUNK;
+        let end = n.next_multiple_of(STEP) / CHUNK;
+        self.codes[used..end].fill([0; CHUNK]);
+        self.scales[used..end].fill([0.0; CHUNK / 4]);
+        self.mins[used..n.next_multiple_of(GROUP) / CHUNK].fill([0.0; CHUNK / 16]);
     }
 
     /// The codes, 64 at a time.
     #[inline(always)]
-    pub fn codes(&self) -> &[[u8; 64]; TILE / 64] {
+    pub fn codes(&self) -> &[[u8; STEP]; TILE / STEP] {
         bytemuck::cast_ref(&self.codes)
     }
 
     /// The scales of 64 weights at a time, one per 4.
     #[inline(always)]
-    pub fn scales(&self) -> &[[f32; 16]; TILE / 64] {
+    pub fn scales(&self) -> &[[f32; 16]; TILE / STEP] {
         bytemuck::cast_ref(&self.scales)
     }
 
     /// The mins of 256 weights at a time, one per 16.
     #[inline(always)]
-    pub fn mins(&self) -> &[[f32; 16]; TILE / 256] {
+    pub fn mins(&self) -> &[[f32; 16]; TILE / GROUP] {
         bytemuck::cast_ref(&self.mins)
     }
+}
+
+/// [`TILE`] activations as int8; zeros follow the last.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(super) struct IntTile {
+    /// Never −128.
+    pub codes: [[i8; STEP]; TILE / STEP],
+    /// Per 32 values: value = scale · code.
+    pub scales: [[f32; 2]; TILE / STEP],
+    /// Per 16 values: scale · Σ codes, which meets the weights' mins.
+    pub sums: [[f32; 16]; TILE / GROUP],
+    /// Per 4 values: −128 · Σ codes, see [`Simd::dot_signed`].
+    pub bias: [[i32; 16]; TILE / STEP],
+}
+
+impl IntTile {
+    /// All zero.
+    pub const ZERO: IntTile =
+        IntTile { codes: [[0; STEP]; _], scales: [[0.0; 2]; _], sums: [[0.0; 16]; _], bias: [[0; 16]; _] };
+}
+
+/// [`TILE`] weights or activations as f32; zeros follow the last up to a multiple of 32.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(super) struct FloatTile(pub [[f32; 16]; TILE / 16]);
+
+impl FloatTile {
+    /// All zero.
+    pub const ZERO: FloatTile = FloatTile([[0.0; 16]; _]);
 }

@@ -34,8 +34,7 @@ impl Avx2 {
 /// Applies an intrinsic to both halves.
 macro_rules! both {
     ($f:ident($($v:expr),*)) => {
-        // SAFETY: see the top of the file.
-        unsafe { [$f($($v[0]),*), $f($($v[1]),*)] }
+        [$f($($v[0]),*), $f($($v[1]),*)]
     };
 }
 
@@ -46,6 +45,7 @@ fn load64(v: &[u8; 64]) -> [__m256i; 2] {
 }
 
 impl Simd for Avx2 {
+    const REGISTERS: usize = 8;
     type Bytes = __m256i;
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
@@ -127,7 +127,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {
-        both!(_mm256_cvtepi32_ps(v))
+        unsafe { both!(_mm256_cvtepi32_ps(v)) }
     }
 
     #[inline(always)]
@@ -178,35 +178,36 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
+        // Broadcast rather than inserted: an insertion would wait for whatever the register held before.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(bits as i16))) }
     }
     #[inline(always)]
     fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_add_ps(a, b))
+        unsafe { both!(_mm256_add_ps(a, b)) }
     }
     #[inline(always)]
     fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_sub_ps(a, b))
+        unsafe { both!(_mm256_sub_ps(a, b)) }
     }
     #[inline(always)]
     fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_mul_ps(a, b))
+        unsafe { both!(_mm256_mul_ps(a, b)) }
     }
     #[inline(always)]
     fn div(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_div_ps(a, b))
+        unsafe { both!(_mm256_div_ps(a, b)) }
     }
     #[inline(always)]
     fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_fmadd_ps(a, b, c))
+        unsafe { both!(_mm256_fmadd_ps(a, b, c)) }
     }
     #[inline(always)]
     fn max(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_max_ps(a, b))
+        unsafe { both!(_mm256_max_ps(a, b)) }
     }
     #[inline(always)]
     fn min(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        both!(_mm256_min_ps(a, b))
+        unsafe { both!(_mm256_min_ps(a, b)) }
     }
     #[inline(always)]
     fn exp2_int(self, n: [__m256; 2]) -> [__m256; 2] {

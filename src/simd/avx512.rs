@@ -36,6 +36,7 @@ impl Avx512 {
 }
 
 impl Simd for Avx512 {
+    const REGISTERS: usize = 32;
     type Bytes = __m256i;
     type Ints = __m512i;
     type Floats = __m512;

@@ -32,6 +32,7 @@ fn u16_at(v: &[u8; 32], i: usize) -> u16 {
 }
 
 impl Simd for Portable {
+    const REGISTERS: usize = 8;
     type Bytes = [u8; 32];
     type Ints = [i32; 16];
     type Floats = [f32; 16];

@@ -4,6 +4,8 @@
 ///
 /// `Bytes` holds 32 bytes, `Ints` 16 × i32, `Floats` 16 × f32, whatever the width of the registers.
 pub trait Simd: Copy + Send + Sync + 'static {
+    /// Vector registers that a kernel can count on, in units of `Floats`; a hint for how much to keep in them.
+    const REGISTERS: usize;
     /// 32 bytes.
     type Bytes: Copy;
     /// 16 × i32.
