@@ -90,7 +90,7 @@ fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
                 (None, "the GPU failed".into())
             }
         },
-        DeviceChoice::Gpu => (open(&Selector::Any)?, "as --device gpu asks".into()),
+        DeviceChoice::Gpu => (open(&Selector::Gpu)?, "as --device gpu asks".into()),
         DeviceChoice::GpuNumber(n) => (open(&Selector::Index(*n))?, format!("as --device gpu:{n} asks")),
         DeviceChoice::GpuName(name) => (open(&Selector::Name(name.clone()))?, format!("as --device gpu:{name} asks")),
     })

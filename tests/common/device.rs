@@ -4,7 +4,7 @@ use wgpu_llm::gpu::{Device, Selector};
 
 /// A device; without one, says that `test` was skipped, or fails where `WGPU_LLM_GPU=require`.
 pub fn open(test: &str) -> Option<Device> {
-    match Device::open(&Selector::Any) {
+    match Device::open(&Selector::Gpu) {
         Ok(device) => Some(device),
         Err(e) => {
             let why = format!("{test}: SKIPPED, {e}");
