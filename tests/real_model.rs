@@ -53,7 +53,8 @@ fn check(name: &str, device: Option<Device>, model: &Arc<Model>) {
     for case in reference() {
         let text = case["text"].as_str().expect("text");
         let tokens = ids(&case["tokens"]);
-        assert_eq!(model.tokenizer().unwrap().encode(&[Segment::Template(text)], true).unwrap(), tokens, "{text}");
+        let segment = if case["parse_special"] == true { Segment::Template(text) } else { Segment::Text(text) };
+        assert_eq!(model.tokenizer().unwrap().encode(&[segment], true).unwrap(), tokens, "{text}");
 
         session.truncate(0);
         let rows: Vec<usize> = (0..tokens.len()).collect();

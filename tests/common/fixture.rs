@@ -65,6 +65,21 @@ impl Fixture {
     }
 }
 
+/// Gaps of the greatest logit to the next, relative to the spread of all, below which either may win.
+#[allow(dead_code)]
+pub const CLOSE: f32 = 1e-3;
+
+impl Fixture {
+    /// By how much the reference's greatest logit leads at known position `i`, relative to the spread of all.
+    #[allow(dead_code)]
+    pub fn lead(&self, i: usize) -> f32 {
+        let mut sorted = self.logits[i].clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let n = sorted.len();
+        (sorted[n - 1] - sorted[n - 2]) / (sorted[n - 1] - sorted[0])
+    }
+}
+
 fn list(json: &Json) -> &[Json] {
     json.as_array().unwrap_or_else(|| panic!("an array, not {json}"))
 }
