@@ -14,12 +14,16 @@ use std::sync::Arc;
 /// Everything that says what runs where.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
+    /// Which model.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// On which device.
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// With how much context.
     #[command(flatten)]
     pub context: ContextArgs,
+    /// What to show of the inside.
     #[command(flatten)]
     pub debug: DebugArgs,
 }

@@ -5,7 +5,7 @@ mod keys;
 use crate::arch::Spec;
 use crate::base::{Error, ErrorKind, Result};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::text::{Tokenizer, VocabSource};
+use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 use keys::Keys;
 use std::path::Path;
@@ -54,6 +54,20 @@ impl Model {
         }
         let tokenizer = tokenizer_of(&self.gguf)?;
         Ok(self.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    /// The chat template, from the file.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let source = self.gguf.metadata().str("tokenizer.chat_template")?;
+        let source = source.ok_or_else(ChatTemplate::missing)?;
+        self.chat_template_from(source)
+    }
+
+    /// Another template for this model's tokens.
+    pub fn chat_template_from(&self, source: &str) -> Result<ChatTemplate> {
+        let tokenizer = self.tokenizer()?;
+        let text = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
+        ChatTemplate::new(source, text(tokenizer.bos()), text(tokenizer.eos()))
     }
 
     fn tensor(&self, name: &str) -> Result<&TensorInfo> {

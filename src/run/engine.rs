@@ -235,7 +235,10 @@ impl Engine {
         for s in 0..parts.len() {
             for copy in plan.copies.iter().filter(|c| c.before == s) {
                 let bytes = match parts[..s].iter_mut().rfind(|p| p.place() == copy.from) {
-                    Some(Part::Cpu(from)) => from.temp(copy.buf).to_vec(),
+                    // A slot may be larger than the temporary in it.
+                    Some(Part::Cpu(from)) => {
+                        from.temp(copy.buf)[..graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec()
+                    }
                     Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?,
                     None => unreachable!("what crosses was computed before"),
                 };

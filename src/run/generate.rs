@@ -59,7 +59,7 @@ impl Session {
         self.check(new)?;
         let start = Instant::now();
         let last = self.feed_all_but_last(new)?;
-        let mut run = Run { start, first: None, tokens: Vec::new(), limit, on_token };
+        let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let stop = match sampler.device_plan() {
             Some(plan) => self.on_device(last, sampler, &plan, &mut run)?,
             None => self.on_host(last, sampler, &mut run)?,
@@ -137,7 +137,6 @@ impl Session {
 
 /// One generation under way.
 struct Run<'a> {
-    start: Instant,
     first: Option<Instant>,
     tokens: Vec<u32>,
     limit: usize,
