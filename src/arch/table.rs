@@ -69,6 +69,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "cohere2", rope_layers: RopeLayers::Windowed, window: Window::Every { period: 4, tokens: 0 }, ..COHERE },
     Row { name: "gpt2", ..Row::GPT2 },
     Row { name: "starcoder", ..Row::GPT2 },
+    Row { name: "starcoder2", rope: Rope::Halves, ..Row::GPT2 },
     Row { name: "gptneox", rope: Rope::Halves, residual: Residual::Key, ..Row::GPT2 },
     Row { name: "falcon", rope: Rope::Halves, residual: Residual::Parallel, ..Row::GPT2 },
     Row { name: "phi2", rope: Rope::Halves, residual: Residual::Parallel, ..Row::GPT2 },
