@@ -255,6 +255,7 @@ fixtures! {
     qwen: "qwen-dense",
     seed_oss: "seed_oss-dense",
     smollm3: "smollm3-dense",
+    stablelm: "stablelm-dense",
     starcoder2: "starcoder2-dense",
     starcoder: "starcoder-dense",
     xverse: "xverse-dense",

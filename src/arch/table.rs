@@ -65,6 +65,7 @@ pub const ROWS: &[Row] = &[
     // Classic, with layer norm.
     Row { name: "olmo", norm: Norm::Plain, ..Row::LLAMA },
     Row { name: "orion", norm: Norm::Layer, ..HALVES },
+    Row { name: "stablelm", norm: Norm::Layer, residual: Residual::MissingNorm, ..HALVES },
     Row { name: "command-r", ..COHERE },
     Row { name: "cohere2", rope_layers: RopeLayers::Windowed, window: Window::Every { period: 4, tokens: 0 }, ..COHERE },
     Row { name: "gpt2", ..Row::GPT2 },
