@@ -164,6 +164,8 @@ const IDLE: &[(&str, &str)] = &[
     ("hy_v3", "ffn_down.weight"),
     ("hy_v3", "ffn_gate.weight"),
     ("hy_v3", "ffn_up.weight"),
+    ("refact", "ffn_"),
+    ("refact", "attn_output.bias"),
 ];
 
 fn unused_tensors(f: &Fixture) {
@@ -253,6 +255,8 @@ fixtures! {
     qwen3: "qwen3-dense",
     qwen3moe: "qwen3moe-moe",
     qwen: "qwen-dense",
+    refact: "refact-dense",
+    refact_moe: "refact-moe",
     seed_oss: "seed_oss-dense",
     smollm3: "smollm3-dense",
     stablelm: "stablelm-dense",

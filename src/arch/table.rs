@@ -31,6 +31,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "glm4", rope: Rope::Sections, norms: Norms::Sandwich, ..Row::LLAMA },
     // 7B (32 layers) turns, 13B (40 layers) has linear biases; the file does not say which it is.
     Row { name: "baichuan", rope_layers: RopeLayers::Depth(32), alibi: Alibi::Depth(40, 8.0), ..Row::LLAMA },
+    Row { name: "refact", rope: Rope::None, alibi: Alibi::Key(8.0), router: Router::None, ffn: Ffn::Partial, biases: Biases::Inputs, ..Row::LLAMA },
     Row { name: "granite", rope_layers: RopeLayers::Finetuned, ..GRANITE },
     Row { name: "granitemoe", ..GRANITE },
     Row { name: "granite_swa", rope_layers: RopeLayers::Pattern, window: Window::Every { period: 1, tokens: 0 }, ..GRANITE },
