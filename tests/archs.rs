@@ -242,6 +242,7 @@ fixtures! {
     mistral3: "mistral3-dense",
     mistral3_moe: "mistral3-moe",
     mpt: "mpt-dense",
+    nemotron: "nemotron-dense",
     olmo2: "olmo2-dense",
     olmo: "olmo-dense",
     olmoe: "olmoe-moe",

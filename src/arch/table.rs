@@ -80,5 +80,6 @@ pub const ROWS: &[Row] = &[
     Row { name: "jais", act: Glu::Plain(Act::Silu), alibi: Alibi::Key(0.0), attn_scale: AttnScale::Inverse, ..Row::GPT2 },
     Row { name: "jais2", rope: Rope::Halves, act: Glu::Plain(Act::ReluSquared), ..Row::GPT2 },
     Row { name: "codeshell", rope: Rope::Halves, ..Row::GPT2 },
+    Row { name: "nemotron", rope: Rope::Halves, act: Glu::Plain(Act::ReluSquared), ..Row::GPT2 },
     Row { name: "dbrx", norm: Norm::Layer, ffn_norm: "attn_output_norm", ..HALVES },
 ];
