@@ -246,6 +246,7 @@ fixtures! {
     olmo2: "olmo2-dense",
     olmo: "olmo-dense",
     olmoe: "olmoe-moe",
+    openelm: "openelm-dense",
     orion: "orion-dense",
     phi2: "phi2-dense",
     phi3: "phi3-dense",

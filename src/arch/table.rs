@@ -52,6 +52,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "olmo2", norms: Norms::Post, window: Window::Every { period: 4, tokens: 0 }, window_rope: WindowRope::Unscaled, ..HALVES },
     Row { name: "olmoe", router: Router::Fixed(Gate::Softmax, false), ..HALVES },
     Row { name: "plamo", residual: Residual::Parallel, ..HALVES },
+    Row { name: "openelm", ..HALVES },
     Row { name: "mellum", window: Window::Every { period: 4, tokens: 0 }, window_rope: WindowRope::Unscaled, ..HALVES },
     Row { name: "dots1", router: Router::Keys(Gate::Softmax, false), ..HALVES },
     Row { name: "glm4moe", ffn_norm: "post_attention_norm", router: Router::Keys(Gate::Sigmoid, false), ..HALVES },
