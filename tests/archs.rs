@@ -1,15 +1,19 @@
 //! Every architecture with a row against the reference's logits on its tiny model: the prompt in one go, in two chunks and
 //! token by token, with keys and values in f32 and in f16.
 
-mod common;
+#[path = "common/cpu.rs"]
+mod cpu;
+#[path = "common/fixture.rs"]
+mod fixture;
 
-use common::fixture::{self, Fixture, Weights};
+use cpu::Runner;
+use fixture::Fixture;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use wgpu_llm::arch::{Batch, Spec, build, supported};
+use wgpu_llm::arch::{Batch, build, supported};
 use wgpu_llm::base::DType;
-use wgpu_llm::cpu::{Memory, Program, ThreadPool};
-use wgpu_llm::graph::{Graph, Input, Place, Plan, Storage};
+use wgpu_llm::cpu::{Memory, ThreadPool};
+use wgpu_llm::graph::{Buffer, Graph, Storage};
 use wgpu_llm::ops::nmse;
 
 /// Cells of the cache: what the reference was run with.
@@ -20,38 +24,6 @@ const NMSE: f64 = 1e-4;
 
 /// Gaps of the greatest logit to the next, relative to the spread of all, below which either may win.
 const CLOSE: f32 = 1e-3;
-
-/// A graph ready to run.
-struct Runner<'a> {
-    fixture: &'a Fixture,
-    graph: Graph,
-    program: Program,
-}
-
-impl<'a> Runner<'a> {
-    fn new(fixture: &'a Fixture, graph: Graph, memory: &mut Memory) -> Self {
-        let plan = Plan::single(&graph, Place::Cpu);
-        let nodes = 0..graph.nodes.len();
-        let program = Program::new(&graph, nodes, &plan, memory, &Weights(&fixture.gguf)).unwrap();
-        Runner { fixture, graph, program }
-    }
-
-    /// Runs the prompt's tokens from `start` on; gives the rows of the output.
-    fn feed(&mut self, start: usize, memory: &mut Memory, pool: &ThreadPool) -> Vec<Vec<f32>> {
-        let output = self.graph.output.expect("something is wanted");
-        let tokens = output.meta.outer();
-        let mut fill = |input, values: Vec<u32>| {
-            let bytes: &[u8] = bytemuck::cast_slice(&values);
-            memory.input(input, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
-        };
-        fill(Input::Tokens, self.fixture.tokens[start..start + tokens].to_vec());
-        fill(Input::Positions, (start as u32..(start + tokens) as u32).collect());
-        fill(Input::Rows, (0..tokens as u32).collect());
-        self.program.run(&self.graph, memory, pool, None);
-        let values: &[f32] = bytemuck::cast_slice(self.program.temp(output.buf));
-        values.chunks(output.meta.inner()).take(tokens).map(<[f32]>::to_vec).collect()
-    }
-}
 
 /// The graph of a run that wants all logits.
 fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
@@ -171,7 +143,7 @@ const IDLE: &[(&str, &str)] = &[
 fn unused_tensors(f: &Fixture) {
     let batch = Batch { tokens: 2, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
     let graph = build(&f.spec, &batch).unwrap();
-    let read = |b: &wgpu_llm::graph::Buffer| match &b.storage {
+    let read = |b: &Buffer| match &b.storage {
         Storage::Weight(name) => Some(name.clone()),
         _ => None,
     };
@@ -277,132 +249,4 @@ fn every_fixture_and_every_row_is_checked() {
     let bare: Vec<_> = supported().filter(|name| !archs.contains(*name)).collect();
     assert!(bare.is_empty(), "no fixture for {bare:?}");
     println!("{} fixtures of {} architectures", names.len(), archs.len());
-}
-
-/// llama-dense, changed before it is made.
-fn changed(change: impl FnOnce(&mut serde_json::Value)) -> wgpu_llm::base::Result<Graph> {
-    let mut json = fixture::json("llama-dense");
-    change(&mut json);
-    let spec = Spec::read(&fixture::gguf(&json)?)?;
-    build(&spec, &Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: false })
-}
-
-fn retain_tensors(json: &mut serde_json::Value, keep: impl Fn(&str) -> bool) {
-    json["tensors"].as_array_mut().unwrap().retain(|t| keep(t["name"].as_str().unwrap()));
-}
-
-#[test]
-fn an_architecture_without_a_row_is_an_error_that_lists_all_with_one() {
-    let error = changed(|json| json["kv"][0][2] = "mamba".into()).unwrap_err().to_string();
-    assert!(error.starts_with("models of the architecture 'mamba' cannot be run; these can: "), "{error}");
-    let listed: HashSet<&str> = error.split("these can: ").nth(1).unwrap().split(", ").collect();
-    assert_eq!(listed, supported().collect());
-}
-
-#[test]
-fn a_missing_tensor_is_named() {
-    for name in ["blk.1.ffn_norm.weight", "blk.0.attn_k.weight", "output_norm.weight", "blk.1.ffn_down.weight"] {
-        let error = changed(|json| retain_tensors(json, |t| t != name)).unwrap_err().to_string();
-        assert!(error.contains(&format!("the file has no tensor {name};")), "{error}");
-    }
-}
-
-#[test]
-fn a_tensor_of_another_shape_is_named() {
-    let error = changed(|json| {
-        let tensors = json["tensors"].as_array_mut().unwrap();
-        let tensor = tensors.iter_mut().find(|t| t["name"] == "blk.1.attn_v.weight").unwrap();
-        tensor["shape"] = serde_json::json!([256, 96]);
-    });
-    let error = error.unwrap_err().to_string();
-    assert_eq!(error, "tensor blk.1.attn_v.weight: its shape is [96, 256] where [128, 256] is wanted");
-}
-
-#[test]
-fn a_key_without_which_nothing_runs_is_named() {
-    for key in [
-        "block_count",
-        "context_length",
-        "embedding_length",
-        "attention.head_count",
-        "attention.layer_norm_rms_epsilon",
-    ] {
-        let drop = |json: &mut serde_json::Value| {
-            json["kv"].as_array_mut().unwrap().retain(|kv| kv[0] != format!("llama.{key}"));
-        };
-        let error = changed(drop).unwrap_err().to_string();
-        assert!(error.contains(&format!("llama.{key}")), "{error}");
-    }
-}
-
-#[test]
-fn metadata_that_lie_about_sizes_are_errors() {
-    for (key, value) in [
-        ("block_count", 4_000_000_000u64),
-        ("attention.head_count", 4_000_000_000),
-        ("attention.head_count", 3),
-        ("attention.key_length", 4_000_000_000),
-        ("rope.dimension_count", 66),
-        ("rope.dimension_count", 63),
-        ("embedding_length", 4_000_000_000),
-    ] {
-        let lie = |json: &mut serde_json::Value| {
-            let kv = json["kv"].as_array_mut().unwrap();
-            let entry = kv.iter_mut().find(|kv| kv[0] == format!("llama.{key}")).unwrap();
-            entry[2] = value.into();
-        };
-        assert!(changed(lie).is_err(), "{key} = {value}");
-    }
-}
-
-#[test]
-fn without_output_weights_the_embedding_gives_logits() {
-    let graph = changed(|json| retain_tensors(json, |t| t != "output.weight")).unwrap();
-    let head = graph.nodes.last().unwrap();
-    assert_eq!(graph.storage(&head.src[0]), &Storage::Weight("token_embd.weight".to_owned()));
-}
-
-#[test]
-fn a_decoded_token_of_llama_is_this_graph() {
-    let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
-    let dump = build(&f.spec, &batch).unwrap().to_string();
-    let path = format!("{}/tests/data/graphs/llama-dense-decode.txt", env!("CARGO_MANIFEST_DIR"));
-    let want = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    assert!(dump == want, "the graph differs from {path}; if it should, replace the file by\n{dump}");
-}
-
-#[test]
-fn a_batch_without_rows_ends_with_the_last_cache() {
-    let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 8, rows: 0, context: CONTEXT, kv: DType::F16, sample: false };
-    let graph = build(&f.spec, &batch).unwrap();
-    assert!(graph.output.is_none());
-    let last = graph.nodes.last().unwrap();
-    assert_eq!((last.op.name(), last.label, last.layer), ("kv_store", "cache_v", Some(1)));
-}
-
-#[test]
-fn a_batch_that_cannot_be_is_an_error() {
-    let f = Fixture::load("llama-dense");
-    let fine = Batch { tokens: 8, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
-    assert!(build(&f.spec, &fine).is_ok());
-    for batch in [
-        Batch { tokens: 0, ..fine },
-        Batch { tokens: 65, ..fine },
-        Batch { rows: 9, ..fine },
-        Batch { rows: 2, sample: true, ..fine },
-        Batch { kv: DType::Q8_0, ..fine },
-    ] {
-        assert!(build(&f.spec, &batch).is_err(), "{batch:?}");
-    }
-}
-
-#[test]
-fn a_cache_takes_the_bytes_it_says() {
-    let f = Fixture::load("qwen3-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
-    let graph = build(&f.spec, &batch).unwrap();
-    let caches = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_)));
-    assert_eq!(f.spec.cache_bytes(CONTEXT, DType::F16), caches.map(|b| b.meta.span_bytes()).sum::<usize>());
 }
