@@ -73,9 +73,11 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Whole name of a tensor of this layer, or of the model outside of layers.
+    /// Whole name of a tensor of this layer, or of the model outside of layers. An empty suffix has no dot.
     pub fn name(&self, label: &str, suffix: &str) -> String {
-        self.layer.map_or_else(|| format!("{label}.{suffix}"), |i| format!("blk.{i}.{label}.{suffix}"))
+        let block = self.layer.map_or_else(String::new, |i| format!("blk.{i}."));
+        let dot = if suffix.is_empty() { "" } else { "." };
+        format!("{block}{label}{dot}{suffix}")
     }
 
     /// What the file says of a tensor.

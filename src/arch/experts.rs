@@ -17,8 +17,10 @@ impl Builder<'_> {
         let logits = self.linear("ffn_gate_inp", x, self.spec.experts, true)?;
         let op = Router { gate: router.gate, used, normalize: router.normalize, scale: router.scale };
         let mut src = vec![logits];
-        if self.meta("exp_probs_b", "bias").is_some() {
-            src.push(self.tensor("exp_probs_b", "bias", [self.spec.experts])?);
+        // Some files leave the suffix out.
+        let suffix = ["bias", ""].into_iter().find(|suffix| self.meta("exp_probs_b", suffix).is_some());
+        if let Some(suffix) = suffix {
+            src.push(self.tensor("exp_probs_b", suffix, [self.spec.experts])?);
         }
         let chosen = self.g.op("ffn_router", op, &src)?;
         let (ids, weights) = (chosen.columns(0, used), chosen.columns(used, used));

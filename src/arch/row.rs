@@ -211,8 +211,8 @@ pub enum Ffn {
 pub enum Router {
     /// With this gate; true normalises the chosen weights.
     Fixed(Gate, bool),
-    /// As `expert_gating_func` and `expert_weights_norm` tell, with this default gate.
-    Keys(Gate),
+    /// The same as defaults for what `expert_gating_func` and `expert_weights_norm` tell.
+    Keys(Gate, bool),
     /// The architecture has no experts: their tensors take no part.
     None,
 }

@@ -296,7 +296,7 @@ fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
     let (gate, normalize) = match row.router {
         Router::None => return Ok(None),
         Router::Fixed(gate, normalize) => (gate, normalize),
-        Router::Keys(gate) => {
+        Router::Keys(gate, normalize) => {
             let gate = match keys.size("expert_gating_func")? {
                 None => gate,
                 Some(1) => Gate::Softmax,
@@ -307,7 +307,7 @@ fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
                     return Err(Error::unsupported(format!("router {n} is unknown")).at(at));
                 }
             };
-            (gate, keys.flag("expert_weights_norm")?.unwrap_or(false))
+            (gate, keys.flag("expert_weights_norm")?.unwrap_or(normalize))
         }
     };
     if keys.size("expert_group_count")?.is_some_and(|n| n > 1) {

@@ -2,9 +2,10 @@
 //!
 //! value(i) of a tensor = scale · (2·u(i) − 1) + offset in f32, u(i) the top 24 bits of splitmix64 from the state
 //! fnv1a64(name) xor seed, over 2²⁴.
+// Each test file uses a part of this.
+#![allow(dead_code)]
 
 use serde_json::Value as Json;
-use std::sync::Arc;
 use wgpu_llm::arch::Spec;
 use wgpu_llm::base::{DType, Result, Shape};
 use wgpu_llm::gguf::{Array, Gguf, Metadata, Strings, Value, Writer};
@@ -146,26 +147,4 @@ fn values(name: &str, seed: u64, n: usize, scale: f32, offset: f32) -> Vec<f32> 
         scale * (2.0 * u - 1.0) + offset
     };
     std::iter::repeat_with(next).take(n).collect()
-}
-
-/// A fixture's weights where the CPU runner wants them.
-pub struct Weights<'a>(pub &'a Gguf);
-
-// u64s, so that every element type is aligned.
-struct Aligned(Vec<u64>);
-
-impl AsRef<[u8]> for Aligned {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
-}
-
-impl wgpu_llm::cpu::Weights for Weights<'_> {
-    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
-        let info = self.0.tensor(name).expect("graphs name tensors of the file");
-        let data = self.0.data(info)?;
-        let mut words = vec![0u64; data.len().div_ceil(8)];
-        bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(data);
-        Ok(Arc::new(Aligned(words)))
-    }
 }
