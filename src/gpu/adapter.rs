@@ -43,7 +43,7 @@ pub enum Selector {
     #[default]
     Auto,
     /// The best adapter, a software one where there is no other.
-    Any,
+    Gpu,
     /// Number in the list of [`adapters`].
     Index(usize),
     /// The first whose name, driver or backend contains this, whatever its case.
@@ -56,7 +56,7 @@ impl FromStr for Selector {
     fn from_str(s: &str) -> Result<Self> {
         match s.split_once(':') {
             None if s == "auto" => Ok(Selector::Auto),
-            None if s == "gpu" => Ok(Selector::Any),
+            None if s == "gpu" => Ok(Selector::Gpu),
             Some(("gpu", n)) if n.parse::<usize>().is_ok() => Ok(Selector::Index(n.parse().expect("just parsed"))),
             Some(("gpu", name)) if !name.is_empty() => Ok(Selector::Name(name.to_owned())),
             _ => {
@@ -71,7 +71,7 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Selector::Auto => f.write_str("auto"),
-            Selector::Any => f.write_str("gpu"),
+            Selector::Gpu => f.write_str("gpu"),
             Selector::Index(i) => write!(f, "gpu:{i}"),
             Selector::Name(name) => write!(f, "gpu:{name}"),
         }
@@ -83,7 +83,7 @@ impl Selector {
     pub fn choose(&self, list: &[AdapterInfo]) -> Result<usize> {
         let found = match self {
             Selector::Auto => list.iter().position(|a| !a.software),
-            Selector::Any => (!list.is_empty()).then_some(0),
+            Selector::Gpu => (!list.is_empty()).then_some(0),
             Selector::Index(i) => (*i < list.len()).then_some(*i),
             Selector::Name(name) => {
                 let name = name.to_lowercase();
