@@ -7,7 +7,7 @@
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -71,7 +71,7 @@ impl Block for Q2_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let (d, dmin) = (b.d.with(s), b.dmin.with(s));
         for j in 0..8 {
             let (s0, s1) = (b.scales[2 * j], b.scales[2 * j + 1]);

@@ -11,7 +11,7 @@ use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q2_k::{pack_two_bits, two_bits, unpack_two_bits};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -72,7 +72,7 @@ impl Block for Q3_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let d = b.d.with(s);
         let hmask = s.bytes(&b.hmask);
         for j in 0..8 {

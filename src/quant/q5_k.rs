@@ -10,7 +10,7 @@ use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q4_k::{nibble, pack_nibbles, pack_scales_mins, scales_mins};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -57,7 +57,7 @@ impl Block for Q5_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let (d, dmin) = (b.d.with(s), -b.dmin.with(s));
         let (sc, m) = scales_mins(&b.scales);
         let mut qh = s.bytes(&b.qh);

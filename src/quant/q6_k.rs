@@ -8,7 +8,7 @@ use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q2_k::{pack_two_bits, two_bits};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -54,7 +54,7 @@ impl Block for Q6_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let d = b.d.with(s);
         let (nib, bits) = (s.splat_byte(15), s.splat_byte(0x30));
         for half in 0..2 {
