@@ -52,8 +52,8 @@ impl<F: Block> Dot for DotBlocks<F> {
         let mut total = s.join(single.total);
         if !F::SIGNED {
             let mins: &[[f32; 16]; TILE / GROUP] = bytemuck::cast_ref(&mins);
-            for i in 0..n.div_ceil(GROUP).min(TILE / GROUP) {
-                total = s.add(total, s.mul(s.floats(&mins[i]), s.floats(&acts.sums[i])));
+            for (m, x) in mins.iter().zip(&acts.sums).take(n.div_ceil(GROUP)) {
+                total = s.add(total, s.mul(s.floats(m), s.floats(x)));
             }
         }
         s.store(total, sum);
@@ -122,13 +122,12 @@ impl<S: Simd> Sink<S> for Single<'_, S> {
         let i = (self.at + j) % (TILE / CHUNK);
         let acts: &[[i8; CHUNK]; TILE / CHUNK] = bytemuck::cast_ref(&self.acts.codes);
         let x: &[f32; TILE / CHUNK] = bytemuck::cast_ref(&self.acts.scales);
-        let scales = [scales[0] * x[i], scales[1] * x[i]];
         let total = &mut self.total[i % 2];
         if self.signed {
             let bias: &[[i32; CHUNK / 4]; TILE / CHUNK] = bytemuck::cast_ref(&self.acts.bias);
-            *total = s.add_signed(*total, codes, &acts[i], &bias[i], scales);
+            *total = s.add_signed(*total, codes, &acts[i], &bias[i], scales, x[i]);
         } else {
-            *total = s.add_unsigned(*total, codes, &acts[i], scales);
+            *total = s.add_unsigned(*total, codes, &acts[i], scales, x[i]);
             self.mins[i] = mins;
         }
     }

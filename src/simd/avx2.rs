@@ -56,11 +56,12 @@ fn signed(q: __m256i, a: __m256i) -> __m256i {
     unsafe { unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
 }
 
-/// `total[l] + scales[l / 4] · sums[l]`.
+/// `total[l] + scales[l / 4] · x · sums[l]`.
 #[inline(always)]
-pub(super) fn add_scaled(total: __m256, sums: __m256i, scales: [f32; 2]) -> __m256 {
+pub(super) fn add_scaled(total: __m256, sums: __m256i, scales: [f32; 2], x: f32) -> __m256 {
     unsafe {
         let scales = _mm256_blend_ps::<0xf0>(_mm256_set1_ps(scales[0]), _mm256_set1_ps(scales[1]));
+        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(x));
         _mm256_add_ps(total, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums)))
     }
 }
@@ -139,12 +140,20 @@ impl Simd for Avx2 {
         [signed(q[0], a[0]), signed(q[1], a[1])]
     }
     #[inline(always)]
-    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2]) -> __m256 {
-        add_scaled(total, unsigned(codes, self.bytes(bytemuck::cast_ref(acts))), scales)
+    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
+        add_scaled(total, unsigned(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
     }
     #[inline(always)]
-    fn add_signed(self, total: __m256, codes: __m256i, acts: &[i8; 32], _bias: &[i32; 8], scales: [f32; 2]) -> __m256 {
-        add_scaled(total, signed(codes, self.bytes(bytemuck::cast_ref(acts))), scales)
+    fn add_signed(
+        self,
+        total: __m256,
+        codes: __m256i,
+        acts: &[i8; 32],
+        _bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> __m256 {
+        add_scaled(total, signed(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
     }
     #[inline(always)]
     fn halves(self, v: [__m256; 2]) -> [__m256; 2] {
@@ -183,6 +192,15 @@ impl Simd for Avx2 {
         unsafe {
             let v = v.as_ptr().cast::<__m128i>();
             [_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v.add(1)))]
+        }
+    }
+    #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> [__m256; 2] {
+        unsafe {
+            let v = _mm_loadu_si128(v.as_ptr().cast());
+            let v = [v, _mm_unpackhi_epi64(v, v)];
+            let v = both!(_mm256_cvtepi8_epi32(v));
+            both!(_mm256_cvtepi32_ps(v))
         }
     }
     #[inline(always)]

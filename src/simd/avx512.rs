@@ -100,19 +100,27 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2]) -> __m256 {
+    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
         let a = self.bytes(bytemuck::cast_ref(acts));
         let sums = unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, a) };
-        add_scaled(total, sums, scales)
+        add_scaled(total, sums, scales, x)
     }
     #[inline(always)]
-    fn add_signed(self, total: __m256, codes: __m256i, acts: &[i8; 32], bias: &[i32; 8], scales: [f32; 2]) -> __m256 {
+    fn add_signed(
+        self,
+        total: __m256,
+        codes: __m256i,
+        acts: &[i8; 32],
+        bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> __m256 {
         let a = self.bytes(bytemuck::cast_ref(acts));
         let sums = unsafe {
             let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
             _mm256_dpbusd_epi32(_mm256_loadu_si256(bias.as_ptr().cast()), codes, a)
         };
-        add_scaled(total, sums, scales)
+        add_scaled(total, sums, scales, x)
     }
     #[inline(always)]
     fn halves(self, v: __m512) -> [__m256; 2] {
@@ -146,6 +154,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn widen_f16(self, v: &[u8; 32]) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(v.as_ptr().cast()))) }
     }
     #[inline(always)]
     fn widen_bf16(self, v: &[u8; 32]) -> __m512 {

@@ -45,8 +45,8 @@ fn fours<const N: usize, const L: usize>(codes: &[u8; N], acts: &[i8; N], code: 
 }
 
 #[inline(always)]
-fn add_scaled(total: [f32; 8], sums: [i32; 8], scales: [f32; 2]) -> [f32; 8] {
-    std::array::from_fn(|l| total[l] + scales[l / 4] * sums[l] as f32)
+fn add_scaled(total: [f32; 8], sums: [i32; 8], scales: [f32; 2], x: f32) -> [f32; 8] {
+    std::array::from_fn(|l| total[l] + scales[l / 4] * x * sums[l] as f32)
 }
 
 impl Simd for Portable {
@@ -115,8 +115,8 @@ impl Simd for Portable {
         fours(codes, acts, |q| q as i8 as i32)
     }
     #[inline(always)]
-    fn add_unsigned(self, total: [f32; 8], codes: [u8; 32], acts: &[i8; 32], scales: [f32; 2]) -> [f32; 8] {
-        add_scaled(total, fours(&codes, acts, |q| q as i32), scales)
+    fn add_unsigned(self, total: [f32; 8], codes: [u8; 32], acts: &[i8; 32], scales: [f32; 2], x: f32) -> [f32; 8] {
+        add_scaled(total, fours(&codes, acts, |q| q as i32), scales, x)
     }
     #[inline(always)]
     fn add_signed(
@@ -126,8 +126,9 @@ impl Simd for Portable {
         acts: &[i8; 32],
         _bias: &[i32; 8],
         scales: [f32; 2],
+        x: f32,
     ) -> [f32; 8] {
-        add_scaled(total, fours(&codes, acts, |q| q as i8 as i32), scales)
+        add_scaled(total, fours(&codes, acts, |q| q as i8 as i32), scales, x)
     }
     #[inline(always)]
     fn halves(self, v: [f32; 16]) -> [[f32; 8]; 2] {
@@ -167,6 +168,10 @@ impl Simd for Portable {
             *out = self.half(u16_at(v, i));
         }
         out
+    }
+    #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> [f32; 16] {
+        map(*v, |v| v as f32)
     }
     #[inline(always)]
     fn widen_bf16(self, v: &[u8; 32]) -> [f32; 16] {
