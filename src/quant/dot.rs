@@ -8,8 +8,8 @@
 //! neither on the batch around it nor, for quantized weights, on the machine.
 
 use super::activations::Activations;
-use super::format::{Block, Plain, format};
-use super::tile::{FloatTile, GROUP, IntTile, STEP, TILE, Tile};
+use super::format::format;
+use super::tile::TILE;
 use crate::base::DType;
 use crate::simd::{Columns, Kernel, Level, Simd};
 use std::array::from_fn;
@@ -60,7 +60,7 @@ pub(super) struct Weights<'a> {
 }
 
 /// The running sums of some rows with a batch of columns.
-type Sums = [[[f32; 16]; BATCH]];
+pub(super) type Sums = [[[f32; 16]; BATCH]];
 
 /// One kind of dot product over tiles.
 pub(super) trait Dot {
@@ -76,6 +76,9 @@ pub(super) trait Dot {
     fn acts(acts: &Activations, column: usize, t: usize) -> &Self::Acts;
     /// Unpacks `n` ≤ [`TILE`] weights.
     fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut Self::Tile);
+    /// Adds the product of `n` weights, still packed, with one column to its sum: [`unpack`](Dot::unpack) and
+    /// [`add`](Dot::add) in one, to the same bits.
+    fn add_packed<S: Simd>(s: S, bytes: &[u8], acts: &Self::Acts, n: usize, sum: &mut [f32; 16]);
     /// Adds the products of `R` tiles of `n` weights with `C` columns to the sums of those, which begin at `column`.
     fn add<S: Simd, const R: usize, const C: usize>(
         s: S,
@@ -117,7 +120,7 @@ impl<D: Dot> Kernel for DotRows<'_, '_, D> {
                 let sums = &mut sums[..rows.len()];
                 sums.iter_mut().for_each(|row| row[..columns.len()].fill([0.0; 16]));
                 for t in 0..w.k.div_ceil(TILE) {
-                    add_tiles::<D, S>(s, &w, rows.start, t, acts, columns.clone(), &mut tiles, sums);
+                    add_tiles::<D, S>(s, &w, (rows.start, t), (acts, &columns), &mut tiles, sums);
                 }
                 for c in columns.clone() {
                     let out = &mut out.row(c)[rows.clone()];
@@ -135,20 +138,23 @@ impl<D: Dot> Kernel for DotRows<'_, '_, D> {
 fn add_tiles<D: Dot, S: Simd>(
     s: S,
     w: &Weights<'_>,
-    first: usize,
-    t: usize,
-    acts: &Activations,
-    columns: Range<usize>,
+    (first, t): (usize, usize),
+    (acts, columns): (&Activations, &Range<usize>),
     tiles: &mut [D::Tile; TOGETHER],
     sums: &mut Sums,
 ) {
     let n = TILE.min(w.k - t * TILE);
-    let (start, end) = (D::bytes(t * TILE), D::bytes(t * TILE + n));
-    let mut row = first;
-    for sums in sums.chunks_mut(TOGETHER) {
-        for tile in &mut tiles[..sums.len()] {
-            D::unpack(s, &w.bytes[row * w.row..][start..end], n, tile);
-            row += 1;
+    let bytes = D::bytes(t * TILE)..D::bytes(t * TILE + n);
+    let packed = |row: usize| &w.bytes[row * w.row..][bytes.clone()];
+    if columns.len() == 1 {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            D::add_packed(s, packed(first + row), D::acts(acts, columns.start, t), n, &mut sums[0]);
+        }
+        return;
+    }
+    for (pair, sums) in sums.chunks_mut(TOGETHER).enumerate() {
+        for (i, tile) in tiles[..sums.len()].iter_mut().enumerate() {
+            D::unpack(s, packed(first + TOGETHER * pair + i), n, tile);
         }
         let mut c = columns.start;
         while c < columns.end {
@@ -164,142 +170,6 @@ fn add_tiles<D: Dot, S: Simd>(
                     D::add::<S, 1, 1>(s, tile, [D::acts(acts, c, t)], n, sums, at);
                 }
                 c += 1;
-            }
-        }
-    }
-}
-
-/// Block formats.
-pub(super) struct DotBlocks<F>(PhantomData<F>);
-
-impl<F: Block> Dot for DotBlocks<F> {
-    type Tile = Tile;
-    type Acts = IntTile;
-    const EMPTY: Tile = Tile::new();
-
-    fn bytes(n: usize) -> usize {
-        n / F::DTYPE.block() * F::DTYPE.block_bytes()
-    }
-
-    #[inline(always)]
-    fn acts(acts: &Activations, column: usize, t: usize) -> &IntTile {
-        acts.ints(column, t)
-    }
-
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut Tile) {
-        let blocks: &[F::Raw] = bytemuck::cast_slice(bytes);
-        for (b, chunks) in blocks.iter().zip(tile.blocks(F::DTYPE.block())) {
-            F::unpack(s, b, chunks);
-        }
-        tile.clear_from(n);
-    }
-
-    #[inline(always)]
-    fn add<S: Simd, const R: usize, const C: usize>(
-        s: S,
-        tiles: &[Tile],
-        acts: [&IntTile; C],
-        n: usize,
-        sums: &mut Sums,
-        column: usize,
-    ) {
-        // Loops, not closures, wherever vectors are about: a closure would not inherit the target features.
-        let mut total = [[s.splat(0.0); C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                total[r][c] = s.floats(&sums[r][column + c]);
-            }
-        }
-        for i in 0..n.div_ceil(STEP).min(TILE / STEP) {
-            for c in 0..C {
-                let [s0, s1] = acts[c].scales[i];
-                let scale = s.splat_pair(s0, s1);
-                for r in 0..R {
-                    let (q, a) = (&tiles[r].codes()[i], &acts[c].codes[i]);
-                    let p = if F::SIGNED { s.dot_signed(q, a, &acts[c].bias[i]) } else { s.dot_unsigned(q, a) };
-                    let d = s.mul(s.floats(&tiles[r].scales()[i]), scale);
-                    total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(p)));
-                }
-            }
-        }
-        if !F::SIGNED {
-            for i in 0..n.div_ceil(GROUP).min(TILE / GROUP) {
-                for c in 0..C {
-                    let x = s.floats(&acts[c].sums[i]);
-                    for r in 0..R {
-                        total[r][c] = s.add(total[r][c], s.mul(s.floats(&tiles[r].mins()[i]), x));
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            for c in 0..C {
-                s.store(total[r][c], &mut sums[r][column + c]);
-            }
-        }
-    }
-}
-
-/// Plain types: as f32.
-pub(super) struct DotPlain<F>(PhantomData<F>);
-
-impl<F: Plain> Dot for DotPlain<F> {
-    type Tile = FloatTile;
-    type Acts = FloatTile;
-    const EMPTY: FloatTile = FloatTile::ZERO;
-
-    fn bytes(n: usize) -> usize {
-        n * size_of::<F::Raw>()
-    }
-
-    #[inline(always)]
-    fn acts(acts: &Activations, column: usize, t: usize) -> &FloatTile {
-        acts.floats(column, t)
-    }
-
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, bytes: &[u8], _n: usize, tile: &mut FloatTile) {
-        let (whole, rest) = bytemuck::cast_slice::<u8, F::Raw>(bytes).as_chunks::<16>();
-        let (out, tail) = tile.0.split_at_mut(whole.len());
-        for (v, out) in whole.iter().zip(out) {
-            s.store(F::widen16(s, v), out);
-        }
-        tail.iter_mut().take(2).for_each(|t| *t = [0.0; 16]);
-        for (v, out) in rest.iter().zip(tail.as_flattened_mut()) {
-            *out = F::widen(*v);
-        }
-    }
-
-    #[inline(always)]
-    fn add<S: Simd, const R: usize, const C: usize>(
-        s: S,
-        tiles: &[FloatTile],
-        acts: [&FloatTile; C],
-        n: usize,
-        sums: &mut Sums,
-        column: usize,
-    ) {
-        // Two sums, because a single one would wait for its own last addition.
-        let mut total = [[[s.splat(0.0); 2]; C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                total[r][c][0] = s.floats(&sums[r][column + c]);
-            }
-        }
-        for i in 0..n.div_ceil(32).min(TILE / 32) {
-            for j in 0..2 {
-                for c in 0..C {
-                    let x = s.floats(&acts[c].0[2 * i + j]);
-                    for r in 0..R {
-                        total[r][c][j] = s.mul_add(s.floats(&tiles[r].0[2 * i + j]), x, total[r][c][j]);
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            for c in 0..C {
-                s.store(s.add(total[r][c][0], total[r][c][1]), &mut sums[r][column + c]);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! What a format has to give, and the table entry made of it.
 
 use super::activations::Activations;
-use super::dot::{self, DotBlocks, DotPlain, Weights};
-use super::tile::Chunks;
+use super::dot::{self, Weights};
+use super::dot_blocks::DotBlocks;
+use super::dot_plain::DotPlain;
+use super::tile::Sink;
 use super::{FORMATS, gpu};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
@@ -27,7 +29,7 @@ pub(super) trait Block: 'static {
     /// The block nearest to `x`.
     fn encode(x: &[f32]) -> Self::Raw;
     /// The block as codes q, scales d and mins m: w = d · q + m. Must be `#[inline(always)]`.
-    fn unpack<S: Simd>(s: S, b: &Self::Raw, out: Chunks<'_>);
+    fn unpack<S: Simd>(s: S, b: &Self::Raw, out: &mut impl Sink<S>);
     /// Writes the block's part of each plane.
     fn planes(b: &Self::Raw, out: [&mut [u8]; MAX_PLANES]);
 }

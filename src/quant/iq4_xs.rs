@@ -7,7 +7,7 @@ use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
 use super::format::{Block, MAX_PLANES};
 use super::iq4_nl::VALUES;
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -68,7 +68,7 @@ impl Block for IQ4_XS {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let d = b.d.with(s);
         for j in 0..8 {
             let codes = s.lookup(&VALUES, s.nibbles(&b.qs[j]));

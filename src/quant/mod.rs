@@ -9,6 +9,8 @@
 mod activations;
 mod bytes;
 mod dot;
+mod dot_blocks;
+mod dot_plain;
 mod format;
 mod gpu;
 mod search;

@@ -6,7 +6,7 @@
 use super::bytes::{nibble, pack_ascending, pack_nibbles};
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -52,7 +52,7 @@ impl Block for MXFP4 {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         out.put(s, 0, s.lookup(&VALUES, s.nibbles(&b.qs)), [scale(b.e); 2], [0.0; 2]);
     }
 

@@ -7,7 +7,7 @@
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -71,13 +71,16 @@ impl Block for Q2_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
-        let (d, dmin) = (b.d.with(s), b.dmin.with(s));
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
+        let mut nibbles = [0; 32];
+        s.store_bytes(s.nibbles(&b.scales), &mut nibbles);
+        let nibbles: [[i8; 16]; 2] = bytemuck::cast(nibbles);
+        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
+        s.store(s.mul(s.widen_i8(&nibbles[0]), s.splat(b.d.with(s))), &mut d);
+        s.store(s.mul(s.widen_i8(&nibbles[1]), s.splat(-b.dmin.with(s))), &mut m);
         for j in 0..8 {
-            let (s0, s1) = (b.scales[2 * j], b.scales[2 * j + 1]);
-            let scales = [d * (s0 & 15) as f32, d * (s1 & 15) as f32];
-            let mins = [-dmin * (s0 >> 4) as f32, -dmin * (s1 >> 4) as f32];
-            out.put(s, j, unpack_two_bits(s, &b.qs, j), scales, mins);
+            let codes = unpack_two_bits(s, &b.qs, j);
+            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [m[2 * j], m[2 * j + 1]]);
         }
     }
 

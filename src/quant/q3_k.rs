@@ -11,9 +11,9 @@ use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q2_k::{pack_two_bits, two_bits, unpack_two_bits};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
+use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -28,10 +28,13 @@ pub(super) struct Raw {
     d: Half,
 }
 
-/// Scale `i` of 16, plus 32.
+/// The 16 scales, plus 32.
 #[inline(always)]
-fn scale(s: &[u8; 12], i: usize) -> u8 {
-    s[i % 8] >> (i / 8 * 4) & 15 | (s[8 + i % 4] >> (i / 4 * 2) & 3) << 4
+fn unpack_scales(s: &[u8; 12]) -> [i8; 16] {
+    let word = |i| u32::from_le_bytes(*array(s, i));
+    let (a, b, c) = (word(0), word(4), word(8));
+    let join = |low: u32, high: u32| low & 0x0f0f_0f0f | (high & 0x0303_0303) << 4;
+    bytemuck::cast([join(a, c), join(b, c >> 2), join(a >> 4, c >> 4), join(b >> 4, c >> 6)])
 }
 
 fn pack_scales(scales: &[u8]) -> [u8; 12] {
@@ -53,9 +56,9 @@ impl Block for Q3_K {
     type Raw = Raw;
 
     fn decode(b: &Raw, out: &mut [f32]) {
-        let d = b.d.get();
+        let (d, scales) = (b.d.get(), unpack_scales(&b.scales));
         for (i, out) in out.iter_mut().enumerate() {
-            let scale = d * (scale(&b.scales, i / 16) as i32 - 32) as f32;
+            let scale = d * (scales[i / 16] - 32) as f32;
             let code = two_bits(&b.qs, i) | high_bit(&b.hmask, i) << 2;
             *out = scale * (code as i32 - 4) as f32;
         }
@@ -72,12 +75,14 @@ impl Block for Q3_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
-        let d = b.d.with(s);
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
+        let scales = s.sub(s.widen_i8(&unpack_scales(&b.scales)), s.splat(32.0));
+        let scales = s.mul(scales, s.splat(b.d.with(s)));
+        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
+        s.store(scales, &mut d);
+        s.store(s.mul(scales, s.splat(-4.0)), &mut m);
         let hmask = s.bytes(&b.hmask);
         for j in 0..8 {
-            let d0 = d * (scale(&b.scales, 2 * j) as i32 - 32) as f32;
-            let d1 = d * (scale(&b.scales, 2 * j + 1) as i32 - 32) as f32;
             let high = match j {
                 0 => s.shl::<2>(hmask),
                 1 => s.shl::<1>(hmask),
@@ -89,15 +94,16 @@ impl Block for Q3_K {
                 _ => s.shr::<5>(hmask),
             };
             let codes = s.or(unpack_two_bits(s, &b.qs, j), s.and(high, s.splat_byte(4)));
-            out.put(s, j, codes, [d0, d1], [-4.0 * d0, -4.0 * d1]);
+            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [m[2 * j], m[2 * j + 1]]);
         }
     }
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(2, q, |i| two_bits(&b.qs, i));
         pack_ascending(1, h, |i| high_bit(&b.hmask, i));
-        pack_ascending(4, &mut s[..8], |i| scale(&b.scales, i) & 15);
-        pack_ascending(2, &mut s[8..], |i| scale(&b.scales, i) >> 4);
+        let scales = unpack_scales(&b.scales);
+        pack_ascending(4, &mut s[..8], |i| scales[i] as u8 & 15);
+        pack_ascending(2, &mut s[8..], |i| scales[i] as u8 >> 4);
         d.copy_from_slice(&b.d.0);
     }
 }

@@ -9,7 +9,7 @@
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -26,15 +26,22 @@ pub(super) struct Raw {
     qs: [u8; 128],
 }
 
-/// All scales and minima as bytes, in two words of four each: `[s[0..4], s[4..8]]`, `[m[0..4], m[4..8]]`.
+/// The 8 scales, then the 8 minima, as bytes.
 #[inline(always)]
-pub(super) fn scales_mins(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+pub(super) fn scales_mins(s: &[u8; 12]) -> [i8; 16] {
     let word = |i| u32::from_le_bytes(*array(s, i));
     let (a, b, c) = (word(0), word(4), word(8));
     let low = |v: u32| v & 0x3f3f_3f3f;
     let high = |v: u32| v >> 2 & 0x3030_3030;
-    let join = |lo: u32, hi: u32| (lo as u64 | (hi as u64) << 32).to_le_bytes();
-    (join(low(a), c & 0x0f0f_0f0f | high(a)), join(low(b), c >> 4 & 0x0f0f_0f0f | high(b)))
+    bytemuck::cast([low(a), c & 0x0f0f_0f0f | high(a), low(b), c >> 4 & 0x0f0f_0f0f | high(b)])
+}
+
+/// The 8 scales as d · s, then the 8 minima as −dmin · m.
+#[inline(always)]
+pub(super) fn scaled<S: Simd>(s: S, scales: &[u8; 12], d: f32, dmin: f32) -> [f32; 16] {
+    let mut out = [0.0; 16];
+    s.store(s.mul(s.widen_i8(&scales_mins(scales)), s.splat_pair(d, -dmin)), &mut out);
+    out
 }
 
 /// The inverse of [`scales_mins`].
@@ -44,6 +51,14 @@ pub(super) fn pack_scales_mins(s: &[u8], m: &[u8]) -> [u8; 12] {
         4..8 => m[i - 4] | (m[i] >> 4) << 6,
         _ => s[i - 4] & 15 | (m[i - 4] & 15) << 4,
     })
+}
+
+/// Scale and minimum of each 32 weights side by side.
+pub(super) fn interleave(scales: &[u8; 12], out: &mut [u8]) {
+    let s = scales_mins(scales);
+    for (j, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *out = [s[j] as u8, s[8 + j] as u8];
+    }
 }
 
 /// The nibble of weight `i`.
@@ -67,9 +82,9 @@ impl Block for Q4_K {
 
     fn decode(b: &Raw, out: &mut [f32]) {
         let (d, dmin) = (b.d.get(), b.dmin.get());
-        let (s, m) = scales_mins(&b.scales);
+        let s = scales_mins(&b.scales);
         for (i, out) in out.iter_mut().enumerate() {
-            *out = d * s[i / 32] as f32 * nibble(&b.qs, i) as f32 - dmin * m[i / 32] as f32;
+            *out = d * s[i / 32] as f32 * nibble(&b.qs, i) as f32 - dmin * s[8 + i / 32] as f32;
         }
     }
 
@@ -80,23 +95,19 @@ impl Block for Q4_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
-        let (d, dmin) = (b.d.with(s), -b.dmin.with(s));
-        let (sc, m) = scales_mins(&b.scales);
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
+        let f = scaled(s, &b.scales, b.d.with(s), b.dmin.with(s));
         for j in 0..4 {
             let q = s.bytes(array(&b.qs, 32 * j));
             let (lo, hi) = (s.and(q, s.splat_byte(15)), s.shr::<4>(q));
-            out.put(s, 2 * j, lo, [d * sc[2 * j] as f32; 2], [dmin * m[2 * j] as f32; 2]);
-            out.put(s, 2 * j + 1, hi, [d * sc[2 * j + 1] as f32; 2], [dmin * m[2 * j + 1] as f32; 2]);
+            out.put(s, 2 * j, lo, [f[2 * j]; 2], [f[8 + 2 * j]; 2]);
+            out.put(s, 2 * j + 1, hi, [f[2 * j + 1]; 2], [f[9 + 2 * j]; 2]);
         }
     }
 
     fn planes(b: &Raw, [q, s, d, _]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |i| nibble(&b.qs, i));
-        let (sc, m) = scales_mins(&b.scales);
-        for j in 0..8 {
-            (s[2 * j], s[2 * j + 1]) = (sc[j], m[j]);
-        }
+        interleave(&b.scales, s);
         d[..2].copy_from_slice(&b.d.0);
         d[2..].copy_from_slice(&b.dmin.0);
     }

@@ -6,7 +6,7 @@
 use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -60,7 +60,7 @@ impl Block for Q5_0 {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let d = b.d.with(s);
         out.put(s, 0, unpack_codes(s, &b.qs, b.qh), [d; 2], [-16.0 * d; 2]);
     }

@@ -7,7 +7,7 @@ use super::bytes::{Half, nibble, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q5_0::{code, pack, unpack_codes};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -44,7 +44,7 @@ impl Block for Q5_1 {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         out.put(s, 0, unpack_codes(s, &b.qs, b.qh), [b.d.with(s); 2], [b.m.with(s); 2]);
     }
 

@@ -8,9 +8,9 @@
 
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
-use super::q4_k::{nibble, pack_nibbles, pack_scales_mins, scales_mins};
+use super::q4_k::{interleave, nibble, pack_nibbles, pack_scales_mins, scaled, scales_mins};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -39,10 +39,10 @@ impl Block for Q5_K {
 
     fn decode(b: &Raw, out: &mut [f32]) {
         let (d, dmin) = (b.d.get(), b.dmin.get());
-        let (s, m) = scales_mins(&b.scales);
+        let s = scales_mins(&b.scales);
         for (i, out) in out.iter_mut().enumerate() {
             let code = nibble(&b.qs, i) | high_bit(&b.qh, i) << 4;
-            *out = d * s[i / 32] as f32 * code as f32 - dmin * m[i / 32] as f32;
+            *out = d * s[i / 32] as f32 * code as f32 - dmin * s[8 + i / 32] as f32;
         }
     }
 
@@ -57,9 +57,8 @@ impl Block for Q5_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
-        let (d, dmin) = (b.d.with(s), -b.dmin.with(s));
-        let (sc, m) = scales_mins(&b.scales);
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
+        let f = scaled(s, &b.scales, b.d.with(s), b.dmin.with(s));
         let mut qh = s.bytes(&b.qh);
         for j in 0..4 {
             let q = s.bytes(array(&b.qs, 32 * j));
@@ -67,18 +66,15 @@ impl Block for Q5_K {
             let lo = s.or(s.and(q, s.splat_byte(15)), s.and(s.shl::<4>(qh), sixteen));
             let hi = s.or(s.shr::<4>(q), s.and(s.shl::<3>(qh), sixteen));
             qh = s.shr::<2>(qh);
-            out.put(s, 2 * j, lo, [d * sc[2 * j] as f32; 2], [dmin * m[2 * j] as f32; 2]);
-            out.put(s, 2 * j + 1, hi, [d * sc[2 * j + 1] as f32; 2], [dmin * m[2 * j + 1] as f32; 2]);
+            out.put(s, 2 * j, lo, [f[2 * j]; 2], [f[8 + 2 * j]; 2]);
+            out.put(s, 2 * j + 1, hi, [f[2 * j + 1]; 2], [f[9 + 2 * j]; 2]);
         }
     }
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |i| nibble(&b.qs, i));
         pack_ascending(1, h, |i| high_bit(&b.qh, i));
-        let (sc, m) = scales_mins(&b.scales);
-        for j in 0..8 {
-            (s[2 * j], s[2 * j + 1]) = (sc[j], m[j]);
-        }
+        interleave(&b.scales, s);
         d[..2].copy_from_slice(&b.d.0);
         d[2..].copy_from_slice(&b.dmin.0);
     }

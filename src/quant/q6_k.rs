@@ -8,7 +8,7 @@ use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
 use super::q2_k::{pack_two_bits, two_bits};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
@@ -54,8 +54,11 @@ impl Block for Q6_K {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
-        let d = b.d.with(s);
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
+        let scales = s.mul(s.widen_i8(bytemuck::cast_ref(&b.scales)), s.splat(b.d.with(s)));
+        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
+        s.store(scales, &mut d);
+        s.store(s.mul(scales, s.splat(-32.0)), &mut m);
         let (nib, bits) = (s.splat_byte(15), s.splat_byte(0x30));
         for half in 0..2 {
             let (q0, q1) = (s.bytes(array(&b.ql, 64 * half)), s.bytes(array(&b.ql, 64 * half + 32)));
@@ -68,9 +71,7 @@ impl Block for Q6_K {
             ];
             for (j, codes) in codes.into_iter().enumerate() {
                 let at = 8 * half + 2 * j;
-                let d0 = d * b.scales[at] as i8 as f32;
-                let d1 = d * b.scales[at + 1] as i8 as f32;
-                out.put(s, 4 * half + j, codes, [d0, d1], [-32.0 * d0, -32.0 * d1]);
+                out.put(s, 4 * half + j, codes, [d[at], d[at + 1]], [m[at], m[at + 1]]);
             }
         }
     }

@@ -5,7 +5,7 @@
 use super::bytes::Half;
 use super::format::{Block, MAX_PLANES};
 use super::search;
-use super::tile::Chunks;
+use super::tile::Sink;
 use crate::base::DType;
 use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -40,7 +40,7 @@ impl Block for Q8_0 {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, mut out: Chunks<'_>) {
+    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         out.put(s, 0, s.bytes(&b.qs), [b.d.with(s); 2], [0.0; 2]);
     }
 

@@ -22,6 +22,12 @@ pub(super) struct Tile {
     mins: [[f32; CHUNK / 16]; TILE / CHUNK],
 }
 
+/// Where a format's unpacked weights go.
+pub(super) trait Sink<S: Simd> {
+    /// Takes chunk `j` of the block: 32 codes, with a scale and a min for each half. Must be `#[inline(always)]`.
+    fn put(&mut self, s: S, j: usize, codes: S::Bytes, scales: [f32; 2], mins: [f32; 2]);
+}
+
 /// A tile's part for one block.
 pub(super) struct Chunks<'a> {
     codes: &'a mut [[u8; CHUNK]],
@@ -29,10 +35,9 @@ pub(super) struct Chunks<'a> {
     mins: &'a mut [[f32; CHUNK / 16]],
 }
 
-impl Chunks<'_> {
-    /// Writes chunk `j` of the block: 32 codes, with a scale and a min for each half.
+impl<S: Simd> Sink<S> for Chunks<'_> {
     #[inline(always)]
-    pub fn put<S: Simd>(&mut self, s: S, j: usize, codes: S::Bytes, scales: [f32; 2], mins: [f32; 2]) {
+    fn put(&mut self, s: S, j: usize, codes: S::Bytes, scales: [f32; 2], mins: [f32; 2]) {
         s.store_bytes(codes, &mut self.codes[j]);
         self.scales[j][..4].fill(scales[0]);
         self.scales[j][4..].fill(scales[1]);

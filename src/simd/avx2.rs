@@ -44,11 +44,34 @@ fn load64(v: &[u8; 64]) -> [__m256i; 2] {
     unsafe { [_mm256_loadu_si256(v), _mm256_loadu_si256(v.add(1))] }
 }
 
+/// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
+#[inline(always)]
+fn unsigned(q: __m256i, a: __m256i) -> __m256i {
+    unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(q, a), _mm256_set1_epi16(1)) }
+}
+
+/// Sums of four products of signed codes: |q| · (a with the sign of q). The largest sum of two is 2 · 128 · 127.
+#[inline(always)]
+fn signed(q: __m256i, a: __m256i) -> __m256i {
+    unsafe { unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
+}
+
+/// `total[l] + scales[l / 4] · x · sums[l]`.
+#[inline(always)]
+pub(super) fn add_scaled(total: __m256, sums: __m256i, scales: [f32; 2], x: f32) -> __m256 {
+    unsafe {
+        let scales = _mm256_blend_ps::<0xf0>(_mm256_set1_ps(scales[0]), _mm256_set1_ps(scales[1]));
+        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(x));
+        _mm256_add_ps(total, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums)))
+    }
+}
+
 impl Simd for Avx2 {
     const REGISTERS: usize = 8;
     type Bytes = __m256i;
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
+    type Lanes = __m256;
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> __m256i {
@@ -109,21 +132,36 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> [__m256i; 2] {
         let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
-        unsafe {
-            let pairs = both!(_mm256_maddubs_epi16(q, a));
-            let one = _mm256_set1_epi16(1);
-            [_mm256_madd_epi16(pairs[0], one), _mm256_madd_epi16(pairs[1], one)]
-        }
+        [unsigned(q[0], a[0]), unsigned(q[1], a[1])]
     }
     #[inline(always)]
     fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], _bias: &[i32; 16]) -> [__m256i; 2] {
         let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
-        unsafe {
-            // |q| · (a with the sign of q): the largest sum of two is 2 · 128 · 127, within 16 bits.
-            let (size, a) = (both!(_mm256_abs_epi8(q)), both!(_mm256_sign_epi8(a, q)));
-            let (pairs, one) = (both!(_mm256_maddubs_epi16(size, a)), _mm256_set1_epi16(1));
-            [_mm256_madd_epi16(pairs[0], one), _mm256_madd_epi16(pairs[1], one)]
-        }
+        [signed(q[0], a[0]), signed(q[1], a[1])]
+    }
+    #[inline(always)]
+    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
+        add_scaled(total, unsigned(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
+    }
+    #[inline(always)]
+    fn add_signed(
+        self,
+        total: __m256,
+        codes: __m256i,
+        acts: &[i8; 32],
+        _bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> __m256 {
+        add_scaled(total, signed(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
+    }
+    #[inline(always)]
+    fn halves(self, v: [__m256; 2]) -> [__m256; 2] {
+        v
+    }
+    #[inline(always)]
+    fn join(self, halves: [__m256; 2]) -> [__m256; 2] {
+        halves
     }
     #[inline(always)]
     fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {
@@ -157,6 +195,15 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> [__m256; 2] {
+        unsafe {
+            let v = _mm_loadu_si128(v.as_ptr().cast());
+            let v = [v, _mm_unpackhi_epi64(v, v)];
+            let v = both!(_mm256_cvtepi8_epi32(v));
+            both!(_mm256_cvtepi32_ps(v))
+        }
+    }
+    #[inline(always)]
     fn widen_bf16(self, v: &[u8; 32]) -> [__m256; 2] {
         unsafe {
             let v = v.as_ptr().cast::<__m128i>();
@@ -178,8 +225,14 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
-        // Broadcast rather than inserted: an insertion would wait for whatever the register held before.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_set1_epi16(bits as i16))) }
+        // In assembly, because the compiler would load with `vpinsrw`, which waits for what the register held before:
+        // every block's scale for the last one's.
+        unsafe {
+            let v: __m128i;
+            std::arch::asm!("vmovd {v}, {bits:e}", v = out(xmm_reg) v, bits = in(reg) bits as u32,
+                options(pure, nomem, nostack, preserves_flags));
+            _mm_cvtss_f32(_mm_cvtph_ps(v))
+        }
     }
     #[inline(always)]
     fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {

@@ -4,7 +4,7 @@
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
 #![allow(unsafe_code)]
 
-use super::avx2::Avx2;
+use super::avx2::{Avx2, add_scaled};
 use super::level::Kernel;
 use super::vector::Simd;
 use std::arch::x86_64::*;
@@ -40,6 +40,7 @@ impl Simd for Avx512 {
     type Bytes = __m256i;
     type Ints = __m512i;
     type Floats = __m512;
+    type Lanes = __m256;
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> __m256i {
@@ -99,6 +100,37 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
+        let a = self.bytes(bytemuck::cast_ref(acts));
+        let sums = unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, a) };
+        add_scaled(total, sums, scales, x)
+    }
+    #[inline(always)]
+    fn add_signed(
+        self,
+        total: __m256,
+        codes: __m256i,
+        acts: &[i8; 32],
+        bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> __m256 {
+        let a = self.bytes(bytemuck::cast_ref(acts));
+        let sums = unsafe {
+            let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+            _mm256_dpbusd_epi32(_mm256_loadu_si256(bias.as_ptr().cast()), codes, a)
+        };
+        add_scaled(total, sums, scales, x)
+    }
+    #[inline(always)]
+    fn halves(self, v: __m512) -> [__m256; 2] {
+        unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] }
+    }
+    #[inline(always)]
+    fn join(self, halves: [__m256; 2]) -> __m512 {
+        unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(halves[0]), halves[1]) }
+    }
+    #[inline(always)]
     fn to_floats(self, v: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(v) }
     }
@@ -122,6 +154,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn widen_f16(self, v: &[u8; 32]) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(v.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(v.as_ptr().cast()))) }
     }
     #[inline(always)]
     fn widen_bf16(self, v: &[u8; 32]) -> __m512 {
@@ -195,7 +231,6 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
-        let halves = unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] };
-        self.0.sum(halves)
+        self.0.sum(self.halves(v))
     }
 }

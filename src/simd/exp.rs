@@ -5,12 +5,12 @@ use super::math::{max, padded};
 use super::vector::Simd;
 
 /// A function of one variable.
-trait Unary: Copy {
+pub(super) trait Unary: Copy {
     /// Must be `#[inline(always)]`.
     fn apply<S: Simd>(self, s: S, x: S::Floats) -> S::Floats;
 }
 
-struct Map<'a, U>(U, &'a mut [f32]);
+pub(super) struct Map<'a, U>(pub U, pub &'a mut [f32]);
 
 impl<U: Unary> Kernel for Map<'_, U> {
     type Out = f32;
@@ -66,8 +66,8 @@ fn sigmoid_vector<S: Simd>(s: S, x: S::Floats) -> S::Floats {
 
 /// e^(x − shift).
 #[derive(Clone, Copy)]
-struct Exp {
-    shift: f32,
+pub(super) struct Exp {
+    pub shift: f32,
 }
 
 impl Unary for Exp {
@@ -79,8 +79,8 @@ impl Unary for Exp {
 
 /// x · sigmoid(scale · x).
 #[derive(Clone, Copy)]
-struct Swish {
-    scale: f32,
+pub(super) struct Swish {
+    pub scale: f32,
 }
 
 impl Unary for Swish {
@@ -91,7 +91,7 @@ impl Unary for Swish {
 }
 
 #[derive(Clone, Copy)]
-struct Sigmoid;
+pub(super) struct Sigmoid;
 
 impl Unary for Sigmoid {
     #[inline(always)]
@@ -101,21 +101,20 @@ impl Unary for Sigmoid {
 }
 
 #[derive(Clone, Copy)]
-struct Tanh;
+pub(super) struct Tanh;
 
 impl Unary for Tanh {
-    /// (1 − e) / (1 + e) with e = e^(−2|x|), and x − x³/3 near zero, where the difference would cancel.
+    /// 1 − 2 / (e²ˣ + 1): exact to 1e-7 of 1, not of small results.
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::Floats) -> S::Floats {
         let e = exp_vector(s, s.mul(s.splat(2.0), x));
         let one = s.splat(1.0);
-        // For large x, e is infinite and 2 / (e + 1) zero.
         s.sub(one, s.div(s.splat(2.0), s.add(e, one)))
     }
 }
 
 #[derive(Clone, Copy)]
-struct Gelu;
+pub(super) struct Gelu;
 
 impl Unary for Gelu {
     /// 0.5 (1 + tanh u) = sigmoid(2u).
@@ -128,7 +127,7 @@ impl Unary for Gelu {
 }
 
 #[derive(Clone, Copy)]
-struct GeluErf;
+pub(super) struct GeluErf;
 
 impl Unary for GeluErf {
     /// x · (1 + erf(x / √2)) / 2, with erf as in Abramowitz and Stegun 7.1.26: off by at most 1.5e-7.

@@ -8,7 +8,7 @@ use super::{array, array_mut};
 use half::{bf16, f16};
 
 /// Values that can be read 16 at a time as f32.
-trait Source: Copy {
+pub(super) trait Source: Copy {
     fn len(self) -> usize;
     /// 16 values from `i` on.
     fn load<S: Simd>(self, s: S, i: usize) -> S::Floats;
@@ -69,7 +69,7 @@ pub(super) fn padded<T: Copy, const N: usize>(v: &[T], pad: T) -> [T; N] {
     out
 }
 
-struct Dot<'a, A>(A, &'a [f32]);
+pub(super) struct Dot<'a, A>(pub A, pub &'a [f32]);
 
 impl<A: Source> Kernel for Dot<'_, A> {
     type Out = f32;
@@ -118,7 +118,7 @@ pub fn sum_squares(x: &[f32]) -> f32 {
     dot(x, x)
 }
 
-struct Sum<'a>(&'a [f32]);
+pub(super) struct Sum<'a>(pub &'a [f32]);
 
 impl Kernel for Sum<'_> {
     type Out = f32;
@@ -139,7 +139,7 @@ pub fn sum(x: &[f32]) -> f32 {
     Level::best().run(Sum(x))
 }
 
-struct Max<'a>(&'a [f32]);
+pub(super) struct Max<'a>(pub &'a [f32]);
 
 impl Kernel for Max<'_> {
     type Out = f32;
@@ -160,7 +160,7 @@ pub fn max(x: &[f32]) -> f32 {
     Level::best().run(Max(x))
 }
 
-struct Amax<'a>(&'a [f32]);
+pub(super) struct Amax<'a>(pub &'a [f32]);
 
 impl Kernel for Amax<'_> {
     type Out = f32;
@@ -183,7 +183,7 @@ pub fn amax(x: &[f32]) -> f32 {
     Level::best().run(Amax(x))
 }
 
-struct Axpy<'a, A>(f32, A, &'a mut [f32]);
+pub(super) struct Axpy<'a, A>(pub f32, pub A, pub &'a mut [f32]);
 
 impl<A: Source> Kernel for Axpy<'_, A> {
     type Out = ();
@@ -222,7 +222,7 @@ pub fn axpy_bf16(a: f32, x: &[bf16], y: &mut [f32]) {
     Level::best().run(Axpy(a, x, y));
 }
 
-struct Widen<'a, A>(A, &'a mut [f32]);
+pub(super) struct Widen<'a, A>(pub A, pub &'a mut [f32]);
 
 impl<A: Source> Kernel for Widen<'_, A> {
     type Out = ();
@@ -252,7 +252,7 @@ pub fn bf16_to_f32(x: &[bf16], out: &mut [f32]) {
     Level::best().run(Widen(x, out));
 }
 
-struct NarrowF16<'a>(&'a [f32], &'a mut [f16]);
+pub(super) struct NarrowF16<'a>(pub &'a [f32], pub &'a mut [f16]);
 
 impl Kernel for NarrowF16<'_> {
     type Out = ();

@@ -41,3 +41,6 @@ pub fn array<T, const N: usize>(v: &[T], at: usize) -> &[T; N] {
 pub fn array_mut<T, const N: usize>(v: &mut [T], at: usize) -> &mut [T; N] {
     (&mut v[at..at + N]).try_into().expect("a slice of N values")
 }
+
+#[cfg(test)]
+mod tests;

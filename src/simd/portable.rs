@@ -1,6 +1,7 @@
 //! The twin without intrinsics: plain arrays, which the compiler vectorizes as far as the target allows.
 //! It defines what the other levels must compute.
 
+use super::array;
 use super::vector::Simd;
 use half::f16;
 
@@ -31,11 +32,29 @@ fn u16_at(v: &[u8; 32], i: usize) -> u16 {
     u16::from_le_bytes([v[2 * i], v[2 * i + 1]])
 }
 
+/// Lane `l` is the sum of products 4l … 4l + 3.
+#[inline(always)]
+fn fours<const N: usize, const L: usize>(codes: &[u8; N], acts: &[i8; N], code: impl Fn(u8) -> i32) -> [i32; L] {
+    let mut out = [0; L];
+    for (l, out) in out.iter_mut().enumerate() {
+        for j in 4 * l..4 * l + 4 {
+            *out += code(codes[j]) * acts[j] as i32;
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn add_scaled(total: [f32; 8], sums: [i32; 8], scales: [f32; 2], x: f32) -> [f32; 8] {
+    std::array::from_fn(|l| total[l] + scales[l / 4] * x * sums[l] as f32)
+}
+
 impl Simd for Portable {
     const REGISTERS: usize = 8;
     type Bytes = [u8; 32];
     type Ints = [i32; 16];
     type Floats = [f32; 16];
+    type Lanes = [f32; 8];
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> [u8; 32] {
@@ -89,23 +108,35 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> [i32; 16] {
-        let mut out = [0; 16];
-        for (l, out) in out.iter_mut().enumerate() {
-            for j in 4 * l..4 * l + 4 {
-                *out += codes[j] as i32 * acts[j] as i32;
-            }
-        }
-        out
+        fours(codes, acts, |q| q as i32)
     }
     #[inline(always)]
     fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], _bias: &[i32; 16]) -> [i32; 16] {
-        let mut out = [0; 16];
-        for (l, out) in out.iter_mut().enumerate() {
-            for j in 4 * l..4 * l + 4 {
-                *out += codes[j] as i8 as i32 * acts[j] as i32;
-            }
-        }
-        out
+        fours(codes, acts, |q| q as i8 as i32)
+    }
+    #[inline(always)]
+    fn add_unsigned(self, total: [f32; 8], codes: [u8; 32], acts: &[i8; 32], scales: [f32; 2], x: f32) -> [f32; 8] {
+        add_scaled(total, fours(&codes, acts, |q| q as i32), scales, x)
+    }
+    #[inline(always)]
+    fn add_signed(
+        self,
+        total: [f32; 8],
+        codes: [u8; 32],
+        acts: &[i8; 32],
+        _bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> [f32; 8] {
+        add_scaled(total, fours(&codes, acts, |q| q as i8 as i32), scales, x)
+    }
+    #[inline(always)]
+    fn halves(self, v: [f32; 16]) -> [[f32; 8]; 2] {
+        [*array(&v, 0), *array(&v, 8)]
+    }
+    #[inline(always)]
+    fn join(self, halves: [[f32; 8]; 2]) -> [f32; 16] {
+        *array(halves.as_flattened(), 0)
     }
     #[inline(always)]
     fn to_floats(self, v: [i32; 16]) -> [f32; 16] {
@@ -137,6 +168,10 @@ impl Simd for Portable {
             *out = self.half(u16_at(v, i));
         }
         out
+    }
+    #[inline(always)]
+    fn widen_i8(self, v: &[i8; 16]) -> [f32; 16] {
+        map(*v, |v| v as f32)
     }
     #[inline(always)]
     fn widen_bf16(self, v: &[u8; 32]) -> [f32; 16] {

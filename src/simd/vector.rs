@@ -12,6 +12,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type Ints: Copy;
     /// 16 × f32.
     type Floats: Copy;
+    /// 8 × f32: the even or the odd half of a sum in `Floats`.
+    type Lanes: Copy;
 
     /// Reads 32 bytes.
     fn bytes(self, v: &[u8; 32]) -> Self::Bytes;
@@ -39,6 +41,29 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The same with signed codes. Activations must not be −128, and `bias[l]` must be −128 · Σ `acts[4l..4l + 4]`:
     /// the correction that unsigned × signed hardware needs.
     fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], bias: &[i32; 16]) -> Self::Ints;
+    /// `total[l] + scales[l / 4] · x ·` lane `l` of [`dot_unsigned`](Simd::dot_unsigned), for the 32 codes in a register.
+    fn add_unsigned(
+        self,
+        total: Self::Lanes,
+        codes: Self::Bytes,
+        acts: &[i8; 32],
+        scales: [f32; 2],
+        x: f32,
+    ) -> Self::Lanes;
+    /// The same with [`dot_signed`](Simd::dot_signed).
+    fn add_signed(
+        self,
+        total: Self::Lanes,
+        codes: Self::Bytes,
+        acts: &[i8; 32],
+        bias: &[i32; 8],
+        scales: [f32; 2],
+        x: f32,
+    ) -> Self::Lanes;
+    /// The two halves of a vector.
+    fn halves(self, v: Self::Floats) -> [Self::Lanes; 2];
+    /// The vector of two halves.
+    fn join(self, halves: [Self::Lanes; 2]) -> Self::Floats;
     /// Each lane as f32 (exact below 2²⁴).
     fn to_floats(self, v: Self::Ints) -> Self::Floats;
 
@@ -52,6 +77,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn splat_pair(self, a: f32, b: f32) -> Self::Floats;
     /// 16 f16, little-endian, as f32; exact, subnormals included.
     fn widen_f16(self, v: &[u8; 32]) -> Self::Floats;
+    /// 16 small numbers as f32.
+    fn widen_i8(self, v: &[i8; 16]) -> Self::Floats;
     /// 16 bf16, little-endian, as f32; exact.
     fn widen_bf16(self, v: &[u8; 32]) -> Self::Floats;
     /// As 16 f16, little-endian, rounded to nearest even.

@@ -1,0 +1,214 @@
+//! Every operation of every level against the portable twin, and the primitives against f64.
+
+use super::exp::{Exp, Gelu, GeluErf, Map, Sigmoid, Swish, Tanh, Unary};
+use super::math::{Amax, Axpy, Dot, Max, NarrowF16, Sum, Widen};
+use super::*;
+use half::{bf16, f16};
+
+/// Numbers from −1 to 1.
+fn noise(n: usize) -> Vec<f32> {
+    let mut state = 7u32;
+    let mut draw = || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| draw()).collect()
+}
+
+fn close(got: f32, want: f64, size: f64, what: &str, level: Level) {
+    let error = (got as f64 - want).abs();
+    assert!(error <= size, "{what} at {}: {got} instead of {want}", level.name());
+}
+
+/// All operations that must give the same bits everywhere.
+struct Operations<'a> {
+    floats: &'a [f32],
+    bytes: &'a [u8],
+}
+
+impl Kernel for Operations<'_> {
+    type Out = Vec<u32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<u32> {
+        let mut out = Vec::new();
+        let mut floats = |v: S::Floats| {
+            let mut to = [0.0; 16];
+            s.store(v, &mut to);
+            out.extend(to.map(f32::to_bits));
+        };
+        let (a, b) = (s.floats(array(self.floats, 0)), s.floats(array(self.floats, 16)));
+        for v in [s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.max(a, b), s.min(a, b), s.splat_pair(1.5, -2.0)]
+        {
+            floats(v);
+        }
+        let n = s.floats(&std::array::from_fn(|i| 18.0 * i as f32 - 126.0));
+        floats(s.exp2_int(n));
+        floats(s.join(s.halves(a)));
+        floats(s.widen_bf16(array(self.bytes, 0)));
+        floats(s.widen_i8(bytemuck::cast_ref::<[u8; 16], _>(array(self.bytes, 0))));
+        let small: [u8; 64] = std::array::from_fn(|i| self.bytes[i] & 127);
+        let acts: [i8; 64] = std::array::from_fn(|i| (self.bytes[64 + i] as i8).max(-127));
+        let bias: [i32; 16] =
+            std::array::from_fn(|l| -128 * acts[4 * l..4 * l + 4].iter().map(|a| *a as i32).sum::<i32>());
+        floats(s.to_floats(s.dot_unsigned(&small, &acts)));
+        floats(s.to_floats(s.dot_signed(array(self.bytes, 0), &acts, &bias)));
+        let [low, high] = s.halves(b);
+        let low = s.add_unsigned(low, s.bytes(array(&small, 0)), array(&acts, 0), [0.5, 0.3], 0.7);
+        let high = s.add_signed(high, s.bytes(array(self.bytes, 0)), array(&acts, 0), array(&bias, 0), [0.5, 0.3], 0.7);
+        floats(s.join([low, high]));
+        let scalars = [s.sum(a), s.max_lane(a), s.amax(a, b), s.half(0x0001), s.half(0x8400), s.half(0x3c01)];
+        out.extend(scalars.map(f32::to_bits));
+
+        let mut bytes = |v: S::Bytes| {
+            let mut to = [0; 32];
+            s.store_bytes(v, &mut to);
+            out.extend(to.map(u32::from));
+        };
+        let (a, b) = (s.bytes(array(self.bytes, 0)), s.bytes(array(self.bytes, 32)));
+        let table = std::array::from_fn(|i| 5 * i as i8 - 40);
+        let nibbles = s.nibbles(array(self.bytes, 0));
+        for v in [s.and(a, b), s.or(a, b), s.shr::<3>(a), s.shl::<5>(a), nibbles, s.lookup(&table, nibbles)] {
+            bytes(v);
+        }
+        bytes(s.spread_bits(0x8123_4567));
+        bytes(s.splat_byte(200));
+        let mut codes = [0; 16];
+        s.store_i8(s.mul(s.floats(array(self.floats, 0)), s.splat(127.0)), &mut codes);
+        out.extend(codes.map(|c| c as u32));
+        out
+    }
+}
+
+#[test]
+fn operations_are_the_same_at_every_level() {
+    let mut values = noise(64);
+    // Ties of rounding, zeros of both signs.
+    values[..5].copy_from_slice(&[0.5 / 127.0, 1.5 / 127.0, -2.5 / 127.0, 0.0, -0.0]);
+    let bytes: Vec<u8> = noise(128).iter().map(|v| (v * 128.0) as i8 as u8).collect();
+    let run = |level: Level| level.run(Operations { floats: &values, bytes: &bytes });
+    let want = run(Level::Portable);
+    for level in Level::available() {
+        assert_eq!(run(level), want, "{}", level.name());
+    }
+}
+
+#[test]
+fn every_f16_is_exact_both_ways() {
+    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    for level in Level::available() {
+        let mut wide = vec![0.0; all.len()];
+        level.run(Widen(&all[..], &mut wide));
+        for (h, v) in all.iter().zip(&wide) {
+            assert!(h.to_f32() == *v || h.is_nan() && v.is_nan(), "{h} became {v} at {}", level.name());
+        }
+        // Halfway between neighbours too, where rounding to even shows.
+        let between: Vec<f32> = wide.iter().map(|v| v * (1.0 + 1.0 / 2048.0)).collect();
+        for x in [wide, between] {
+            let mut narrow = vec![f16::ZERO; x.len()];
+            level.run(NarrowF16(&x, &mut narrow));
+            for (x, h) in x.iter().zip(&narrow) {
+                assert!(f16::from_f32(*x) == *h || x.is_nan() && h.is_nan(), "{x} became {h} at {}", level.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn reductions_match_f64() {
+    for n in (0..70).chain([1000]) {
+        let (a, b) = (noise(2 * n)[..n].to_vec(), noise(2 * n)[n..].to_vec());
+        let (half, brain): (Vec<_>, Vec<_>) = a.iter().map(|v| (f16::from_f32(*v), bf16::from_f32(*v))).unzip();
+        let exact = |a: &[f32]| a.iter().zip(&b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+        let size = 1e-7 * (n + 1) as f64;
+        for level in Level::available() {
+            close(level.run(Dot(&a[..], &b)), exact(&a), size, "dot", level);
+            let wide: Vec<_> = half.iter().map(|v| v.to_f32()).collect();
+            close(level.run(Dot(&half[..], &b)), exact(&wide), size, "dot_f16", level);
+            let wide: Vec<_> = brain.iter().map(|v| v.to_f32()).collect();
+            close(level.run(Dot(&brain[..], &b)), exact(&wide), size, "dot_bf16", level);
+            close(level.run(Sum(&a)), a.iter().map(|v| *v as f64).sum(), size, "sum", level);
+            let largest = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(level.run(Max(&a)), largest, "max at {}", level.name());
+            let largest = a.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            assert_eq!(level.run(Amax(&a)), largest, "amax at {}", level.name());
+            let mut y = b.clone();
+            level.run(Axpy(0.75, &half[..], &mut y));
+            for i in 0..n {
+                close(y[i], 0.75 * half[i].to_f64() + b[i] as f64, 2e-7, "axpy_f16", level);
+            }
+        }
+    }
+    assert!(amax(&[1.0, f32::NAN, 3.0]).is_nan(), "amax lets NaN through");
+}
+
+/// Runs `f` over a wide range at every level; `size` bounds the error relative to max(|want|, `floor`).
+fn check_map(f: impl Unary, want: impl Fn(f64) -> f64, what: &str, floor: f64, size: f64) {
+    let x: Vec<f32> = (-4000..4001).map(|i| i as f32 * 0.02713).collect();
+    for level in Level::available() {
+        let mut y = x.clone();
+        let sum = level.run(Map(f, &mut y)) as f64;
+        for (x, y) in x.iter().zip(&y) {
+            let want = want(*x as f64);
+            if want.abs() < f32::MAX as f64 {
+                close(*y, want, size * want.abs().max(floor), what, level);
+            } else {
+                assert_eq!(*y, f32::INFINITY, "{what}({x}) at {}", level.name());
+            }
+        }
+        let exact: f64 = y.iter().map(|v| *v as f64).sum();
+        let size: f64 = y.iter().map(|v| v.abs() as f64).sum();
+        assert!(sum == exact || (sum - exact).abs() < 1e-6 * size, "{what}: sum {sum} instead of {exact}");
+        let mut bad = [0.0, f32::NAN, 1.0];
+        level.run(Map(f, &mut bad));
+        assert!(bad[1].is_nan() && !bad[0].is_nan() && !bad[2].is_nan(), "{what} and NaN at {}", level.name());
+    }
+}
+
+/// erf by its series, in f64; enough for |x| < 6, beyond which it is ±1.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[test]
+fn exponentials_match_f64() {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    check_map(Exp { shift: 0.0 }, f64::exp, "exp", 1.2e-38, 2e-7);
+    // The difference is one of f32, like the argument.
+    check_map(Exp { shift: 3.0 }, |x| ((x as f32 - 3.0) as f64).exp(), "exp with a shift", 1.2e-38, 2e-7);
+    check_map(Sigmoid, sigmoid, "sigmoid", 1e-30, 3e-7);
+    check_map(Tanh, f64::tanh, "tanh", 1.0, 3e-7);
+    check_map(Swish { scale: 1.0 }, |x| x * sigmoid(x), "silu", 1e-30, 3e-7);
+    // 1.702 · x rounds: at −109 by 7e-6, and so does its exponential.
+    check_map(Swish { scale: 1.702 }, |x| x * sigmoid(1.702 * x), "gelu_quick", 1e-30, 2e-5);
+    let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+    check_map(Gelu, gelu, "gelu", 1.0, 3e-7);
+    check_map(GeluErf, |x| 0.5 * x * (1.0 + erf(x / 2f64.sqrt())), "gelu_erf", 1.0, 5e-7);
+}
+
+#[test]
+fn softmax_numerators_share_with_a_sink() {
+    let mut scores = [1.0, 3.0, f32::NEG_INFINITY, 2.0];
+    let sum = softmax_numerators(&mut scores, Some(4.0));
+    let want = [(-3f64).exp(), (-1f64).exp(), 0.0, (-2f64).exp()];
+    for (got, want) in scores.iter().zip(want) {
+        assert!((*got as f64 - want).abs() < 1e-7, "{scores:?}");
+    }
+    assert!((sum as f64 - want.iter().sum::<f64>() - 1.0).abs() < 1e-6, "the sink's own share is 1");
+}
+
+#[test]
+fn a_level_can_be_named() {
+    for level in Level::ALL {
+        assert!(Level::ALL.iter().filter(|l| l.name() == level.name()).count() == 1);
+    }
+    assert!(Level::available().any(|l| l == Level::best()) && Level::Portable.is_available());
+}
