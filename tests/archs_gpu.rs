@@ -1,11 +1,12 @@
 //! Every architecture with a row on the GPU, and split between CPU and GPU, against the reference's logits: the prompt in one
 //! go, in two chunks and token by token.
 
-mod common;
 #[path = "common/device.rs"]
 mod device;
+#[path = "common/fixture.rs"]
+mod fixture;
 
-use common::fixture::{self, Fixture};
+use fixture::Fixture;
 use std::sync::Arc;
 use wgpu_llm::base::DType;
 use wgpu_llm::gpu::Device;
