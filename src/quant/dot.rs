@@ -73,7 +73,7 @@ pub(super) trait Dot {
     /// Bytes of `n` weights.
     fn bytes(n: usize) -> usize;
     /// Tile `t` of a column.
-    fn acts(acts: &Activations, column: usize, t: usize) -> &Self::Acts;
+    fn acts(acts: &Activations, plane: usize, column: usize, t: usize) -> &Self::Acts;
     /// Unpacks `n` ≤ [`TILE`] weights.
     fn unpack<S: Simd>(s: S, bytes: &[u8], n: usize, tile: &mut Self::Tile);
     /// Adds the product of `n` weights, still packed, with one column to its sum: [`unpack`](Dot::unpack) and
@@ -148,7 +148,9 @@ fn add_tiles<D: Dot, S: Simd>(
     let packed = |row: usize| &w.bytes[row * w.row..][bytes.clone()];
     if columns.len() == 1 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            D::add_packed(s, packed(first + row), D::acts(acts, columns.start, t), n, &mut sums[0]);
+            for plane in 0..acts.planes() {
+                D::add_packed(s, packed(first + row), D::acts(acts, plane, columns.start, t), n, &mut sums[0]);
+            }
         }
         return;
     }
@@ -156,20 +158,22 @@ fn add_tiles<D: Dot, S: Simd>(
         for (i, tile) in tiles[..sums.len()].iter_mut().enumerate() {
             D::unpack(s, packed(first + TOGETHER * pair + i), n, tile);
         }
-        let mut c = columns.start;
-        while c < columns.end {
-            let at = c - columns.start;
-            if sums.len() == TOGETHER && S::REGISTERS >= 32 && c + 4 <= columns.end {
-                D::add::<S, TOGETHER, 4>(s, tiles, from_fn(|i| D::acts(acts, c + i, t)), n, sums, at);
-                c += 4;
-            } else if sums.len() == TOGETHER && c + 2 <= columns.end {
-                D::add::<S, TOGETHER, 2>(s, tiles, from_fn(|i| D::acts(acts, c + i, t)), n, sums, at);
-                c += 2;
-            } else {
-                for (tile, sums) in tiles.chunks(1).zip(sums.chunks_mut(1)) {
-                    D::add::<S, 1, 1>(s, tile, [D::acts(acts, c, t)], n, sums, at);
+        for plane in 0..acts.planes() {
+            let mut c = columns.start;
+            while c < columns.end {
+                let at = c - columns.start;
+                if sums.len() == TOGETHER && S::REGISTERS >= 32 && c + 4 <= columns.end {
+                    D::add::<S, TOGETHER, 4>(s, tiles, from_fn(|i| D::acts(acts, plane, c + i, t)), n, sums, at);
+                    c += 4;
+                } else if sums.len() == TOGETHER && c + 2 <= columns.end {
+                    D::add::<S, TOGETHER, 2>(s, tiles, from_fn(|i| D::acts(acts, plane, c + i, t)), n, sums, at);
+                    c += 2;
+                } else {
+                    for (tile, sums) in tiles.chunks(1).zip(sums.chunks_mut(1)) {
+                        D::add::<S, 1, 1>(s, tile, [D::acts(acts, plane, c, t)], n, sums, at);
+                    }
+                    c += 1;
                 }
-                c += 1;
             }
         }
     }

@@ -20,8 +20,8 @@ impl<F: Block> Dot for DotBlocks<F> {
     }
 
     #[inline(always)]
-    fn acts(acts: &Activations, column: usize, t: usize) -> &IntTile {
-        acts.ints(column, t)
+    fn acts(acts: &Activations, plane: usize, column: usize, t: usize) -> &IntTile {
+        acts.ints(plane, column, t)
     }
 
     #[inline(always)]

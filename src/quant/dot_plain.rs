@@ -20,7 +20,7 @@ impl<F: Plain> Dot for DotPlain<F> {
     }
 
     #[inline(always)]
-    fn acts(acts: &Activations, column: usize, t: usize) -> &FloatTile {
+    fn acts(acts: &Activations, _plane: usize, column: usize, t: usize) -> &FloatTile {
         acts.floats(column, t)
     }
 

@@ -16,7 +16,7 @@ mod gpu;
 mod search;
 mod tile;
 
-pub use activations::Activations;
+pub use activations::{Activations, Precision};
 pub use dot::{dot_rows, dot_rows_at};
 pub use gpu::{GpuPlanes, gpu_layout, gpu_padded, gpu_planes};
 

@@ -140,9 +140,21 @@ fn weights(dtype: DType, rows: usize, k: usize) -> Vec<u8> {
     bytes
 }
 
-fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], [columns, k, stride]: [usize; 3]) -> Vec<f32> {
+fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], sizes: [usize; 3]) -> Vec<f32> {
+    run_dot_with(Precision::Fine, level, dtype, w, rows, x, sizes)
+}
+
+fn run_dot_with(
+    precision: Precision,
+    level: Level,
+    dtype: DType,
+    w: &[u8],
+    rows: usize,
+    x: &[f32],
+    [columns, k, stride]: [usize; 3],
+) -> Vec<f32> {
     let mut acts = Activations::new();
-    acts.fill_at(level, dtype, x, stride, columns, k);
+    acts.fill_at(level, precision, dtype, x, stride, columns, k);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, dtype, w, k, 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
     out
@@ -168,10 +180,12 @@ fn dot_matches_the_oracle_at_every_level() {
             let x = normal("activations", columns * stride);
             let want = oracle(&values, &x, k, stride, columns);
             for level in Level::available() {
-                let got = run_dot(level, dtype, &w, rows, &x, [columns, k, stride]);
-                let error = nmse(&want, &got);
-                let limit = if dtype.is_quantized() { 5e-4 } else { 1e-12 };
-                assert!(error <= limit, "{dtype} at {}, k = {k}: error {error:e}", level.name());
+                for (precision, limit) in [(Precision::Fine, 1e-8), (Precision::Fast, 5e-4)] {
+                    let got = run_dot_with(precision, level, dtype, &w, rows, &x, [columns, k, stride]);
+                    let error = nmse(&want, &got);
+                    let limit = if dtype.is_quantized() { limit } else { 1e-12 };
+                    assert!(error <= limit, "{dtype} {precision:?} at {}, k = {k}: error {error:e}", level.name());
+                }
             }
         }
     }
