@@ -7,7 +7,7 @@ mod cpu;
 mod fixture;
 
 use cpu::Runner;
-use fixture::Fixture;
+use fixture::{CLOSE, Fixture, lead};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use wgpu_llm::arch::{Batch, build, supported};
@@ -21,9 +21,6 @@ const CONTEXT: usize = 64;
 
 /// Largest normalised mean squared error of the logits.
 const NMSE: f64 = 1e-4;
-
-/// Gaps of the greatest logit to the next, relative to the spread of all, below which either may win.
-const CLOSE: f32 = 1e-3;
 
 /// The graph of a run that wants all logits.
 fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
@@ -75,16 +72,8 @@ fn ties(f: &Fixture, pool: &ThreadPool) -> Range<usize> {
     ties.clone()
 }
 
-/// Index and lead of the greatest value, the lead relative to the spread.
-fn lead(logits: &[f32]) -> (usize, f32) {
-    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
-    let others = || logits.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, x)| *x);
-    let (next, least) = (others().fold(f32::MIN, f32::max), others().fold(f32::MAX, f32::min));
-    (best, (logits[best] - next) / (logits[best] - least))
-}
-
-/// What differs from the reference outside of `ties`, in words.
-fn differences(f: &Fixture, got: &[Vec<f32>], ties: &Range<usize>) -> Vec<String> {
+/// The error against the reference outside of `ties`, and what is too much, in words.
+fn compare(f: &Fixture, got: &[Vec<f32>], ties: &Range<usize>) -> (f64, Vec<String>) {
     let mut wrong = Vec::new();
     let known = || f.positions.iter().zip(&f.logits).filter(|(p, _)| !ties.contains(p));
     let want: Vec<f64> = known().flat_map(|(_, row)| row.iter().map(|x| f64::from(*x))).collect();
@@ -96,14 +85,14 @@ fn differences(f: &Fixture, got: &[Vec<f32>], ties: &Range<usize>) -> Vec<String
     assert_eq!(f.argmax.len(), f.tokens.len());
     for (p, want) in f.argmax.iter().enumerate().filter(|(p, _)| !ties.contains(p)) {
         // All of the reference's logits are known at some positions only; elsewhere its gap is near ours.
-        let known = f.positions.iter().position(|q| *q == p).map(|i| &f.logits[i]);
+        let known = f.positions.iter().position(|q| *q == p);
         let (best, gap) = lead(&got[p]);
-        let gap = known.map_or(gap, |logits| lead(logits).1);
+        let gap = known.map_or(gap, |i| f.lead(i));
         if best != *want && gap > CLOSE {
             wrong.push(format!("position {p}: token {best} for {want}, gap {gap:.1e}"));
         }
     }
-    wrong
+    (error, wrong)
 }
 
 fn check(name: &str) {
@@ -116,7 +105,8 @@ fn check(name: &str) {
     for kv in [DType::F32, DType::F16] {
         let ties = if kv == DType::F16 { ties(&f, &pool) } else { 0..0 };
         for (feed, chunks) in &feeds {
-            let wrong = differences(&f, &run(&f, chunks, kv, &pool), &ties);
+            let (error, wrong) = compare(&f, &run(&f, chunks, kv, &pool), &ties);
+            println!("{name} {feed}, {kv} cache: nmse {error:.1e}");
             if !wrong.is_empty() {
                 failures.push(format!("{feed}, {kv} cache: {}", wrong.join("; ")));
             }

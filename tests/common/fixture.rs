@@ -67,17 +67,20 @@ impl Fixture {
 }
 
 /// Gaps of the greatest logit to the next, relative to the spread of all, below which either may win.
-#[allow(dead_code)]
 pub const CLOSE: f32 = 1e-3;
+
+/// Index of the greatest value, and by how much it leads the next, relative to the spread of all.
+pub fn lead(logits: &[f32]) -> (usize, f32) {
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+    let others = || logits.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, x)| *x);
+    let (next, least) = (others().fold(f32::MIN, f32::max), others().fold(f32::MAX, f32::min));
+    (best, (logits[best] - next) / (logits[best] - least))
+}
 
 impl Fixture {
     /// By how much the reference's greatest logit leads at known position `i`, relative to the spread of all.
-    #[allow(dead_code)]
     pub fn lead(&self, i: usize) -> f32 {
-        let mut sorted = self.logits[i].clone();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let n = sorted.len();
-        (sorted[n - 1] - sorted[n - 2]) / (sorted[n - 1] - sorted[0])
+        lead(&self.logits[i]).1
     }
 }
 
