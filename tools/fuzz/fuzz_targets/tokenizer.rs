@@ -16,7 +16,7 @@ struct Subject {
 enum Spells {
     /// Every byte.
     Everything,
-    /// Every byte, but SPM's sign for a space is read as a space.
+    /// Every byte, but the sign for a space is read as a space.
     ButTheSpaceSign,
     /// What is in the vocabulary; the rest becomes the unknown token.
     Words,
@@ -24,7 +24,10 @@ enum Spells {
 
 /// One vocabulary for every pre-tokenizer, then the other kinds.
 static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
-    let bpe = pre_tokenizer_names().map(|pre| (bpe(pre), Spells::Everything));
+    let bpe = pre_tokenizer_names().map(|pre| {
+        let spaces = ["gemma4", "granite-embed-multi-311m", "sarvam-moe"].contains(&pre);
+        (bpe(pre), if spaces { Spells::ButTheSpaceSign } else { Spells::Everything })
+    });
     let others = [(spm(), Spells::ButTheSpaceSign), (word_piece(), Spells::Words), (unigram(), Spells::Words)];
     let subject = |(source, spells)| Subject { tokenizer: Tokenizer::new(source).expect("sound"), spells };
     bpe.chain(others).map(subject).collect()
@@ -76,11 +79,13 @@ fn spelled(byte: u8) -> char {
     char::from_u32(0x100 + nth).expect("well below the surrogates")
 }
 
-/// Byte-level BPE that merges runs of a few characters.
+/// BPE that merges runs of a few characters; with every byte as byte-level vocabularies spell it, and as others do.
 fn bpe(pre: &str) -> VocabSource {
     let mut source = special();
     (source.model, source.pre) = ("gpt2".into(), Some(pre.into()));
     (0..=255).for_each(|byte| add(&mut source, spelled(byte).to_string(), 1));
+    (0..=255).for_each(|byte| add(&mut source, format!("<0x{byte:02X}>"), 6));
+    add(&mut source, "▁", 1);
     let mut merges = Vec::new();
     for unit in [b'A', b' ', b'.', b'\n', b'1'].map(|b| spelled(b).to_string()) {
         for n in 0..8 {
