@@ -119,6 +119,12 @@ impl Device {
         Ok(Device { inner: Arc::new(inner) })
     }
 
+    /// Makes the device out to be less than it is, so that kernels for lesser ones can be tested. Only right after opening:
+    /// panics where the device is shared already.
+    pub fn restrict(&mut self, change: impl FnOnce(&mut Caps)) {
+        change(&mut Arc::get_mut(&mut self.inner).expect("restricted before it is shared").caps);
+    }
+
     /// What the adapter is.
     pub fn info(&self) -> &AdapterInfo {
         &self.inner.info

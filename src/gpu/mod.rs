@@ -5,6 +5,7 @@
 
 mod adapter;
 mod build;
+mod check;
 mod cost;
 mod device;
 mod memory;
@@ -17,6 +18,7 @@ mod shader;
 mod weights;
 
 pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
+pub use check::{Check, Checked};
 pub use cost::Cost;
 pub use device::{Counters, Device};
 pub use memory::Memory;
