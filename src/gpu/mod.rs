@@ -15,6 +15,7 @@ mod profile;
 mod readback;
 mod runner;
 mod shader;
+mod signal;
 mod weights;
 
 pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
