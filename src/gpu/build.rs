@@ -1,7 +1,7 @@
 //! From a segment of a graph to a [`Program`]: which kernel each node runs, its weights, parameters and bind groups.
 
 use super::cost::{self, Cost};
-use super::device::{Buffer, Device};
+use super::device::{Buffer, Device, human};
 use super::memory::{Memory, STORAGE};
 use super::pipeline::Entry;
 use super::readback::Ring;
@@ -10,7 +10,8 @@ use super::shader::Binding;
 use super::weights::{Weights, is_plain};
 use crate::base::{Error, Meta, Result};
 use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
-use crate::ops::{Bind, Kernel, Pass};
+use crate::ops::{Bind, Kernel, Pass, weight_shards};
+use crate::quant;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,11 +138,7 @@ impl<'a> Builder<'a> {
             Bind::Scratch(_) => return None,
             Bind::Dst => &node.dst,
             Bind::Src(i) => &node.src[i],
-            Bind::Shard { src, .. } => {
-                let t = &node.src[src];
-                let whole = matches!(self.graph.storage(t), Storage::Weight(_)) && t.offset == 0;
-                return (!whole).then(|| format!("{} is no whole weight", binding.name));
-            }
+            Bind::Shard { src, part } => return self.unfit_shard(&node.src[src], part, &binding.name),
         };
         if matches!(self.graph.storage(t), Storage::Weight(_)) && !is_plain(t.meta.dtype) {
             return Some(format!("{} is {}", binding.name, t.meta.dtype));
@@ -153,7 +150,21 @@ impl<'a> Builder<'a> {
         }
         let span = if takes_offset { at } else { 0 } + t.meta.span_bytes() as u64;
         let limit = self.device.caps().max_binding;
-        (span > limit).then(|| format!("{} takes {} MiB, {} MiB can be bound", binding.name, span >> 20, limit >> 20))
+        (span > limit).then(|| format!("{} takes {}, {} can be bound", binding.name, human(span), human(limit)))
+    }
+
+    /// Why part `part` of weight `t` cannot be bound.
+    fn unfit_shard(&self, t: &Tensor, part: usize, name: &str) -> Option<String> {
+        let whole = matches!(self.graph.storage(t), Storage::Weight(_)) && t.offset == 0;
+        if !whole {
+            return Some(format!("{name} is no whole weight"));
+        }
+        // Experts are not cut: one alone may be too large.
+        let caps = self.device.caps();
+        let rows = weight_shards(&t.meta, caps)[part].len();
+        let bytes = 4 * quant::gpu_planes(t.meta.dtype, rows, t.meta.shape.row()).words as u64;
+        (bytes > caps.max_binding)
+            .then(|| format!("{name} takes {}, {} can be bound", human(bytes), human(caps.max_binding)))
     }
 
     /// Sees to it that the weights and constants that `kernel` reads are on the device.

@@ -6,13 +6,11 @@
 
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
 use super::pipeline::Pipelines;
+use super::signal::Signal;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
@@ -119,6 +117,12 @@ impl Device {
         Ok(Device { inner: Arc::new(inner) })
     }
 
+    /// Makes the device out to be less than it is, so that kernels for lesser ones can be tested. Only right after opening:
+    /// panics where the device is shared already.
+    pub fn restrict(&mut self, change: impl FnOnce(&mut Caps)) {
+        change(&mut Arc::get_mut(&mut self.inner).expect("restricted before it is shared").caps);
+    }
+
     /// What the adapter is.
     pub fn info(&self) -> &AdapterInfo {
         &self.inner.info
@@ -175,9 +179,10 @@ impl Device {
 
     /// Destroys the device: everything after fails with `DeviceLost`. For shutting down, and for tests of that failure.
     pub fn destroy(&self) {
-        self.inner.raw.destroy();
         let mut failure = self.inner.failure.lock().expect("no panic while it is held");
         failure.get_or_insert((ErrorKind::DeviceLost, "destroyed".to_owned()));
+        drop(failure);
+        self.inner.raw.destroy();
     }
 
     /// Catches running out of memory in what happens until [`Scope::finish`].
@@ -190,19 +195,14 @@ impl Device {
         self.check()?;
         let size = size.max(16).next_multiple_of(16);
         let (left, largest) = (self.budget_left(), self.inner.limits.max_buffer_size);
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         if size > left {
-            let what = format!("{label} needs {} MiB of GPU memory, {} MiB are left", mib(size), left >> 20);
+            let what = format!("{label} needs {} of GPU memory, {} are left", human(size), human(left));
             return Err(Error::new(ErrorKind::OutOfMemory, what)
                 .help("put fewer layers on the GPU with -ngl, or choose a smaller context with -c"));
         }
         if size > largest {
-            let what = format!(
-                "{label} needs a buffer of {} MiB, {} allows {} MiB",
-                mib(size),
-                self.inner.info.name,
-                mib(largest)
-            );
+            let name = &self.inner.info.name;
+            let what = format!("{label} needs a buffer of {}, {name} allows {}", human(size), human(largest));
             return Err(Error::new(ErrorKind::OutOfMemory, what).help("choose a smaller context with -c"));
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
@@ -287,6 +287,14 @@ impl Device {
     }
 }
 
+/// A size as people read it.
+pub(super) fn human(bytes: u64) -> String {
+    match bytes {
+        0..0x20_0000 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
 /// Notes the first failure that the device reports.
 fn watch(raw: &wgpu::Device, failure: &Arc<Mutex<Option<(ErrorKind, String)>>>) {
     let note = |failure: &Mutex<Option<_>>, kind, what| {
@@ -299,8 +307,13 @@ fn watch(raw: &wgpu::Device, failure: &Arc<Mutex<Option<(ErrorKind, String)>>>) 
     let uncaptured = failure.clone();
     raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| match error {
         wgpu::Error::OutOfMemory { .. } => note(&uncaptured, ErrorKind::OutOfMemory, "out of memory".to_owned()),
-        wgpu::Error::Validation { description, .. } => panic!("a bug in this program's use of the GPU: {description}"),
         wgpu::Error::Internal { description, .. } => note(&uncaptured, ErrorKind::DeviceLost, description),
+        wgpu::Error::Validation { description, .. } => {
+            // Once a device is lost, everything done with what belonged to it is wrong.
+            let lost = uncaptured.lock().expect("no panic while it is held").is_some();
+            assert!(lost || !cfg!(debug_assertions), "a bug in this program's use of the GPU: {description}");
+            note(&uncaptured, ErrorKind::DeviceLost, description);
+        }
     }));
 }
 
@@ -352,49 +365,5 @@ pub(super) struct Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.device.inner.tally.bytes.fetch_sub(self.size, Ordering::Relaxed);
-    }
-}
-
-/// A value that a callback delivers and a task awaits.
-pub(super) struct Signal<T>(Arc<Mutex<(Option<T>, Option<Waker>)>>);
-
-impl<T> Clone for Signal<T> {
-    fn clone(&self) -> Self {
-        Signal(self.0.clone())
-    }
-}
-
-impl<T> Default for Signal<T> {
-    fn default() -> Self {
-        Signal(Arc::new(Mutex::new((None, None))))
-    }
-}
-
-impl<T> Signal<T> {
-    pub fn send(&self, value: T) {
-        let mut state = self.0.lock().expect("no panic while it is held");
-        state.0 = Some(value);
-        if let Some(waker) = state.1.take() {
-            waker.wake();
-        }
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.0.lock().expect("no panic while it is held").0.is_some()
-    }
-}
-
-impl<T> Future for Signal<T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut state = self.0.lock().expect("no panic while it is held");
-        match state.0.take() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                state.1 = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod build;
+mod check;
 mod cost;
 mod device;
 mod memory;
@@ -14,9 +15,11 @@ mod profile;
 mod readback;
 mod runner;
 mod shader;
+mod signal;
 mod weights;
 
 pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
+pub use check::{Check, Checked};
 pub use cost::Cost;
 pub use device::{Counters, Device};
 pub use memory::Memory;

@@ -1,6 +1,7 @@
 //! Bringing results to the host: buffers that are copied into, mapped, read and used again.
 
-use super::device::{Buffer, Device, Signal};
+use super::device::{Buffer, Device};
+use super::signal::Signal;
 use crate::base::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

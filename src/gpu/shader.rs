@@ -196,3 +196,62 @@ fn member(module: &Module, m: &naga::StructMember) -> Result<(String, u32, Kind)
     };
     Ok((name, m.offset, kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Meta;
+    use crate::ops::{Add, Op};
+
+    fn add() -> Pass {
+        let x = Meta::f32([2, 8]);
+        Add { scale: 0.5 }.gpu(&[x, x], &x, &Caps::BASELINE).remove(0).passes.remove(0)
+    }
+
+    #[test]
+    fn reflection_finds_bindings_parameters_and_workgroups() {
+        let shader = Shader::new(&add()).unwrap();
+        assert_eq!(shader.workgroup, [256, 1, 1]);
+        assert_eq!(shader.params_index(), Some(0));
+        let names: Vec<_> = shader.bindings.iter().map(|b| (b.name.as_str(), b.index, b.writes, b.stride)).collect();
+        assert_eq!(names, [("a", 1, false, 4), ("b", 2, false, 4), ("y", 3, true, 4)]);
+        assert!(shader.takes_offset("a") && !shader.takes_offset("c"));
+        assert_eq!(shader.shared_bytes(), 0);
+        shader.validate(&Caps::BASELINE).unwrap();
+        assert!(shader.validate(&Caps { max_invocations: 128, ..Caps::BASELINE }).is_err());
+    }
+
+    #[test]
+    fn parameters_go_where_the_shader_has_them() {
+        let (pass, offset) = (add(), |name: &str| Some(if name == "b" { 77 } else { 0 }));
+        let shader = Shader::new(&pass).unwrap();
+        let bytes = shader.params(&pass.params, &offset).unwrap();
+        let words: &[u32] = bytemuck::cast_slice(&bytes);
+        // rows, n, a_stride, a_offset, b_stride, b_offset, y_offset, scale
+        assert_eq!(words[..8], [2, 8, 8, 0, 8, 77, 0, 0.5f32.to_bits()]);
+    }
+
+    #[test]
+    fn names_that_only_one_side_knows_are_errors() {
+        let (pass, offset) = (add(), |_: &str| Some(0));
+        let shader = Shader::new(&pass).unwrap();
+        let error = |params: &[(&'static str, Param)], offset: &dyn Fn(&str) -> Option<u32>| {
+            shader.params(params, offset).unwrap_err().to_string()
+        };
+        let with = |extra| [&pass.params[..], &[extra]].concat();
+        assert_eq!(error(&with(("colour", Param::U32(1))), &offset), "shaders/add.wgsl: params has no member colour");
+        assert_eq!(error(&pass.params[1..], &offset), "shaders/add.wgsl: params.rows is given no value");
+        assert_eq!(error(&pass.params, &|_| None), "shaders/add.wgsl: params.a_offset is given no value");
+        let mut wrong = pass.params.clone();
+        wrong[0].1 = Param::F32(1.0);
+        assert_eq!(error(&wrong, &offset), "shaders/add.wgsl: params.rows is U32, given F32(1.0)");
+    }
+
+    #[test]
+    fn a_shader_that_does_not_parse_names_its_file_and_line() {
+        let mut pass = add();
+        pass.consts.clear();
+        let error = Shader::new(&pass).unwrap_err().to_string();
+        assert!(error.starts_with("shaders/add.wgsl:") && error.contains("WG"), "{error}");
+    }
+}

@@ -69,9 +69,7 @@ impl Weights {
             self.source.read(name, (rows.start * row_bytes) as u64, &mut bytes)?;
             let words = quant::gpu_layout(meta.dtype, rows.len(), k, &bytes);
             drop(bytes);
-            shards.push(
-                self.upload(name, bytemuck::cast_slice(&words)).await.map_err(|e| e.at(format!("tensor {name}")))?,
-            );
+            shards.push(self.upload(&format!("tensor {name}"), bytemuck::cast_slice(&words)).await?);
         }
         let shards: Arc<[Buffer]> = shards.into();
         self.sharded.insert(name.to_owned(), shards.clone());
@@ -85,7 +83,7 @@ impl Weights {
         }
         let mut bytes = vec![0; meta.span_bytes()];
         self.source.read(name, 0, &mut bytes)?;
-        let buffer = Arc::new(self.upload(name, &bytes).await.map_err(|e| e.at(format!("tensor {name}")))?);
+        let buffer = Arc::new(self.upload(&format!("tensor {name}"), &bytes).await?);
         self.plain.insert(name.to_owned(), buffer.clone());
         Ok(buffer)
     }
