@@ -30,7 +30,7 @@ pub use partition::Segment;
 pub use pre::pre_tokenizer_names;
 pub use reasoning::{Piece, ReasoningSplitter, ReasoningStyle};
 pub use source::{MetadataKeys, SpecialIds, VocabSource};
-pub use template::{Capabilities, ChatTemplate, Clock, Prompt, RenderOptions};
+pub use template::{Capabilities, ChatTemplate, Clock, ControlTokens, Prompt, RenderOptions};
 pub use tokenizer::Tokenizer;
 
 #[cfg(test)]

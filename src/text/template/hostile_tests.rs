@@ -1,7 +1,6 @@
 //! Templates that mean harm: each must end soon, within bounded memory and stack, with an error that says why.
 
-use super::limits::{MAX_DATA_DEPTH, MAX_DEPTH};
-use super::parser::{MAX_NESTING, MAX_SOURCE};
+use super::environment::MAX_DEPTH;
 use super::{ChatTemplate, RenderOptions};
 use std::time::{Duration, Instant};
 

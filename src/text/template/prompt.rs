@@ -1,24 +1,39 @@
 //! What a template renders: text in segments, each written by the template or by a user.
 
-use super::taint::Text;
 use crate::text::Segment;
+use std::ops::Range;
 
 /// A rendered conversation: segments by who wrote them, neighbours merged, none empty.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
-    text: Text,
+    text: String,
+    /// Byte ranges that users wrote: ascending, disjoint, not touching, not empty.
+    user: Vec<Range<usize>>,
 }
 
 impl Prompt {
+    /// A text with the byte ranges that users wrote, ascending and disjoint.
+    pub(super) fn new(text: String, user: Vec<Range<usize>>) -> Prompt {
+        Prompt { text, user }
+    }
+
     /// The segments in order, for [`Tokenizer::encode`](crate::text::Tokenizer::encode).
     pub fn segments(&self) -> Vec<Segment<'_>> {
-        let segment = |(run, user)| if user { Segment::Text(run) } else { Segment::Template(run) };
-        self.text.runs().map(segment).collect()
+        let mut segments = Vec::with_capacity(2 * self.user.len() + 1);
+        let mut at = 0;
+        for range in &self.user {
+            segments.push(Segment::Template(&self.text[at..range.start]));
+            segments.push(Segment::Text(&self.text[range.clone()]));
+            at = range.end;
+        }
+        segments.push(Segment::Template(&self.text[at..]));
+        segments.retain(|segment| !segment.as_str().is_empty());
+        segments
     }
 
     /// The whole text, whoever wrote it: for people and tests, not for tokenizing.
     pub fn text(&self) -> &str {
-        self.text.as_str()
+        &self.text
     }
 
     /// Whether the prompt ends inside an open thought (`<think>` with nothing after it), so that the answer begins with
@@ -27,11 +42,5 @@ impl Prompt {
         let Some(Segment::Template(last)) = self.segments().pop() else { return false };
         let end = last.trim_end();
         ["<think>", "<|START_THINKING|>", "[THINK]", "<seed:think>"].iter().any(|tag| end.ends_with(tag))
-    }
-}
-
-impl From<Text> for Prompt {
-    fn from(text: Text) -> Prompt {
-        Prompt { text }
     }
 }

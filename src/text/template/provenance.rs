@@ -1,0 +1,136 @@
+//! Who wrote which characters of a rendering.
+
+use super::control::ControlTokens;
+use super::mask::{Cipher, Mask, Plan, Words, is_fixed};
+use super::prompt::Prompt;
+use crate::base::{Error, Result};
+use serde_json::{Map, Value};
+use std::ops::Range;
+
+/// What is needed to tell users from the template.
+pub struct Inputs<'a> {
+    /// Everything that came with the request, by the names under which the template finds it.
+    pub names: &'a Map<String, Value>,
+    /// The template's source and the texts it is given besides.
+    pub own: [&'a str; 3],
+    /// The template's words.
+    pub words: &'a Words,
+    /// The vocabulary's control tokens.
+    pub control: &'a ControlTokens,
+}
+
+/// Renders, and finds out what of the text users wrote. Fails as `render` does, and where control tokens that users wrote
+/// cannot be told from the template's own.
+pub fn attribute(inputs: &Inputs, render: impl Fn(&Map<String, Value>) -> Result<String>) -> Result<Prompt> {
+    let text = render(inputs.names)?;
+    let [source, bos, eos] = inputs.own;
+    let cipher = Cipher::new(inputs.names, &[source, bos, eos, &text])?;
+    let attempt = |plan: &Plan| {
+        let mask = Mask { cipher: &cipher, plan, words: inputs.words, control: inputs.control };
+        let hidden = render(&mask.names(inputs.names)).ok()?;
+        align(&text, &hidden, &cipher)
+    };
+    let parsed = parsed_tokens(inputs);
+    for edges_only in [false, true] {
+        for keep_words in [false, true] {
+            if let Some(user) = attempt(&Plan { edges_only, keep_words, keep_tokens: Vec::new() }) {
+                let user = join(&text, user, inputs.control);
+                return Ok(Prompt::new(text, user));
+            }
+        }
+        let mut plan = Plan { edges_only, keep_words: true, keep_tokens: parsed.clone() };
+        let Some(mut user) = attempt(&plan).filter(|_| !parsed.is_empty()) else { continue };
+        // Only what must stay stays.
+        for token in &parsed {
+            let fewer: Vec<usize> = plan.keep_tokens.iter().copied().filter(|kept| kept != token).collect();
+            let trial = Plan { keep_tokens: fewer, ..plan.clone() };
+            if let Some(found) = attempt(&trial) {
+                (plan, user) = (trial, found);
+            }
+        }
+        let user = join(&text, user, inputs.control);
+        return Ok(Prompt::new(text, user));
+    }
+    Err(undecided(inputs))
+}
+
+/// The control tokens in the assistant's turns that the template's source names: it may look for them there.
+fn parsed_tokens(inputs: &Inputs) -> Vec<usize> {
+    let messages = inputs.names.get("messages").and_then(Value::as_array);
+    let assistants = messages.into_iter().flatten().filter(|message| message["role"] == "assistant");
+    let mut found = Vec::new();
+    assistants.for_each(|message| tokens_in(message, inputs.control, &mut found));
+    found.retain(|token| inputs.own.iter().any(|text| text.contains(inputs.control.text(*token))));
+    found
+}
+
+/// The control tokens anywhere in a value, each once.
+fn tokens_in(value: &Value, control: &ControlTokens, found: &mut Vec<usize>) {
+    match value {
+        Value::String(text) => {
+            for (_, token) in control.find(text) {
+                if !found.contains(&token) {
+                    found.push(token);
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| tokens_in(item, control, found)),
+        Value::Object(map) => map.values().for_each(|value| tokens_in(value, control, found)),
+        _ => {}
+    }
+}
+
+fn undecided(inputs: &Inputs) -> Error {
+    let mut found = Vec::new();
+    inputs.names.values().for_each(|value| tokens_in(value, inputs.control, &mut found));
+    let texts: Vec<&str> = found.iter().map(|token| inputs.control.text(*token)).take(8).collect();
+    let what = "the chat template reads control tokens in what users wrote, which cannot be told from its own";
+    match texts.is_empty() {
+        false => Error::usage(what).help(format!("leave out of the messages: {}", texts.join(" "))),
+        true => Error::usage("the chat template alters messages so that users' text cannot be told from its own"),
+    }
+}
+
+/// The byte ranges of `text` that users wrote, given the rendering of hidden words; none if it differs otherwise.
+fn align(text: &str, hidden: &str, cipher: &Cipher) -> Option<Vec<Range<usize>>> {
+    let mut user: Vec<Range<usize>> = Vec::new();
+    let mut others = hidden.chars();
+    for (at, c) in text.char_indices() {
+        let other = others.next()?;
+        match cipher.reveal(other) {
+            Some(stands_for) if same_letter(stands_for, c) => {
+                let end = at + c.len_utf8();
+                match user.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => user.push(at..end),
+                }
+            }
+            None if other == c => {}
+            _ => return None,
+        }
+    }
+    others.next().is_none().then_some(user)
+}
+
+/// The same, but for upper and lower case: templates change it, and stand-ins have none.
+fn same_letter(a: char, b: char) -> bool {
+    a == b || a.to_lowercase().eq(b.to_lowercase())
+}
+
+/// Closes the gaps of white space and quotes between words of users, unless a control token stands in one.
+fn join(text: &str, user: Vec<Range<usize>>, control: &ControlTokens) -> Vec<Range<usize>> {
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(user.len());
+    for range in user {
+        match joined.last_mut() {
+            Some(last) if {
+                let gap = &text[last.end..range.start];
+                gap.chars().all(is_fixed) && !control.is_in(gap)
+            } =>
+            {
+                last.end = range.end;
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
