@@ -41,25 +41,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The same with signed codes. Activations must not be −128, and `bias[l]` must be −128 · Σ `acts[4l..4l + 4]`:
     /// the correction that unsigned × signed hardware needs.
     fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], bias: &[i32; 16]) -> Self::Ints;
-    /// `total[l] + scales[l / 4] · x ·` lane `l` of [`dot_unsigned`](Simd::dot_unsigned), for the 32 codes in a register.
-    fn add_unsigned(
-        self,
-        total: Self::Lanes,
-        codes: Self::Bytes,
-        acts: &[i8; 32],
-        scales: [f32; 2],
-        x: f32,
-    ) -> Self::Lanes;
-    /// The same with [`dot_signed`](Simd::dot_signed).
-    fn add_signed(
-        self,
-        total: Self::Lanes,
-        codes: Self::Bytes,
-        acts: &[i8; 32],
-        bias: &[i32; 8],
-        scales: [f32; 2],
-        x: f32,
-    ) -> Self::Lanes;
+    /// `t[l] + d[l / 4] · x ·` lane `l` of [`dot_unsigned`](Simd::dot_unsigned), for the 32 codes `q` in a register.
+    fn add_unsigned(self, t: Self::Lanes, q: Self::Bytes, a: &[i8; 32], d: [f32; 2], x: f32) -> Self::Lanes;
+    /// The same with [`dot_signed`](Simd::dot_signed) and its bias `b`.
+    fn add_signed(self, t: Self::Lanes, q: Self::Bytes, a: &[i8; 32], b: &[i32; 8], d: [f32; 2], x: f32)
+    -> Self::Lanes;
     /// The two halves of a vector.
     fn halves(self, v: Self::Floats) -> [Self::Lanes; 2];
     /// The vector of two halves.
