@@ -14,7 +14,7 @@ fn cpu_ops_match_their_oracles() {
         let case = trial.case();
         assert!(trial.result().dtype != DType::F16 || case.op.in_place().is_some());
         for pool in [&Serial as &dyn Pool, &pool] {
-            let error = trial.on_cpu(pool);
+            let error = trial.run(pool);
             checked += 1;
             if error > case.nmse {
                 failures.push(format!("{}: nmse {error:.2e} > {:.0e}", describe(case), case.nmse));
