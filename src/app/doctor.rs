@@ -6,7 +6,7 @@ use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu::{AdapterInfo, Device, Selector};
 use crate::ops::{Caps, Pool};
-use crate::run::selftest::{self, Finding, Speed};
+use crate::run::selftest::{self, Finding, Findings, Speed};
 use crate::simd::Level;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,7 +32,7 @@ struct Report {
     gpu: Option<Gpu>,
     /// Why there is no GPU, where one was looked for.
     no_gpu: Option<String>,
-    checks: Vec<Finding>,
+    checks: Findings,
 }
 
 /// The examined device.
@@ -80,9 +80,8 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
     let pool = ThreadPool::per_core();
     let cases = selftest::cases(args.quick, &Caps::BASELINE);
     let bar = progress(&format!("the CPU, {} threads", pool.threads()), cases.len());
-    let checks = selftest::check_cpu(&cases, &pool, &mut |done| step(&bar, done))?;
+    report.checks.check_cpu(&cases, &pool, &mut |done| step(&bar, done))?;
     bar.finish_and_clear();
-    report.checks.extend(checks);
     Ok(report)
 }
 
@@ -93,15 +92,11 @@ fn examine_gpu(device: &Device, selector: &Selector, quick: bool, report: &mut R
     // The device that is open serves first; another is opened only after that one was lost.
     let spare = std::cell::Cell::new(Some(device.clone()));
     let open = || spare.take().map_or_else(|| Device::open(selector), Ok);
-    let checked = selftest::check_gpu(&cases, &open, &mut |done| step(&bar, done));
+    let checked = report.checks.check_gpu(&cases, &open, &mut |done| step(&bar, done));
     bar.finish_and_clear();
     term::check_interrupt()?;
     let mut gpu = Gpu { info, caps, timestamps: device.has_timestamps(), speed: None, failed: None };
-    let measured = checked.and_then(|checks| {
-        report.checks = checks;
-        selftest::speed(device)
-    });
-    match measured {
+    match checked.and_then(|()| selftest::speed(device)) {
         Ok(speed) => gpu.speed = Some(speed),
         Err(e) => gpu.failed = Some(e.to_string()),
     }
@@ -136,7 +131,7 @@ impl Finding {
 
 impl Report {
     fn wrong(&self) -> Vec<&Finding> {
-        self.checks.iter().filter(|c| !c.failures.is_empty()).collect()
+        self.checks.0.iter().filter(|c| !c.failures.is_empty()).collect()
     }
 
     /// What is wrong, in one sentence.
@@ -146,7 +141,7 @@ impl Report {
         match (wrong, failed) {
             (0, None) => None,
             (0, Some(why)) => Some(format!("the examination ended early: {why}")),
-            (n, _) => Some(format!("{n} of {} kernels compute wrongly", self.checks.len())),
+            (n, _) => Some(format!("{n} of {} kernels compute wrongly", self.checks.0.len())),
         }
     }
 
@@ -155,7 +150,7 @@ impl Report {
         let rows: Vec<Vec<String>> = self.facts().into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
         text += &term::table(&rows);
         let mut rows = vec![["KERNEL", "CASES", "WORST ERROR", "ALLOWED", "VERDICT"].map(String::from).to_vec()];
-        for c in &self.checks {
+        for c in &self.checks.0 {
             let kernel = format!("{}/{}", c.op, c.variant);
             let number = |n: f64| if n == 0.0 { "exact".to_string() } else { format!("{n:.0e}") };
             let (worst, allowed) = match c.cases {
@@ -232,7 +227,7 @@ impl Report {
         json!({
             "version": env!("CARGO_PKG_VERSION"), "gpu": gpu, "no_gpu": self.no_gpu,
             "cpu": {"cores": std::thread::available_parallelism().map_or(1, |n| n.get()), "simd": Level::best().name()},
-            "kernels": self.checks.iter().map(check).collect::<Vec<_>>(), "advice": advice, "ok": self.is_sick().is_none(),
+            "kernels": self.checks.0.iter().map(check).collect::<Vec<_>>(), "advice": advice, "ok": self.is_sick().is_none(),
         })
     }
 }
@@ -261,6 +256,7 @@ fn advice(report: &Report) -> Vec<String> {
     }
     let refused: Vec<String> = report
         .checks
+        .0
         .iter()
         .filter(|c| c.failures.is_empty() && c.cases == 0)
         .map(|c| format!("{}/{}", c.op, c.variant))
@@ -347,7 +343,7 @@ mod tests {
             refused: 0,
             failures: Vec::new(),
         };
-        Report { gpu: Some(gpu), no_gpu: None, checks: vec![check("shared"), check("cpu")] }
+        Report { gpu: Some(gpu), no_gpu: None, checks: Findings(vec![check("shared"), check("cpu")]) }
     }
 
     fn says(change: impl Fn(&mut Report), words: &str) -> Report {
@@ -378,8 +374,8 @@ mod tests {
     #[test]
     fn wrong_kernels_are_named_with_what_to_do() {
         let wrong = |report: &mut Report| {
-            report.checks[0].failures = vec!["Add of f32".into(); 7];
-            report.checks[0].worst = f64::INFINITY;
+            report.checks.0[0].failures = vec!["Add of f32".into(); 7];
+            report.checks.0[0].worst = f64::INFINITY;
         };
         let report = says(wrong, "Update its driver (now radv 1)");
         assert_eq!(report.is_sick().as_deref(), Some("1 of 2 kernels compute wrongly"));
@@ -388,7 +384,7 @@ mod tests {
         let json = report.to_json(&[]);
         assert_eq!((&json["ok"], &json["kernels"][0]["verdict"]), (&false.into(), &"WRONG".into()));
         assert_eq!(json["kernels"][0]["error"], Json::Null);
-        says(|f| f.checks[1].failures = vec!["x".into()], "on this CPU");
+        says(|f| f.checks.0[1].failures = vec!["x".into()], "on this CPU");
     }
 
     #[test]
@@ -401,6 +397,6 @@ mod tests {
         let lost = says(on_gpu(|g| g.failed = Some("the GPU was lost".into())), "ended early: the GPU was lost");
         assert!(lost.is_sick().is_some());
         says(|f| (f.gpu, f.no_gpu) = (None, Some("no GPU answers".into())), "no GPU answers. Models run on the CPU");
-        says(|f| f.checks[0].cases = 0, "too large for this device: add/shared");
+        says(|f| f.checks.0[0].cases = 0, "too large for this device: add/shared");
     }
 }

@@ -85,7 +85,7 @@ pub struct Finding {
 
 /// Findings by kernel, in the order they were met.
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
     fn of(&mut self, op: &'static str, variant: &'static str) -> &mut Finding {
@@ -136,59 +136,68 @@ pub fn cases(quick: bool, caps: &Caps) -> Vec<Case<AnyOp>> {
     all.into_iter().filter(new).collect()
 }
 
-/// Runs the CPU code of all `cases`; `progress` hears how many are done and may stop the work by an error.
-pub fn check_cpu(
-    cases: &[Case<AnyOp>],
-    pool: &dyn Pool,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Vec<Finding>> {
-    let mut findings = Findings::default();
-    for (i, case) in cases.iter().enumerate() {
-        let error = Trial::new(case.clone(), seed(i)).run(pool);
-        findings.of(case.op.name(), "cpu").add(case, error);
-        progress(i + 1)?;
+impl Findings {
+    /// Runs the CPU code of all `cases`; `progress` hears how many are done and may stop the work by an error.
+    pub fn check_cpu(
+        &mut self,
+        cases: &[Case<AnyOp>],
+        pool: &dyn Pool,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        for (i, case) in cases.iter().enumerate() {
+            let error = Trial::new(case.clone(), seed(i)).run(pool);
+            self.of(case.op.name(), "cpu").add(case, error);
+            progress(i + 1)?;
+        }
+        Ok(())
     }
-    Ok(findings.0)
-}
 
-/// Devices may be lost this often before a check is given up.
-const LOSSES: usize = 3;
-
-/// Runs all kernels of all `cases` on the device that `open` gives. A kernel that loses the device is noted and not tried again,
-/// and the rest goes on with another call of `open`; the third loss is an error.
-pub fn check_gpu(
-    cases: &[Case<AnyOp>],
-    open: &dyn Fn() -> Result<Device>,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Vec<Finding>> {
-    let (mut device, mut findings, mut lost) = (open()?, Findings::default(), Vec::new());
-    for (i, case) in cases.iter().enumerate() {
-        let mut check = gpu::Check::new(&device, case, seed(i))?;
-        for (n, variant) in check.kernels().to_vec().into_iter().enumerate() {
-            let kernel = (case.op.name(), variant);
-            if lost.contains(&kernel) {
-                continue;
-            }
-            let finding = findings.of(kernel.0, kernel.1);
-            match check.run(n) {
-                Ok(done) => finding.add(case, done.nmse),
-                Err(e) if e.kind() == ErrorKind::Unsupported => finding.refused += 1,
-                Err(e) if e.kind() == ErrorKind::DeviceLost => {
-                    finding.failures.push(format!("{}: {e}", describe(case)));
+    /// Runs all kernels of all `cases` on the device that `open` gives. A kernel that loses the device is noted and not tried
+    /// again, and the rest goes on with another call of `open`; the third loss is an error.
+    pub fn check_gpu(
+        &mut self,
+        cases: &[Case<AnyOp>],
+        open: &dyn Fn() -> Result<Device>,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let (mut device, mut lost) = (open()?, Vec::new());
+        for (i, case) in cases.iter().enumerate() {
+            let mut check = gpu::Check::new(&device, case, seed(i))?;
+            for (n, variant) in check.kernels().to_vec().into_iter().enumerate() {
+                let kernel = (case.op.name(), variant);
+                if lost.contains(&kernel) {
+                    continue;
+                }
+                let finding = self.of(kernel.0, kernel.1);
+                let failed = match check.run(n) {
+                    Ok(done) => {
+                        finding.add(case, done.nmse);
+                        continue;
+                    }
+                    Err(e) if e.kind() == ErrorKind::Unsupported => {
+                        finding.refused += 1;
+                        continue;
+                    }
+                    Err(e) => e,
+                };
+                finding.failures.push(format!("{}: {failed}", describe(case)));
+                if failed.kind() == ErrorKind::DeviceLost {
                     lost.push(kernel);
                     if lost.len() >= LOSSES {
-                        return Err(e);
+                        return Err(failed);
                     }
                     device = open()?;
                     check = gpu::Check::new(&device, case, seed(i))?;
                 }
-                Err(e) => finding.failures.push(format!("{}: {e}", describe(case))),
             }
+            progress(i + 1)?;
         }
-        progress(i + 1)?;
+        Ok(())
     }
-    Ok(findings.0)
 }
+
+/// Devices may be lost this often before a check is given up.
+const LOSSES: usize = 3;
 
 fn seed(case: usize) -> u64 {
     case as u64 * 16

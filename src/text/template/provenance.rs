@@ -122,10 +122,11 @@ fn join(text: &str, user: Vec<Range<usize>>, control: &ControlTokens) -> Vec<Ran
     let mut joined: Vec<Range<usize>> = Vec::with_capacity(user.len());
     for range in user {
         match joined.last_mut() {
-            Some(last) if {
-                let gap = &text[last.end..range.start];
-                gap.chars().all(is_fixed) && !control.is_in(gap)
-            } =>
+            Some(last)
+                if {
+                    let gap = &text[last.end..range.start];
+                    gap.chars().all(is_fixed) && !control.is_in(gap)
+                } =>
             {
                 last.end = range.end;
             }

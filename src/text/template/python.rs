@@ -70,8 +70,10 @@ pub fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let ascii = kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sort = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     kwargs.assert_all_used()?;
-    let mut writer =
-        Writer { out: String::new(), style: Style::Json(Layout { item, key, indent: indent.map(|n| n.min(80)), ascii, sort }) };
+    let mut writer = Writer {
+        out: String::new(),
+        style: Style::Json(Layout { item, key, indent: indent.map(|n| n.min(80)), ascii, sort }),
+    };
     writer.value(value, 0)?;
     Ok(Value::from(writer.out))
 }
