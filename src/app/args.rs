@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{complete, eval, inspect, ls, perplexity, pull, rm, tokenize};
+use super::{chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, tokenize};
 use crate::base::{DType, Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -48,6 +48,9 @@ fn without_env(command: clap::Command) -> clap::Command {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Chat with a model.
+    #[command(alias = "run")]
+    Chat(Box<chat::ChatArgs>),
     /// Go on with a text as it stands, without a chat template.
     Complete(Box<complete::CompleteArgs>),
     /// Print logits at positions, for checking against other runtimes.
@@ -56,6 +59,8 @@ pub enum Command {
     Perplexity(Box<perplexity::PerplexityArgs>),
     /// Print the token ids of a text.
     Tokenize(tokenize::TokenizeArgs),
+    /// Check every kernel on this machine, and tell what is slow or wrong.
+    Doctor(doctor::DoctorArgs),
     /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
     #[command(alias = "show")]
     Inspect(inspect::InspectArgs),

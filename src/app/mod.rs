@@ -2,8 +2,10 @@
 
 pub mod args;
 pub mod argv;
+pub mod chat;
 pub mod complete;
 pub mod devices;
+pub mod doctor;
 pub mod eval;
 pub mod hub;
 pub mod inspect;
@@ -36,10 +38,12 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     let Some(command) = &cli.command else { return devices::list(cli.json) };
     match command {
+        Command::Chat(args) => chat::run(args),
         Command::Complete(args) => complete::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Ls(args) => ls::run(args),

@@ -66,7 +66,8 @@ pub fn read_stdin() -> Result<String> {
     io::read_to_string(io::stdin()).map_err(|e| Error::io("can't read the text", e).at("stdin"))
 }
 
-fn is_broken_pipe(error: &Error) -> bool {
+/// Whether the reader of stdout has left.
+pub fn is_broken_pipe(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source.and_then(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

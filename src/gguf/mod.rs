@@ -106,9 +106,14 @@ impl Gguf {
     /// use [`Gguf::data_aligned`]. Fails once a mapped file has shrunk; a mapped file that shrinks later turns to zeros,
     /// so call [`Gguf::check`] after the bytes were used.
     pub fn data(&self, tensor: &TensorInfo) -> Result<&[u8]> {
-        let source = self.source(tensor)?;
-        source.check().map_err(|e| e.at(format!("tensor {:?}", tensor.name)))?;
-        Ok(&source.bytes()[tensor.start..tensor.start + tensor.bytes()])
+        self.source(tensor)?.check().map_err(|e| e.at(format!("tensor {:?}", tensor.name)))?;
+        self.data_unchecked(tensor)
+    }
+
+    /// The same bytes also where a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
+    /// have to have all of them, and call [`Gguf::check`] afterwards.
+    pub fn data_unchecked(&self, tensor: &TensorInfo) -> Result<&[u8]> {
+        Ok(&self.source(tensor)?.bytes()[tensor.start..tensor.start + tensor.bytes()])
     }
 
     /// The bytes of a tensor of this model on a multiple of 8, copied if they do not lie on one in the file.

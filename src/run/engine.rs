@@ -251,6 +251,8 @@ impl Engine {
                 (Part::Cpu(part), output) => {
                     let mut timings = self.trace.as_ref().map(|_| Vec::new());
                     part.run(graph, &mut self.memory, &self.pool, timings.as_mut());
+                    // A weight file that somebody wrote over: what was computed from its zeros is worth nothing.
+                    self.model.gguf().check()?;
                     if let (Some(trace), Some(timings)) = (&mut self.trace, timings) {
                         trace.add_cpu(graph, &timings);
                     }

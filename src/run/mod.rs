@@ -1,8 +1,10 @@
-//! Floor 7: running a model: which layers go where, batches on their devices, sessions with their cache, generation.
+//! Floor 7: running a model: which layers go where, batches on their devices, sessions with their cache, generation,
+//! and the self-test of devices.
 
 mod engine;
 mod generate;
 mod placement;
+pub mod selftest;
 mod session;
 mod trace;
 

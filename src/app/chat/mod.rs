@@ -1,0 +1,276 @@
+//! `chat`: a conversation with a model, in a terminal or from lines of text.
+
+mod settings;
+mod speaker;
+mod talk;
+mod voice;
+
+use super::complete::speed;
+use super::load::{self, EngineArgs};
+use super::repl::{Editor, HELP, Input, ReplCommand, Topic};
+use super::sampling::SamplingArgs;
+use super::term::{self, Stream};
+use crate::base::{Error, ErrorKind, Result};
+use crate::model::Model;
+use crate::run::Stop;
+use crate::text::ChatTemplate;
+use clap::Args;
+use speaker::{Speaker, Told};
+use std::path::{Path, PathBuf};
+use talk::{Talk, read_text};
+
+/// Arguments of `chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The first prompt. On a terminal the chat goes on after its answer.
+    #[arg(short, long, value_name = "TEXT", env = "WGPU_LLM_PROMPT")]
+    prompt: Option<String>,
+    /// [-sys] What the model is told before the chat; an empty text leaves out the template's own.
+    #[arg(long, value_name = "TEXT", env = "WGPU_LLM_SYSTEM_PROMPT", conflicts_with = "system_prompt_file")]
+    system_prompt: Option<String>,
+    /// [-sysf] A file with what the model is told before the chat.
+    #[arg(long, value_name = "FILE", env = "WGPU_LLM_SYSTEM_PROMPT_FILE")]
+    system_prompt_file: Option<PathBuf>,
+    /// Tokens of an answer at most; -1 for as many as the model wants.
+    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "WGPU_LLM_N_PREDICT")]
+    n_predict: i64,
+    /// The chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
+    #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
+    chat_template: Option<String>,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+/// Chats until the end of the input.
+pub fn run(args: &ChatArgs) -> Result<()> {
+    let limit = match args.n_predict {
+        0 => return Err(Error::usage("-n 0 leaves no room for an answer").help("use 1 or more, or -1 for no limit")),
+        n => usize::try_from(n).unwrap_or(usize::MAX),
+    };
+    let mut talk = Talk::default();
+    if let Some(system) = system(args)? {
+        talk.set_system(system);
+    }
+    args.sampling.options()?;
+    let mut editor = Editor::new()?;
+    let session = load::session(&args.engine)?;
+    let template = template(session.model(), args.chat_template.as_deref())?;
+    let mut chat = Chat {
+        speaker: Speaker::new(session, template, &args.sampling, limit)?,
+        talk,
+        sampling: args.sampling.clone(),
+        on_terminal: editor.is_terminal(),
+        attached: String::new(),
+        last: None,
+    };
+    let first = args.prompt.clone().map(Input::Prompt);
+    let has_first = first.is_some();
+    if let Some(input) = first {
+        chat.take(input)?;
+    } else if chat.on_terminal {
+        term::note("/help lists the commands, Ctrl-D leaves");
+    }
+    // A prompt given in a script is the whole chat: its standard input may never end.
+    while chat.on_terminal || !has_first {
+        let Some(input) = editor.next_input()? else { break };
+        if chat.take(input)? {
+            break;
+        }
+    }
+    load::finish(&args.engine, &mut chat.speaker.session)
+}
+
+fn system(args: &ChatArgs) -> Result<Option<String>> {
+    match (&args.system_prompt, &args.system_prompt_file) {
+        (Some(text), _) => Ok(Some(text.clone())),
+        (None, Some(path)) => read_text(path).map(|text| Some(text.trim_end().to_string())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The template that is meant: a file's, a well-known one, or the model's.
+fn template(model: &Model, meant: Option<&str>) -> Result<ChatTemplate> {
+    match meant {
+        None => model.chat_template(),
+        Some(name) if Path::new(name).is_file() => {
+            model.chat_template_from(&read_text(Path::new(name))?).map_err(|e| e.at(name))
+        }
+        Some(name) => model.chat_template_named(name),
+    }
+}
+
+/// A chat under way.
+struct Chat {
+    speaker: Speaker,
+    talk: Talk,
+    sampling: SamplingArgs,
+    on_terminal: bool,
+    /// Text of files for the next prompt.
+    attached: String,
+    last: Option<Told>,
+}
+
+impl Chat {
+    /// Does what was typed; whether it was to leave. A person hears of mistakes and goes on; a script ends with them.
+    fn take(&mut self, input: Input) -> Result<bool> {
+        let done = match input {
+            Input::Prompt(text) => {
+                let attached = std::mem::take(&mut self.attached);
+                self.talk.ask(format!("{attached}{text}"));
+                self.answer().map(|()| false)
+            }
+            Input::Command(command) => self.obey(command),
+        };
+        match done {
+            Err(e) if self.on_terminal && can_go_on(&e) => {
+                term::report(&e);
+                Ok(false)
+            }
+            done => done,
+        }
+    }
+
+    /// Answers the last question. Without an answer it is as if it had not been asked.
+    fn answer(&mut self) -> Result<()> {
+        let told = self.speaker.answer(&mut self.talk).inspect_err(|_| self.talk.take_back())?;
+        if told.forgotten > 0 {
+            let turns = if told.forgotten == 1 { "turn was".into() } else { format!("{} turns were", told.forgotten) };
+            let context = self.speaker.session.context();
+            term::warn(format_args!(
+                "the context of {context} tokens is full: the oldest {turns} forgotten (-c makes it larger)"
+            ));
+        }
+        match told.answer.stop {
+            Stop::Context => term::warn("the context is full: the answer ends here (-c makes it larger)"),
+            Stop::Limit => dim(format_args!("the answer has {} tokens, the limit of -n", told.answer.tokens.len())),
+            Stop::Interrupted if self.on_terminal => dim("stopped"),
+            Stop::Interrupted => term::check_interrupt()?,
+            Stop::End => {}
+        }
+        if Stream::Stderr.is_terminal() && self.on_terminal {
+            dim(self.stats(&told));
+        }
+        self.last = Some(told);
+        term::clear_interrupt();
+        Ok(())
+    }
+
+    fn stats(&self, told: &Told) -> String {
+        let (used, context) = (self.speaker.session.fed().len(), self.speaker.session.context());
+        format!("{}; {used} of {context} tokens of context", speed(&told.answer))
+    }
+
+    fn obey(&mut self, command: ReplCommand) -> Result<bool> {
+        match command {
+            ReplCommand::Help => term::note(HELP.trim_end()),
+            ReplCommand::Exit => return Ok(true),
+            ReplCommand::Clear => {
+                self.talk.clear();
+                self.attached.clear();
+            }
+            ReplCommand::Set { key, value } => self.set(&key, &value)?,
+            ReplCommand::Show(topic) => term::note(self.show(topic).trim_end()),
+            ReplCommand::Load(path) => {
+                self.talk = Talk::load(&path)?;
+                term::note(format_args!("{} messages", self.talk.messages().len()));
+            }
+            ReplCommand::Save(path) => {
+                self.talk.save(&path)?;
+                term::note(format_args!("{} messages in {}", self.talk.messages().len(), path.display()));
+            }
+            ReplCommand::Read(path) => {
+                let text = read_text(&path)?;
+                self.attached += &format!("{}\n\n", text.trim_end());
+                term::note(format_args!("{} characters for the next prompt", text.chars().count()));
+            }
+            ReplCommand::Regen => self.regenerate()?,
+        }
+        Ok(false)
+    }
+
+    /// Another answer to the last question; the old one comes back where that fails.
+    fn regenerate(&mut self) -> Result<()> {
+        let before = self.talk.clone();
+        self.talk.reopen().ok_or_else(|| Error::usage("nothing was answered yet").help("write a prompt first"))?;
+        if self.speaker.options.temp <= 0.0 {
+            dim("at temperature 0 the answer is always the same; /set temp 0.8 gives others");
+        }
+        self.answer().inspect_err(|_| self.talk = before)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "system" => self.talk.set_system(value),
+            "think" => {
+                self.speaker.think = match value {
+                    "on" => Some(true),
+                    "off" => Some(false),
+                    "auto" => None,
+                    _ => return Err(Error::usage(format!("think {value}")).help("write on, off or auto")),
+                };
+                if !self.speaker.template.capabilities().thinking {
+                    term::note("this model's template does not turn thinking on and off");
+                }
+            }
+            key => {
+                let sampling = settings::set(&self.sampling, key, value)?;
+                self.speaker.set_options(sampling.options()?)?;
+                self.sampling = sampling;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, topic: Topic) -> String {
+        match topic {
+            Topic::Model => self.model(),
+            Topic::Settings => settings::show(&self.speaker.options),
+            Topic::System => self.talk.system().unwrap_or_else(|| "none: what the template has of its own".into()),
+            Topic::Template => self.speaker.template.source().to_string(),
+            Topic::Stats => match &self.last {
+                Some(told) => self.stats(told),
+                None => "nothing was answered yet".into(),
+            },
+            Topic::History => {
+                let line = |m: &crate::text::Message| {
+                    let text = m.content.as_ref().and_then(|c| c.as_text()).unwrap_or_default();
+                    format!("{}: {text}\n", m.role.as_str())
+                };
+                let said: String = self.talk.messages().iter().map(line).collect();
+                if said.is_empty() { "nothing was said yet".into() } else { said }
+            }
+        }
+    }
+
+    fn model(&mut self) -> String {
+        let session = &mut self.speaker.session;
+        let model = session.model().clone();
+        let spec = model.spec();
+        let device = match session.engine().device() {
+            Some(device) => device.info().name.clone(),
+            None => "CPU".into(),
+        };
+        let row = |name: &str, value: String| vec![name.to_string(), value];
+        term::table(&[
+            row("architecture", spec.architecture().to_string()),
+            row("layers", spec.layers.len().to_string()),
+            row("weights", term::bytes(model.weight_bytes() as u64)),
+            row("context", format!("{} of {} tokens", session.context(), spec.context_length)),
+            row("device", device),
+        ])
+    }
+}
+
+/// Whether a chat may go on after `error`: the machine is sound, only what was asked cannot be.
+fn can_go_on(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Usage | ErrorKind::Format | ErrorKind::Unsupported | ErrorKind::Io)
+        && !term::interrupted()
+        && !term::is_broken_pipe(error)
+}
+
+/// Says on stderr what matters little.
+fn dim(text: impl std::fmt::Display) {
+    term::note(term::paint(Stream::Stderr, "2", &text.to_string()));
+}

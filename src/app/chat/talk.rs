@@ -1,0 +1,196 @@
+//! The conversation: what was said, what is forgotten when the context is full, and its file.
+
+use crate::base::{Error, Result};
+use crate::text::{Message, Role};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Messages in order: perhaps a system message, then turns of a user's message and its answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Talk {
+    messages: Vec<Message>,
+}
+
+/// A saved chat. Messages are in OpenAI's shape.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    messages: Vec<Message>,
+}
+
+impl Talk {
+    /// All messages.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// The system prompt.
+    pub fn system(&self) -> Option<String> {
+        let first = self.messages.first().filter(|m| is_system(m))?;
+        first.content.as_ref()?.as_text()
+    }
+
+    /// Sets the system prompt. An empty one is one too: templates leave out their own.
+    pub fn set_system(&mut self, text: impl Into<String>) {
+        let system = Message::system(text);
+        match self.messages.first_mut().filter(|m| is_system(m)) {
+            Some(first) => *first = system,
+            None => self.messages.insert(0, system),
+        }
+    }
+
+    /// Adds what the user says.
+    pub fn ask(&mut self, text: impl Into<String>) {
+        self.messages.push(Message::user(text));
+    }
+
+    /// Adds the model's answer, and what it thought before it.
+    pub fn answer(&mut self, text: impl Into<String>, thought: String) {
+        let thought = (!thought.is_empty()).then_some(thought);
+        self.messages.push(Message { reasoning_content: thought, ..Message::assistant(text) });
+    }
+
+    /// Takes the user's message back that has no answer.
+    pub fn take_back(&mut self) {
+        if self.messages.last().is_some_and(|m| m.role == Role::User) {
+            self.messages.pop();
+        }
+    }
+
+    /// Takes the last answer out, so that its question waits for another. `None` where there is no question.
+    pub fn reopen(&mut self) -> Option<Message> {
+        let at = self.messages.iter().rposition(|m| m.role == Role::User)?;
+        self.messages.drain(at + 1..).next_back()
+    }
+
+    /// Forgets the oldest turn, but never the system prompt nor the last question. Whether there was one.
+    pub fn forget_oldest(&mut self) -> bool {
+        let from = self.messages.iter().take_while(|m| is_system(m)).count();
+        let next = self.messages.iter().skip(from + 1).position(|m| m.role == Role::User);
+        let Some(next) = next else { return false };
+        self.messages.drain(from..from + 1 + next);
+        true
+    }
+
+    /// Forgets everything but the system prompt.
+    pub fn clear(&mut self) {
+        self.messages.retain(is_system);
+    }
+
+    /// Saves the chat; a file of that name is replaced when the new one is whole.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let saved = Saved { messages: self.messages.clone() };
+        let text = serde_json::to_string_pretty(&saved).expect("messages are plain data");
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".part");
+        let part: PathBuf = path.with_file_name(name);
+        let write = || {
+            let mut file = fs::File::create(&part)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&part, path)
+        };
+        write().map_err(|e| {
+            // What is half written is of no use; the first error is the one to tell.
+            let _ = fs::remove_file(&part);
+            Error::io("can't save the chat", e).at(path.display()).help("check the folder and the room on the disk")
+        })
+    }
+
+    /// A chat saved by [`save`](Self::save).
+    pub fn load(path: &Path) -> Result<Talk> {
+        let text = read_text(path)?;
+        let saved: Saved = serde_json::from_str(&text).map_err(|e| {
+            Error::format("this is not a saved chat").at(path.display()).because(e).help("name a file that /save wrote")
+        })?;
+        Ok(Talk { messages: saved.messages })
+    }
+}
+
+fn is_system(message: &Message) -> bool {
+    matches!(message.role, Role::System | Role::Developer)
+}
+
+/// No prompt and no chat is longer than this.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A text file of reasonable size.
+pub fn read_text(path: &Path) -> Result<String> {
+    let failed = |e| Error::io("can't read the file", e).at(path.display());
+    let size = fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_FILE {
+        let what = format!("a text of {}", crate::app::term::bytes(size));
+        return Err(Error::usage(what).at(path.display()).help("use one of at most 16 MiB"));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk() -> Talk {
+        let mut talk = Talk::default();
+        talk.set_system("S");
+        for turn in ["1", "2", "3"] {
+            talk.ask(format!("q{turn}"));
+            talk.answer(format!("a{turn}"), String::new());
+        }
+        talk
+    }
+
+    fn said(talk: &Talk) -> String {
+        let text = |m: &Message| m.content.as_ref().and_then(|c| c.as_text()).unwrap_or_default();
+        talk.messages().iter().map(text).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_oldest_turns_are_forgotten_but_not_the_system_prompt_nor_the_last_question() {
+        let mut talk = talk();
+        talk.ask("q4");
+        assert!(talk.forget_oldest());
+        assert_eq!(said(&talk), "S q2 a2 q3 a3 q4");
+        assert!(talk.forget_oldest() && talk.forget_oldest());
+        assert_eq!(said(&talk), "S q4");
+        assert!(!talk.forget_oldest());
+        assert_eq!(said(&talk), "S q4");
+        assert!(!Talk::default().forget_oldest());
+    }
+
+    #[test]
+    fn a_question_is_reopened_or_taken_back() {
+        let mut talk = talk();
+        assert_eq!(talk.reopen(), Some(Message::assistant("a3")));
+        assert_eq!(said(&talk), "S q1 a1 q2 a2 q3");
+        talk.take_back();
+        talk.take_back();
+        assert_eq!(said(&talk), "S q1 a1 q2 a2");
+        talk.clear();
+        assert_eq!((said(&talk), talk.reopen()), ("S".to_string(), None));
+        talk.set_system("T");
+        assert_eq!((talk.system().as_deref(), talk.messages().len()), (Some("T"), 1));
+    }
+
+    #[test]
+    fn a_chat_is_saved_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chat.json");
+        let mut talk = talk();
+        talk.ask("why?");
+        talk.answer("so", "hm".into());
+        talk.save(&path).unwrap();
+        assert_eq!(Talk::load(&path).unwrap(), talk);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        fs::write(&path, "{\"messages\": 1}").unwrap();
+        assert!(Talk::load(&path).unwrap_err().to_string().contains("not a saved chat"));
+        assert!(talk.save(&dir.path().join("none/chat.json")).unwrap_err().to_string().contains("can't save"));
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("x"), "x").unwrap();
+        assert!(talk.save(&folder).is_err());
+        assert!(!dir.path().join("folder.part").exists());
+    }
+}
