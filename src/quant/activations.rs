@@ -54,14 +54,13 @@ impl Activations {
     /// Allocates only where the buffers have never been as large. NaN and infinite values make the results NaN or
     /// infinite. Panics where `x` is too short, or `k` is no multiple of the type's block.
     pub fn fill(&mut self, dtype: DType, x: &[f32], stride: usize, columns: usize, k: usize) {
-        self.fill_at(Level::best(), Precision::Fine, dtype, x, stride, columns, k);
+        self.fill_at((Level::best(), Precision::Fine), dtype, x, stride, columns, k);
     }
 
     /// [`fill`](Activations::fill) with the instructions of `level` and less `precision`.
     pub fn fill_at(
         &mut self,
-        level: Level,
-        precision: Precision,
+        (level, precision): (Level, Precision),
         dtype: DType,
         x: &[f32],
         stride: usize,

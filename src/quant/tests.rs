@@ -154,7 +154,7 @@ fn run_dot_with(
     [columns, k, stride]: [usize; 3],
 ) -> Vec<f32> {
     let mut acts = Activations::new();
-    acts.fill_at(level, precision, dtype, x, stride, columns, k);
+    acts.fill_at((level, precision), dtype, x, stride, columns, k);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, dtype, w, k, 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
     out
