@@ -46,7 +46,7 @@ fn expect(output: &Output, code: i32, says: &str) {
 fn help_names_every_command_on_stdout() {
     let help = run(&["--help"]);
     expect(&help, 0, "");
-    for command in ["inspect", "pull", "ls", "rm"] {
+    for command in ["chat", "complete", "eval", "perplexity", "tokenize", "doctor", "inspect", "pull", "ls", "rm"] {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command}");
         expect(&run(&[command, "--help"]), 0, "");
     }
@@ -62,6 +62,9 @@ fn wrong_usage_ends_with_code_2_and_a_hint() {
     expect(&run(&["pull", "nonesuch"]), 2, "smollm2-135m");
     expect(&run(&["pull", "-hf", "../../etc"]), 2, "user/repo");
     expect(&run(&["rm", NAME]), 2, "not in the cache");
+    expect(&run(&["run", "-n", "0"]), 2, "no room for an answer");
+    expect(&run(&["chat", "--temp", "-1"]), 2, "0 or more");
+    expect(&run(&["doctor", "--device", "tpu"]), 2, "gpu:NAME");
 }
 
 #[test]

@@ -88,8 +88,8 @@ fn text(args: &CompleteArgs) -> Result<String> {
 pub fn speed(answer: &Answer) -> String {
     let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
     let decoded = answer.tokens.len().saturating_sub(1);
-    let prompt =
-        format!("{} prompt tokens at {:.1} t/s", answer.prompt_tokens, rate(answer.prompt_tokens, answer.prompt_time));
+    let n = answer.prompt_tokens;
+    let prompt = format!("{n} prompt token{} at {:.1} t/s", if n == 1 { "" } else { "s" }, rate(n, answer.prompt_time));
     match decoded {
         0 => prompt,
         n => format!("{prompt}, {} new at {:.1} t/s", answer.tokens.len(), rate(n, answer.decode_time)),

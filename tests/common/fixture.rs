@@ -90,6 +90,11 @@ fn list(json: &Json) -> &[Json] {
 
 /// The model a specification describes, through the writer and the reader.
 pub fn gguf(json: &Json) -> Result<Gguf> {
+    Gguf::from_bytes(bytes(json)?)
+}
+
+/// The file of the model a specification describes.
+pub fn bytes(json: &Json) -> Result<Vec<u8>> {
     let mut metadata = Metadata::new();
     for entry in list(&json["kv"]) {
         let kinds: Vec<&str> = list(&entry[1]).iter().map(|k| k.as_str().expect("a type")).collect();
@@ -107,8 +112,40 @@ pub fn gguf(json: &Json) -> Result<Gguf> {
         writer.tensor(name, DType::F32, Shape::new(&dims))?;
         data.push(values);
     }
-    let bytes = writer.to_bytes(|i, out| out.put(bytemuck::cast_slice(&data[i])))?;
-    Gguf::from_bytes(bytes)
+    writer.to_bytes(|i, out| out.put(bytemuck::cast_slice(&data[i])))
+}
+
+/// The specification of a tiny llama that can be talked to, though it makes no sense: a vocabulary of single characters, and a
+/// chat template. Its context has 256 tokens.
+pub fn talker() -> Json {
+    let mut json = json("llama-dense");
+    let mut tokens: Vec<String> = ('!'..='~').chain(['Ġ', 'Ċ']).map(String::from).collect();
+    let plain = tokens.len();
+    tokens.extend(["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"].map(String::from));
+    let controls = plain..tokens.len();
+    let end = tokens.len() - 1;
+    (tokens.len()..128).for_each(|i| tokens.push(format!("tok_{i}")));
+    let types: Vec<u32> = (0..128).map(|i| if controls.contains(&i) { 3 } else { 1 }).collect();
+    let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
+    for (key, kind, value) in [
+        ("tokenizer.ggml.model", serde_json::json!(["STRING"]), "gpt2".into()),
+        ("tokenizer.ggml.pre", serde_json::json!(["STRING"]), "gpt-2".into()),
+        ("tokenizer.ggml.tokens", serde_json::json!(["ARRAY", "STRING"]), tokens.into()),
+        ("tokenizer.ggml.token_type", serde_json::json!(["ARRAY", "INT32"]), types.into()),
+        ("tokenizer.ggml.merges", serde_json::json!(["ARRAY", "STRING"]), serde_json::json!([])),
+        ("tokenizer.ggml.eos_token_id", serde_json::json!(["UINT32"]), end.into()),
+        ("tokenizer.chat_template", serde_json::json!(["STRING"]), template.into()),
+    ] {
+        set(&mut json, key, kind, value);
+    }
+    json
+}
+
+/// Sets a key of a specification.
+pub fn set(json: &mut Json, key: &str, kind: Json, value: Json) {
+    let entries = json["kv"].as_array_mut().expect("an array");
+    entries.retain(|entry| entry[0] != key);
+    entries.push(serde_json::json!([key, kind, value]));
 }
 
 fn value(kinds: &[&str], json: &Json) -> Value {

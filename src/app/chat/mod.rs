@@ -169,6 +169,7 @@ impl Chat {
             ReplCommand::Clear => {
                 self.talk.clear();
                 self.attached.clear();
+                dim("the chat is forgotten, but not the system prompt");
             }
             ReplCommand::Set { key, value } => self.set(&key, &value)?,
             ReplCommand::Show(topic) => term::note(self.show(topic).trim_end()),
@@ -220,6 +221,7 @@ impl Chat {
                 self.sampling = sampling;
             }
         }
+        dim(format_args!("{key}: {value}"));
         Ok(())
     }
 

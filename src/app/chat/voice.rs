@@ -32,12 +32,15 @@ impl<'t> Voice<'t> {
 
     /// Says a token. Breaks where stdout is gone or Ctrl-C was pressed.
     pub fn say(&mut self, token: u32) -> ControlFlow<()> {
+        if term::interrupted() {
+            return ControlFlow::Break(());
+        }
         let text = self.detokenizer.push(token);
         let pieces = self.splitter.as_mut().map_or_else(Vec::new, |s| s.push(text));
         if let Err(e) = self.show(pieces) {
             self.failed = Some(e);
         }
-        if self.failed.is_some() || term::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Ends the answer; gives it and the thought before it.

@@ -154,7 +154,7 @@ fn set(rest: &str) -> Result<ReplCommand> {
 
 fn unknown(name: &str) -> Error {
     let near = COMMANDS.iter().find(|c| name.len() > 1 && (c.starts_with(name) || name.starts_with(**c)));
-    let hint = near.map_or("/help lists the commands".to_string(), |c| format!("did you mean {c}?"));
+    let hint = near.map_or("/help lists the commands.".to_string(), |c| format!("did you mean {c}?"));
     Error::usage(format!("no command {name}"))
         .help(format!("{hint} A prompt that begins with a slash needs a space before it"))
 }
