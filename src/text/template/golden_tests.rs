@@ -1,9 +1,10 @@
 //! The 70 real templates × 11 conversations that Jinja2 rendered as transformers configures it.
 
-use super::{Capabilities, ChatTemplate, Clock, Prompt, RenderOptions};
+use super::{Capabilities, ChatTemplate, Clock, ControlTokens, Prompt, RenderOptions};
 use crate::text::{Message, Segment};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The folder of the real templates; none, with a note, where the test data is not there.
 fn folder() -> Option<PathBuf> {
@@ -54,11 +55,10 @@ fn each(mut check: impl FnMut(&str, &str, &ChatTemplate, &Value, &Value)) -> boo
     true
 }
 
-/// Errors of the reference that are answers here, and why a user wants them.
-/// `append`: transformers' sandbox forbids it, so Kimi K2 cannot show tool results there.
-/// `generator`: `tools|map(…)|tojson`, which Python cannot serialize.
+/// Errors of the reference that are answers here, because a user wants them: `tools|map(…)|tojson`, which Python cannot
+/// serialize.
 fn better(error: &str) -> bool {
-    error.contains("'append' of 'list'") || error.contains("generator is not JSON serializable")
+    error.contains("generator is not JSON serializable")
 }
 
 #[test]
@@ -80,8 +80,8 @@ fn renderings_equal_the_reference() {
                 wrong.push(format!("{file} {name}: wanted {error}, got {:?}", prompt.text()))
             }
             (Err(found), _, Some(error)) => {
-                // What the template itself or Python said must stand in the message.
-                let words = error.split_once(": ").map_or(error, |(_, words)| words);
+                // What the template itself says must stand in the message; Python's own words are not ours.
+                let words = error.strip_prefix("TemplateError: ").unwrap_or_default();
                 let said = found.to_string();
                 if said.contains(words) && said.starts_with("chat template, line ") {
                     errors += 1;
@@ -101,7 +101,7 @@ fn renderings_equal_the_reference() {
             wrong.len()
         );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        assert_eq!((equal, errors, improved), (717, 49, 4));
+        assert_eq!((equal, errors, improved), (717, 51, 2));
     }
 }
 
@@ -137,82 +137,96 @@ fn by_user(prompt: &Prompt) -> Vec<bool> {
     prompt.segments().into_iter().flat_map(of).collect()
 }
 
+/// Tokens in what everybody but the assistant wrote.
+fn poison_others(case: &Value, tokens: &[&str]) -> Value {
+    let mut poisoned = poison(case, tokens, "");
+    for (to, from) in poisoned["messages"].as_array_mut().unwrap().iter_mut().zip(case["messages"].as_array().unwrap())
+    {
+        if from["role"] == "assistant" {
+            *to = from.clone();
+        }
+    }
+    poisoned
+}
+
+/// What became of the control tokens between marks, and of those without.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    /// Wholly in user text, as they must be.
+    forged: usize,
+    /// Template text between marks: a template that cuts a message at a token writes its own there, or keeps the message's.
+    cut: usize,
+    /// The template's own.
+    genuine: usize,
+}
+
+fn tally(prompt: &Prompt, tokens: &[&str], place: &str) -> Tally {
+    let (text, user) = (prompt.text(), by_user(prompt));
+    let mut tally = Tally::default();
+    for token in tokens {
+        for (at, _) in text.match_indices(token) {
+            let range = at..at + token.len();
+            let marked = text[..at].ends_with(BEFORE) && text[range.end..].starts_with(AFTER);
+            let theirs = user[range].iter().filter(|user| **user).count();
+            match (marked, theirs) {
+                (true, n) if n == token.len() => tally.forged += 1,
+                (true, 0) => tally.cut += 1,
+                (true, _) => panic!("{place}: {token} is partly a user's"),
+                (false, 0) => tally.genuine += 1,
+                (false, _) => {}
+            }
+        }
+    }
+    tally
+}
+
+/// Every template with control tokens behind every text: rendered as the reference does, and none of them is template
+/// text, but for those that the template itself looks for in the assistant's turns.
 #[test]
 fn control_tokens_in_user_text_stay_user_text() {
     let hostile = data("chat-hostile.json");
-    let (mut equal, mut failing, mut forged, mut genuine) = (0, 0, 0, 0);
+    let (mut equal, mut failing, mut undecided) = (0, 0, Vec::new());
+    let (mut everywhere, mut others) = (Tally::default(), Tally::default());
+    let add = |sum: &mut Tally, more: Tally| {
+        *sum = Tally { forged: sum.forged + more.forged, cut: sum.cut + more.cut, genuine: sum.genuine + more.genuine }
+    };
     let ran = each(|file, name, template, input, _| {
+        let place = format!("{file} {name}");
         let entry = &hostile[file];
         let tokens: Vec<&str> = entry["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        let control = Some(Arc::new(ControlTokens::new(tokens.iter().copied()).unwrap()));
         let expected = &entry["cases"][name];
-        let (messages, options) = case(&poison(input, &tokens, ""), true);
-        let prompt = match (template.render(&messages, &options), expected["error"].as_str()) {
-            (Ok(prompt), None) => prompt,
-            (Ok(prompt), Some(error)) if better(error) => prompt,
-            (Err(_), Some(_)) => return failing += 1,
-            (result, _) => panic!("{file} {name}: {result:?}, the reference {expected}"),
+        let render = |input: &Value| {
+            let (messages, options) = case(input, true);
+            template.render(&messages, &RenderOptions { control: control.clone(), ..options })
         };
-        let text = prompt.text();
-        if let Some(len) = expected[0].as_u64() {
-            let hash = format!("{:016x}", fnv1a64(text.as_bytes()));
-            assert_eq!((text.len() as u64, hash.as_str()), (len, expected[1].as_str().unwrap()), "{file} {name}");
-            equal += 1;
-        }
-        let user = by_user(&prompt);
-        for token in &tokens {
-            for (at, _) in text.match_indices(token) {
-                let range = at..at + token.len();
-                let marked = text[..at].ends_with(BEFORE) && text[range.end..].starts_with(AFTER);
-                let wholly_template = user[range.clone()].iter().all(|user| !user);
-                // A template that cuts a message at a token and writes the token itself puts its own between the marks.
-                let cuts = || ["'", "\""].iter().any(|q| template.source().contains(&format!(".split({q}{token}{q})")));
-                if marked && !(wholly_template && cuts()) {
-                    // Every byte of it, and the marks, lie in a user's segment.
-                    assert!(user[at - 1..=range.end].iter().all(|user| *user), "{file} {name}: {token} is forged");
-                    forged += 1;
-                } else if wholly_template {
-                    genuine += 1;
-                }
+        match (render(&poison(input, &tokens, "")), expected["error"].as_str()) {
+            (Ok(prompt), Some(error)) if better(error) => add(&mut everywhere, tally(&prompt, &tokens, &place)),
+            (Ok(prompt), None) => {
+                let hash = format!("{:016x}", fnv1a64(prompt.text().as_bytes()));
+                let found = (Some(prompt.text().len() as u64), Some(hash.as_str()));
+                assert_eq!(found, (expected[0].as_u64(), expected[1].as_str()), "{place}");
+                equal += 1;
+                add(&mut everywhere, tally(&prompt, &tokens, &place));
             }
+            (Err(_), Some(_)) => failing += 1,
+            (Err(error), None) if error.to_string().contains("cannot be told") => undecided.push(place.clone()),
+            (result, _) => panic!("{place}: {result:?}, the reference {expected}"),
+        }
+        if let Ok(prompt) = render(&poison_others(input, &tokens)) {
+            let found = tally(&prompt, &tokens, &place);
+            assert_eq!(found.cut, 0, "{place}: a token that no assistant wrote is template text");
+            add(&mut others, found);
         }
     });
     if ran {
         println!(
-            "control tokens: {equal} hostile renderings equal to the reference, {failing} errors as the reference; \
-             {forged} forged tokens all in user text, {genuine} genuine ones in template text"
+            "control tokens: {equal} hostile renderings equal to the reference, {failing} errors as the reference, {} \
+             refused as undecidable {undecided:?}; forged ones everywhere: {everywhere:?}, in all but assistants' turns: \
+             {others:?}",
+            undecided.len()
         );
-        assert!(equal > 700 && forged > 20_000 && genuine > 4_000, "{equal} {forged} {genuine}");
-    }
-}
-
-/// What users write never changes how many control tokens a prompt has: they are counted in template text only.
-#[test]
-fn user_text_never_changes_the_number_of_control_tokens() {
-    let (mut same, mut differ) = (0, Vec::new());
-    let ran = each(|file, name, template, input, _| {
-        let source = template.source().to_string();
-        // Only tokens in pointed brackets with bars, which templates print but do not look for in messages.
-        let tokens: Vec<&str> =
-            ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end|>", "<|user|>"]
-                .into_iter()
-                .filter(|token| source.contains(token))
-                .collect();
-        let harmless: Vec<String> = tokens.iter().map(|token| "x".repeat(token.len())).collect();
-        let harmless: Vec<&str> = harmless.iter().map(String::as_str).collect();
-        let count = |tokens_in: &[&str]| {
-            let (messages, options) = case(&poison(input, tokens_in, ""), true);
-            let prompt = template.render(&messages, &options).ok()?;
-            let found = |segment: Segment| match segment {
-                Segment::Template(text) => tokens.iter().map(|t| text.matches(t).count()).sum(),
-                Segment::Text(_) => 0,
-            };
-            Some(prompt.segments().into_iter().map(found).sum::<usize>())
-        };
-        if count(&tokens) == count(&harmless) { same += 1 } else { differ.push(format!("{file} {name}")) }
-    });
-    if ran {
-        println!("control tokens: the same number with and without forged ones in {same} renderings");
-        assert!(differ.is_empty(), "{differ:?}");
+        assert!(equal > 700 && everywhere.forged > 20_000 && everywhere.genuine > 4_000 && others.forged > 15_000);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::control::ControlTokens;
 use crate::base::{Error, Result};
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use regex::Regex;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -39,7 +39,7 @@ impl Words {
             }
         }
         literals.retain(|literal| !literal.trim().is_empty());
-        let literals = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(literals);
+        let literals = AhoCorasick::new(literals);
         let literals = literals.map_err(|e| Error::format("no automaton for the template's words").because(e))?;
         Ok(Words { whole, literals })
     }
@@ -59,6 +59,11 @@ const POOL: [Range<u32>; 2] = [0x3400..0x4DB0, 0x20000..0x2A6D0];
 /// Characters that templates and serializers treat apart stay as they are: white space, quotes, what gets escaped.
 pub fn is_fixed(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\\')
+}
+
+/// Whether a character may stand for another.
+pub fn is_stand_in(c: char) -> bool {
+    POOL.iter().any(|range| range.contains(&u32::from(c)))
 }
 
 impl Cipher {
@@ -97,7 +102,7 @@ impl Cipher {
 
     /// What a character stands for, if it stands for another.
     pub fn reveal(&self, c: char) -> Option<char> {
-        if u32::from(c) < POOL[0].start { None } else { self.back.get(&c).copied() }
+        if is_stand_in(c) { self.back.get(&c).copied() } else { None }
     }
 }
 
@@ -150,7 +155,7 @@ impl Used {
 pub struct Plan {
     /// Outside of control tokens, only the characters that these begin or end with.
     pub edges_only: bool,
-    /// The template's own words stay wherever they occur, unless they overlap a control token.
+    /// The template's own words stay wherever they occur, unless a whole control token would stay with them.
     pub keep_words: bool,
     /// Control tokens that stay in the assistant's turns.
     pub keep_tokens: Vec<usize>,
@@ -209,45 +214,41 @@ impl Mask<'_> {
         {
             return text.to_string();
         }
-        let mut hidden: Vec<Range<usize>> = Vec::new();
-        let mut kept: Vec<Range<usize>> = Vec::new();
-        for (range, token) in self.control.find(text) {
-            let keep = assistant && self.plan.keep_tokens.contains(&token);
-            if keep { &mut kept } else { &mut hidden }.push(range);
-        }
+        let mut stays = vec![false; text.len()];
+        let (kept, hidden): (Vec<_>, Vec<_>) = (self.control.find(text).into_iter())
+            .partition(|(_, token)| assistant && self.plan.keep_tokens.contains(token));
+        kept.into_iter().for_each(|(range, _)| stays[range].fill(true));
+        let hidden: Vec<Range<usize>> = hidden.into_iter().map(|(range, _)| range).collect();
         if self.plan.keep_words {
-            let words = self.words.literals.find_iter(text).map(|found| found.range());
-            kept.extend(words.filter(|word| !hidden.iter().any(|h| h.start < word.end && word.start < h.end)));
-            kept.sort_by_key(|range| range.start);
+            self.keep_words(text, &hidden, &mut stays);
         }
-        let (mut hidden, mut kept) = (Cursor::new(&hidden), Cursor::new(&kept));
+        let mut tokens = hidden.iter().peekable();
         let rewrite = |(at, c): (usize, char)| {
-            let hide = hidden.holds(at) || (!kept.holds(at) && (!self.plan.edges_only || self.control.is_edge(c)));
+            while tokens.next_if(|token| token.end <= at).is_some() {}
+            let in_token = tokens.peek().is_some_and(|token| token.start <= at);
+            let hide = !stays[at] && (in_token || !self.plan.edges_only || self.control.is_edge(c));
             if hide && !is_fixed(c) { self.cipher.hide(c) } else { c }
         };
         text.char_indices().map(rewrite).collect()
+    }
+
+    /// Marks the template's own words in a text, as far as they leave something of each control token to hide.
+    fn keep_words(&self, text: &str, hidden: &[Range<usize>], stays: &mut [bool]) {
+        for found in self.words.literals.find_overlapping_iter(text) {
+            let word = found.range();
+            let next = hidden.get(hidden.partition_point(|token| token.start < word.start));
+            if next.is_none_or(|token| token.end > word.end) {
+                stays[word].fill(true);
+            }
+        }
+        for token in hidden {
+            let mut chars = text[token.clone()].char_indices();
+            if chars.all(|(i, c)| is_fixed(c) || stays[token.start + i]) {
+                stays[token.clone()].fill(false);
+            }
+        }
     }
 }
 
 /// The roles that are the format's own words.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
-
-/// Walks ranges sorted by their start along ascending positions.
-struct Cursor<'a> {
-    ranges: &'a [Range<usize>],
-    end: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(ranges: &'a [Range<usize>]) -> Cursor<'a> {
-        Cursor { ranges, end: 0 }
-    }
-
-    fn holds(&mut self, at: usize) -> bool {
-        while let Some((first, rest)) = self.ranges.split_first().filter(|(first, _)| first.start <= at) {
-            self.end = self.end.max(first.end);
-            self.ranges = rest;
-        }
-        at < self.end
-    }
-}

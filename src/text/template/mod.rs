@@ -9,6 +9,7 @@ mod clock;
 mod control;
 mod environment;
 mod mask;
+mod meter;
 mod named;
 mod probe;
 mod prompt;

@@ -1,7 +1,8 @@
 //! Who wrote which characters of a rendering.
 
 use super::control::ControlTokens;
-use super::mask::{Cipher, Mask, Plan, Words, is_fixed};
+use super::environment::Unescaped;
+use super::mask::{Cipher, Mask, Plan, Words, is_fixed, is_stand_in};
 use super::prompt::Prompt;
 use crate::base::{Error, Result};
 use serde_json::{Map, Value};
@@ -21,15 +22,15 @@ pub struct Inputs<'a> {
 
 /// Renders, and finds out what of the text users wrote. Fails as `render` does, and where control tokens that users wrote
 /// cannot be told from the template's own.
-pub fn attribute(inputs: &Inputs, render: impl Fn(&Map<String, Value>) -> Result<String>) -> Result<Prompt> {
-    let text = render(inputs.names)?;
+pub fn attribute(inputs: &Inputs, render: impl Fn(&Map<String, Value>, Unescaped) -> Result<String>) -> Result<Prompt> {
+    let text = render(inputs.names, |_| false)?;
     let [source, bos, eos] = inputs.own;
     let cipher = Cipher::new(inputs.names, &[source, bos, eos, &text])?;
-    let attempt = |plan: &Plan| {
+    let hide = |plan: &Plan| {
         let mask = Mask { cipher: &cipher, plan, words: inputs.words, control: inputs.control };
-        let hidden = render(&mask.names(inputs.names)).ok()?;
-        align(&text, &hidden, &cipher)
+        render(&mask.names(inputs.names), is_stand_in).ok()
     };
+    let attempt = |plan: &Plan| align(&text, &hide(plan)?, &cipher);
     let parsed = parsed_tokens(inputs);
     for edges_only in [false, true] {
         for keep_words in [false, true] {
@@ -51,7 +52,16 @@ pub fn attribute(inputs: &Inputs, render: impl Fn(&Map<String, Value>) -> Result
         let user = join(&text, user, inputs.control);
         return Ok(Prompt::new(text, user));
     }
-    Err(undecided(inputs))
+    // Texts whose characters cannot be followed, but in which there is no control token to begin with: if there are as many
+    // with and without what tokens begin and end with, users wrote none.
+    let mut written = Vec::new();
+    inputs.names.values().for_each(|value| tokens_in(value, inputs.control, &mut written));
+    let tokens = |text: &str| inputs.control.find(text).into_iter().map(|(_, token)| token).collect::<Vec<_>>();
+    let hidden = hide(&Plan { edges_only: true, keep_words: true, keep_tokens: Vec::new() });
+    match hidden {
+        Some(hidden) if written.is_empty() && tokens(&hidden) == tokens(&text) => Ok(Prompt::new(text, Vec::new())),
+        _ => Err(undecided(&written, inputs.control)),
+    }
 }
 
 /// The control tokens in the assistant's turns that the template's source names: it may look for them there.
@@ -80,14 +90,12 @@ fn tokens_in(value: &Value, control: &ControlTokens, found: &mut Vec<usize>) {
     }
 }
 
-fn undecided(inputs: &Inputs) -> Error {
-    let mut found = Vec::new();
-    inputs.names.values().for_each(|value| tokens_in(value, inputs.control, &mut found));
-    let texts: Vec<&str> = found.iter().map(|token| inputs.control.text(*token)).take(8).collect();
-    let what = "the chat template reads control tokens in what users wrote, which cannot be told from its own";
+fn undecided(written: &[usize], control: &ControlTokens) -> Error {
+    let texts: Vec<&str> = written.iter().map(|token| control.text(*token)).take(8).collect();
+    let what = "the chat template reads messages in a way that users' text cannot be told from its own";
     match texts.is_empty() {
-        false => Error::usage(what).help(format!("leave out of the messages: {}", texts.join(" "))),
-        true => Error::usage("the chat template alters messages so that users' text cannot be told from its own"),
+        true => Error::usage(what),
+        false => Error::usage(what).help(format!("leave the control tokens out of them: {}", texts.join(" "))),
     }
 }
 
@@ -117,21 +125,28 @@ fn same_letter(a: char, b: char) -> bool {
     a == b || a.to_lowercase().eq(b.to_lowercase())
 }
 
-/// Closes the gaps of white space and quotes between words of users, unless a control token stands in one.
+/// Makes whole what belongs to users: control tokens of which they wrote a part, and the gaps of white space and quotes
+/// between their words, unless a control token stands in one.
 fn join(text: &str, user: Vec<Range<usize>>, control: &ControlTokens) -> Vec<Range<usize>> {
-    let mut joined: Vec<Range<usize>> = Vec::with_capacity(user.len());
-    for range in user {
+    let tokens = control.find(text).into_iter().map(|(range, _)| range);
+    let theirs = |token: &Range<usize>| {
+        let next = user.partition_point(|range| range.end <= token.start);
+        user.get(next).is_some_and(|range| range.start < token.end)
+    };
+    let mut all: Vec<Range<usize>> = user.iter().cloned().chain(tokens.filter(theirs)).collect();
+    all.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(all.len());
+    for range in all {
         match joined.last_mut() {
-            Some(last)
-                if {
-                    let gap = &text[last.end..range.start];
-                    gap.chars().all(is_fixed) && !control.is_in(gap)
-                } =>
-            {
-                last.end = range.end;
+            Some(last) if range.start <= last.end || is_gap(&text[last.end..range.start], control) => {
+                last.end = last.end.max(range.end);
             }
             _ => joined.push(range),
         }
     }
     joined
+}
+
+fn is_gap(text: &str, control: &ControlTokens) -> bool {
+    text.chars().all(is_fixed) && !control.is_in(text)
 }

@@ -2,7 +2,7 @@
 //!
 //! Lists that hold each other make texts exponential in their source, so every writer has a depth and a length it stops at.
 
-use super::environment::{MAX_DEPTH, MAX_TEXT};
+use super::meter::MAX_DEPTH;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use std::fmt::Write;
@@ -23,12 +23,16 @@ pub fn from_json(json: &serde_json::Value) -> Value {
     }
 }
 
+/// The longest text of a value that is none, in bytes.
+const MAX_TEXT: usize = 16 << 20;
+
 /// What `json.dumps` takes besides the value.
 struct Layout {
     item: String,
     key: String,
     indent: Option<usize>,
     ascii: bool,
+    unescaped: fn(char) -> bool,
     sort: bool,
 }
 
@@ -36,6 +40,24 @@ struct Layout {
 enum Style {
     Python,
     Json(Layout),
+}
+
+/// The name of a value's type.
+pub fn kind(value: &Value) -> &'static str {
+    match value.kind() {
+        ValueKind::Undefined => "Undefined",
+        ValueKind::None => "NoneType",
+        ValueKind::Bool => "bool",
+        ValueKind::Number if value.is_integer() => "int",
+        ValueKind::Number => "float",
+        ValueKind::String => "str",
+        ValueKind::Bytes => "bytes",
+        ValueKind::Seq if value.is_tuple() => "tuple",
+        ValueKind::Seq => "list",
+        ValueKind::Map => "dict",
+        ValueKind::Iterable => "generator",
+        _ => "object",
+    }
 }
 
 struct Writer {
@@ -56,8 +78,9 @@ pub fn text(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// The filter `tojson` as transformers has it: `json.dumps(x, ensure_ascii=False, …)`, without HTML escapes.
-pub fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+/// The filter `tojson` as transformers has it: `json.dumps(x, ensure_ascii=False, …)`, without HTML escapes. Characters
+/// that are `unescaped` stay so even where ASCII is asked for.
+pub fn to_json(value: &Value, kwargs: Kwargs, unescaped: fn(char) -> bool) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
@@ -72,7 +95,7 @@ pub fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     kwargs.assert_all_used()?;
     let mut writer = Writer {
         out: String::new(),
-        style: Style::Json(Layout { item, key, indent: indent.map(|n| n.min(80)), ascii, sort }),
+        style: Style::Json(Layout { item, key, indent: indent.map(|n| n.min(80)), ascii, unescaped, sort }),
     };
     writer.value(value, 0)?;
     Ok(Value::from(writer.out))
@@ -182,8 +205,8 @@ impl Writer {
             _ => '"',
         };
         let (json, ascii) = match &self.style {
-            Style::Python => (false, false),
-            Style::Json(layout) => (true, layout.ascii),
+            Style::Python => (false, None),
+            Style::Json(layout) => (true, layout.ascii.then_some(layout.unescaped)),
         };
         self.out.push(quote);
         for c in text.chars() {
@@ -195,7 +218,7 @@ impl Writer {
                 '\u{8}' if json => self.out.push_str("\\b"),
                 '\u{c}' if json => self.out.push_str("\\f"),
                 c if c == quote => self.out.extend(['\\', c]),
-                c if json && (c < ' ' || (ascii && c > '~')) => {
+                c if json && (c < ' ' || ascii.is_some_and(|unescaped| c > '~' && !unescaped(c))) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         let _ = write!(self.out, "\\u{unit:04x}");
                     }

@@ -8,7 +8,6 @@ use super::provenance::{Inputs, attribute};
 use super::{environment, python};
 use crate::base::{Error, Result};
 use crate::text::message::{Content, Message};
-use minijinja::Environment;
 use serde_json::{Map, Value};
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    environment: Environment<'static>,
+    /// The source as minijinja takes it.
+    rewritten: String,
     words: Words,
     guessed: ControlTokens,
     bos: String,
@@ -86,9 +86,11 @@ impl ChatTemplate {
     /// Parses a template's source. `bos` and `eos` are the texts of the model's tokens; empty where it has none.
     /// Fails with the line where the source is no template that can be run here.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
+        let rewritten = environment::rewrite(source);
+        environment::compile(&rewritten)?;
         Ok(ChatTemplate {
             source: source.to_string(),
-            environment: environment::compile(source)?,
+            rewritten,
             words: Words::of(source)?,
             guessed: ControlTokens::guessed(source, bos, eos)?,
             bos: bos.to_string(),
@@ -150,17 +152,17 @@ impl ChatTemplate {
             own.insert("enable_thinking".into(), thinking.into());
         }
         let clock = options.now.unwrap_or_else(Clock::now);
-        let strftime_now = minijinja::Value::from_function(move |format: &str| clock.format(format));
+        let program = environment::compile(&self.rewritten)?;
+        let size = names.values().map(json_bytes).sum();
         let inputs = Inputs {
             names: &names,
             own: [&self.source, &self.bos, &self.eos],
             words: &self.words,
             control: options.control.as_deref().unwrap_or(&self.guessed),
         };
-        attribute(&inputs, |names| {
+        attribute(&inputs, |names, unescaped| {
             let values = own.iter().chain(names).map(|(name, value)| (name.as_str(), python::from_json(value)));
-            let values = values.chain([("strftime_now", strftime_now.clone())]);
-            environment::render(&self.environment, minijinja::Value::from_pairs(values))
+            program.render(minijinja::Value::from_pairs(values), clock, size, unescaped)
         })
     }
 }
@@ -183,4 +185,14 @@ fn message_value(message: &Message, shape: Shape) -> Result<Value> {
         }
     }
     Ok(json)
+}
+
+/// Roughly the size of a value.
+fn json_bytes(json: &Value) -> usize {
+    match json {
+        Value::String(text) => 8 + text.len(),
+        Value::Array(items) => 8 + items.iter().map(json_bytes).sum::<usize>(),
+        Value::Object(map) => 8 + map.iter().map(|(k, v)| k.len() + json_bytes(v)).sum::<usize>(),
+        _ => 8,
+    }
 }
