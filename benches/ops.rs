@@ -1,6 +1,6 @@
 //! Every op's cases on the CPU: `cargo bench --bench ops -- matmul`. Figures mean something only beside others of the same run.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use wgpu_llm::base::{Meta, View, ViewMut};
 use wgpu_llm::cpu::ThreadPool;
 use wgpu_llm::ops::AnyOp;
@@ -19,8 +19,8 @@ fn ops(c: &mut Criterion) {
         if let Some(i) = case.op.in_place() {
             views[i].data = &[];
         }
-        let id = BenchmarkId::new(case.op.name(), format!("{n} {:?} {metas:?}", case.op));
-        c.bench_function(&id.to_string(), |b| {
+        let name = format!("{}/{n} {:?} {metas:?}", case.op.name(), case.op);
+        c.bench_function(&name, |b| {
             b.iter(|| case.op.cpu(&views, ViewMut { meta: dst, data: &mut out }, &pool));
         });
     }

@@ -240,7 +240,9 @@ fn the_top_level_is_fixed() {
 /// The cargo that runs this test, on this workspace.
 fn cargo(args: &[&str]) -> Result<(), String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let run = Command::new(cargo).args(args).current_dir(root()).env("CARGO_TERM_COLOR", "never").output();
+    let mut command = Command::new(cargo);
+    command.args(args).current_dir(root()).env("CARGO_TERM_COLOR", "never").env("RUSTDOCFLAGS", "-D warnings");
+    let run = command.output();
     let run = run.map_err(|e| format!("cargo {args:?} could not start: {e}"))?;
     let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
     if run.status.success() { Ok(()) } else { Err(format!("cargo {}\n{text}", args.join(" "))) }
@@ -255,4 +257,9 @@ fn formatting_is_rustfmts() {
 fn clippy_is_silent() {
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
         .unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn documentation_builds_without_warnings() {
+    cargo(&["doc", "--no-deps", "--lib", "--quiet"]).unwrap_or_else(|e| panic!("{e}"));
 }

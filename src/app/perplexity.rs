@@ -79,7 +79,7 @@ fn score(session: &mut Session, piece: &[u32], scores: &mut Vec<f64>) -> Result<
     Ok(())
 }
 
-/// −ln softmax(logits)[token], in f64.
+/// −ln softmax(logits) at `token`, in f64.
 pub fn nll(logits: &[f32], token: u32) -> f64 {
     let max = logits.iter().copied().fold(f32::MIN, f32::max) as f64;
     let sum: f64 = logits.iter().map(|v| (*v as f64 - max).exp()).sum();

@@ -1,7 +1,7 @@
 //! Floor 5: architectures. A row of the table and the shapes in a model file make a [`Spec`]; [`build`] turns it into a graph.
 //!
 //! The builder walks the layers every architecture has: embedding, blocks of a mixer and a feed-forward network, head. Each mixer is
-//! one file ([`attention`] so far), and so are dense and expert networks. A new ordinary architecture is one row in `table.rs`.
+//! one file (`attention.rs` so far), and so are dense and expert networks. A new ordinary architecture is one row in `table.rs`.
 
 mod attention;
 mod builder;
