@@ -63,7 +63,7 @@ fn wrong_usage_ends_with_code_2_and_a_hint() {
     expect(&run(&["pull", "-hf", "../../etc"]), 2, "user/repo");
     expect(&run(&["rm", NAME]), 2, "not in the cache");
     expect(&run(&["run", "-n", "0"]), 2, "no room for an answer");
-    expect(&run(&["chat", "--temp", "-1"]), 2, "0 or more");
+    expect(&run(&["chat", "--temp=-1"]), 2, "0 or more");
     expect(&run(&["doctor", "--device", "tpu"]), 2, "gpu:NAME");
 }
 
