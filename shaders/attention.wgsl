@@ -15,6 +15,7 @@ struct Params {
     q_stride: u32,      // from token to token
     window: u32,        // 0: none
     splits: u32,
+    cells: u32,         // of the cache: no position is trusted to lie below
     scale: f32,
     softcap: f32,       // 0: none
     slope_base: f32,    // ALiBi: slope of head h < slope_heads is base^(h+1) …
@@ -65,9 +66,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         query[i] = q[params.q_offset + (r / GROUP) * params.q_stride + (kv * GROUP + r % GROUP) * DIM + i % DIM];
     }
 
-    let low = first_cell(pos[params.pos_offset + first_row / GROUP]);
-    let high = pos[params.pos_offset + last_row / GROUP] + 1u;
-    let per_split = ((high - low + params.splits - 1u) / params.splits + COLS - 1u) / COLS * COLS;
+    let low = min(first_cell(pos[params.pos_offset + first_row / GROUP]), params.cells);
+    let high = min(pos[params.pos_offset + last_row / GROUP] + 1u, params.cells);
+    let per_split = ((max(high, low) - low + params.splits - 1u) / params.splits + COLS - 1u) / COLS * COLS;
     let start = low + group.z * per_split;
     let end = min(start + per_split, high);
 
@@ -107,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var score = 0.0;
         for (var d = 0u; d < DIM; d++) { score += query[r * DIM + d] * tile[c * PITCH + d]; }
         score *= params.scale;
-        if params.softcap != 0.0 { score = params.softcap * tanh(score / params.softcap); }
+        if params.softcap != 0.0 { score = params.softcap * tanh(clamp(score / params.softcap, -10.0, 10.0)); }
         let cell = base + c;
         let seen = cell < end && cell <= p && cell >= row_first;
         score -= row_slope * (f32(p) - f32(cell));
@@ -134,7 +135,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var tile_greatest = greatest;
         for (var i = 0u; i < COLS; i++) { tile_greatest = max(tile_greatest, weights[r * COLS + i]); }
         workgroupBarrier();
-        weights[thread] = select(0.0, exp(score - tile_greatest), seen);
+        // What is not seen may exceed the greatest of what is: no infinity even where it is not used.
+        weights[thread] = select(0.0, exp(min(score - tile_greatest, 0.0)), seen);
         workgroupBarrier();
         let fade = exp(greatest - tile_greatest);
         greatest = tile_greatest;

@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         s = exp(s - top) / total;
 #end
 #if SIGMOID
-        s = 1.0 / (1.0 + exp(-s));
+        s = 1.0 / (1.0 + exp(-max(s, -80.0))); // exp stays finite
 #end
         score[e] = s;
 #if BIAS

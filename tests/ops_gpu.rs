@@ -7,7 +7,7 @@ mod device;
 
 use std::collections::BTreeMap;
 use wgpu_llm::base::{ErrorKind, Meta};
-use wgpu_llm::gpu::{Check, Checked};
+use wgpu_llm::gpu::{Check, Checked, Device};
 use wgpu_llm::ops::{AnyOp, Case, Fill, Input};
 
 /// The case with its sources `by` elements further into their buffers, where that leaves it the same case: weights in
@@ -25,18 +25,17 @@ fn moved(case: &Case<AnyOp>, by: usize) -> Case<AnyOp> {
     Case { src: case.src.iter().enumerate().map(shift).collect(), ..case.clone() }
 }
 
-#[test]
-fn gpu_kernels_match_their_oracles() {
-    let Some(device) = device::open("gpu_kernels_match_their_oracles") else { return };
+/// Runs all kernels of all cases with their tensors at each of `places` in their buffers.
+fn run_all(device: &Device, places: &[usize]) {
     let only = std::env::var("WGPU_LLM_OP").ok();
     let wanted = |name: &str| only.as_ref().is_none_or(|op| op == name);
     let mut ran: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let (mut runs, mut unfit, mut failures) = (0, 0, Vec::new());
     for (c, case) in AnyOp::cases().into_iter().enumerate().filter(|(_, case)| wanted(case.op.name())) {
-        for by in [0, 128, 7] {
+        for by in places.iter().copied() {
             let case = moved(&case, by);
             let src: Vec<Meta> = case.src.iter().map(|s| s.meta).collect();
-            let mut check = Check::new(&device, &case, c as u64 * 16).expect("cases are well formed");
+            let mut check = Check::new(device, &case, c as u64 * 16).expect("cases are well formed");
             for n in 0..check.kernels().len() {
                 match check.run(n) {
                     Ok(Checked { variant, nmse }) => {
@@ -60,4 +59,17 @@ fn gpu_kernels_match_their_oracles() {
     for name in AnyOp::NAMES.iter().filter(|name| wanted(name)) {
         assert!(ran.keys().any(|(op, _)| op == name), "{name} has no kernel");
     }
+}
+
+#[test]
+fn gpu_kernels_match_their_oracles() {
+    let Some(device) = device::open("gpu_kernels_match_their_oracles") else { return };
+    run_all(&device, &[0, 128, 7]);
+}
+
+#[test]
+fn gpu_kernels_need_no_bounds_checks() {
+    let Some(mut device) = device::open("gpu_kernels_need_no_bounds_checks") else { return };
+    device.trust_shaders();
+    run_all(&device, &[0]);
 }

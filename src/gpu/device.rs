@@ -64,6 +64,8 @@ pub(super) struct Inner {
     pub pipelines: Pipelines,
     info: AdapterInfo,
     caps: Caps,
+    /// Whether shaders check their bounds.
+    checked: bool,
     limits: wgpu::Limits,
     /// Bytes that buffers may hold together.
     budget: AtomicU64,
@@ -110,6 +112,7 @@ impl Device {
             pipelines: Pipelines::default(),
             info: adapter.info.clone(),
             caps,
+            checked: cfg!(debug_assertions),
             limits,
             budget: AtomicU64::new(u64::MAX),
             failure,
@@ -121,6 +124,12 @@ impl Device {
     /// panics where the device is shared already.
     pub fn restrict(&mut self, change: impl FnOnce(&mut Caps)) {
         change(&mut Arc::get_mut(&mut self.inner).expect("restricted before it is shared").caps);
+    }
+
+    /// Compiles shaders without bounds checks, as builds without debug assertions do. Only right after opening, as
+    /// [`restrict`](Self::restrict).
+    pub fn trust_shaders(&mut self) {
+        Arc::get_mut(&mut self.inner).expect("trusted before it is shared").checked = false;
     }
 
     /// What the adapter is.
@@ -185,9 +194,11 @@ impl Device {
         self.inner.raw.destroy();
     }
 
-    /// Catches running out of memory in what happens until [`Scope::finish`].
+    /// Catches running out of memory, and shaders that the driver cannot compile, until [`Scope::finish`].
     pub(super) fn scope(&self) -> Scope {
-        Scope { device: self.clone(), memory: self.inner.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory) }
+        let memory = self.inner.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let driver = self.inner.raw.push_error_scope(wgpu::ErrorFilter::Internal);
+        Scope { device: self.clone(), memory, driver }
     }
 
     /// A buffer of `size` bytes, rounded up to whole 16 bytes; refused where it passes the budget or the adapter's limit.
@@ -227,10 +238,10 @@ impl Device {
         self.inner.queue.write_buffer(&buffer.raw, at, bytes);
     }
 
-    /// Compiles a shader module: with bounds checks in builds with debug assertions, without them in others.
+    /// Compiles a shader module, with bounds checks or without; see [`trust_shaders`](Self::trust_shaders).
     pub(super) fn module(&self, label: &str, source: wgpu::ShaderSource) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source };
-        if cfg!(debug_assertions) {
+        if self.inner.checked {
             return self.inner.raw.create_shader_module(descriptor);
         }
         // SAFETY: the shaders are this crate's own. Their loops end, since every bound is a size or a position below the
@@ -329,7 +340,8 @@ fn failure(kind: ErrorKind, what: &str, name: &str) -> Error {
 
 fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> Caps {
     Caps {
-        subgroups: info.subgroups,
+        // The room that kernels have for the parts of a sum is for subgroups of four and more.
+        subgroups: info.subgroups.filter(|(min, _)| *min >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
         dot4: false,
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BINDING),
@@ -339,19 +351,28 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
     }
 }
 
-/// Catches running out of memory; see [`Device::scope`].
+/// Catches what fails; see [`Device::scope`].
 pub(super) struct Scope {
     device: Device,
     memory: wgpu::ErrorScopeGuard,
+    driver: wgpu::ErrorScopeGuard,
 }
 
 impl Scope {
     /// What went wrong since the scope was opened, if anything.
     pub async fn finish(self) -> Result<()> {
-        match self.memory.pop().await {
-            Some(_) => Err(failure(ErrorKind::OutOfMemory, "", &self.device.inner.info.name)),
-            None => self.device.check(),
+        // Scopes close in the reverse order of opening, both before anything is awaited.
+        let driver = self.driver.pop();
+        let memory = self.memory.pop();
+        let name = &self.device.inner.info.name;
+        if memory.await.is_some() {
+            return Err(failure(ErrorKind::OutOfMemory, "", name));
         }
+        if let Some(error) = driver.await {
+            let what = format!("the driver of {name} cannot compile a shader");
+            return Err(Error::unsupported(what).because(error.to_string()).help("update it, or use --device cpu"));
+        }
+        self.device.check()
     }
 }
 

@@ -93,6 +93,7 @@ impl Attention {
                 ("q_stride", q.stride.into()),
                 ("window", self.window.into()),
                 ("splits", splits.into()),
+                ("cells", src[1].outer().into()),
                 ("scale", self.scale.into()),
                 ("softcap", self.softcap.into()),
                 ("slope_base", slopes[0].into()),
