@@ -5,8 +5,7 @@
 TEMPLATES is the folder llama.cpp/models/templates. jinja.json holds small templates, one feature each, from
 tests/data/jinja-cases.txt. chat-hostile.json holds, for every real template and every case of chat-templates.json with
 control tokens put into each text of the conversation, the length and FNV-1a hash of the rendering. chat-better.json
-holds what Jinja2 renders where transformers' settings alone forbid it: with lists that may change, and generators that
-serialize.
+holds what Jinja2 renders where transformers' settings alone forbid it: generators that serialize.
 """
 
 import datetime
@@ -17,7 +16,7 @@ import sys
 
 import jinja2
 import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class Generation(jinja2.ext.Extension):
@@ -34,7 +33,7 @@ class Generation(jinja2.ext.Extension):
         return caller()
 
 
-def environment(now, sandbox=ImmutableSandboxedEnvironment, default=None):
+def environment(now, default=None):
     def raise_exception(message):
         raise jinja2.exceptions.TemplateError(message)
 
@@ -43,7 +42,7 @@ def environment(now, sandbox=ImmutableSandboxedEnvironment, default=None):
             x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=default
         )
 
-    env = sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
     env.globals["strftime_now"] = lambda format: now.strftime(format)
@@ -84,7 +83,7 @@ def poison(value, tokens, key=None):
 def main(templates, data):
     fixture = json.load(open(os.path.join(data, "chat-templates.json")))
     env = environment(datetime.datetime.fromisoformat(fixture["now"]))
-    lenient = environment(datetime.datetime.fromisoformat(fixture["now"]), SandboxedEnvironment, list)
+    lenient = environment(datetime.datetime.fromisoformat(fixture["now"]), list)
     hostile, better = {}, {}
     for name in fixture["templates"]:
         source = open(os.path.join(templates, name)).read()

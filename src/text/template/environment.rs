@@ -2,24 +2,30 @@
 //! `raise_exception`, `strftime_now`, its `tojson`, Python's methods and Python's texts of values.
 
 use super::clock::Clock;
-use super::meter::{self, Meter};
+use super::meter::{self, Meter, Raised};
 use super::python;
 use crate::base;
-use minijinja::machinery::{CodeGenerator, Instructions, eval, make_string_output, parse};
+use minijinja::machinery::{CodeGenerator, Instructions, Token, eval, make_string_output, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, filters};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, Value, filters};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// The longest source of a template, in bytes.
 pub const MAX_SOURCE: usize = 1 << 20;
+/// The most words of a tag.
+const MAX_TOKENS: usize = 2000;
+/// The most `elif`s of a template.
+const MAX_ELIFS: usize = 400;
+/// The largest number in a tag that multiplies, which it may do once.
+const MAX_FACTOR: u64 = 100;
 /// Instructions for any rendering, and more for each byte that came with the request.
 const FUEL: u64 = 2_000_000;
 const FUEL_PER_BYTE: u64 = 64;
 /// Nested calls and blocks.
-const RECURSION: usize = 100;
+const RECURSION: usize = 200;
 
 /// What minijinja cannot parse, said so that it can, on the same lines.
 pub fn rewrite(source: &str) -> String {
@@ -40,6 +46,7 @@ pub type Unescaped = fn(char) -> bool;
 pub struct Program<'s> {
     instructions: Instructions<'s>,
     blocks: BTreeMap<&'s str, Instructions<'s>>,
+    assignments: Vec<meter::Assignment<'s>>,
 }
 
 /// Compiles a source that [`rewrite`] went over. Fails with the line where it is no template.
@@ -49,19 +56,57 @@ pub fn compile(source: &str) -> base::Result<Program<'_>> {
         return Err(base::Error::format(what));
     }
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(error)?;
+    inspect(source, &syntax)?;
     let tree = parse(source, "chat template", syntax).map_err(error)?;
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
     let (mut instructions, mut blocks) = generator.finish();
+    let mut assignments = Vec::new();
     let own: Vec<&str> = blocks.keys().copied().collect();
     for name in own {
         if let Some(mut block) = blocks.remove(name) {
-            meter::tame(&mut block, &mut blocks);
+            meter::tame(&mut block, &mut blocks, &mut assignments).map_err(refusal)?;
             blocks.insert(name, block);
         }
     }
-    meter::tame(&mut instructions, &mut blocks);
-    Ok(Program { instructions, blocks })
+    meter::tame(&mut instructions, &mut blocks, &mut assignments).map_err(refusal)?;
+    assignments.sort_unstable();
+    assignments.dedup();
+    Ok(Program { instructions, blocks, assignments })
+}
+
+fn refusal(what: &'static str) -> base::Error {
+    base::Error::unsupported(what).at("chat template")
+}
+
+/// Refuses sources that parsing alone would make too much of: chains of operators take a level of the stack for each
+/// link, and products of constants are worked out at once.
+fn inspect(source: &str, syntax: &SyntaxConfig) -> base::Result<()> {
+    let (mut tokens, mut products, mut largest, mut elifs, mut numbers_only) = (0, 0, 0, 0, true);
+    for token in tokenize(source, false, syntax.clone()) {
+        let (token, span) = token.map_err(error)?;
+        tokens += 1;
+        match token {
+            Token::BlockStart | Token::VariableStart => {
+                (tokens, products, largest, numbers_only) = (0, 0, 0, true);
+            }
+            Token::Str(_) | Token::String(_) | Token::Comma => numbers_only = false,
+            Token::Mul | Token::Pow => products += 1,
+            Token::Int(n) => largest = largest.max(n),
+            Token::Int128(_) => largest = u64::MAX,
+            Token::Ident("elif") => elifs += 1,
+            _ => {}
+        }
+        let is_large = products > 1 || (products == 1 && largest > MAX_FACTOR);
+        let what = match () {
+            () if tokens > MAX_TOKENS => "a tag of too many words",
+            () if elifs > MAX_ELIFS => "too many elifs",
+            () if is_large && !numbers_only => "a product of constants too large",
+            () => continue,
+        };
+        return Err(refusal(what).at(format!("line {}", span.start_line)));
+    }
+    Ok(())
 }
 
 impl Program<'_> {
@@ -69,7 +114,8 @@ impl Program<'_> {
     pub fn render(&self, names: Value, clock: Clock, input: usize, unescaped: Unescaped) -> base::Result<String> {
         let mut text = String::new();
         let meter = Meter::new(input);
-        let env = environment(&meter, clock, input, unescaped);
+        let mut env = environment(&meter, clock, input, unescaped);
+        meter::assign(&mut env, &meter, &self.assignments);
         let mut output = make_string_output(&mut text);
         eval(&env, &self.instructions, names, &self.blocks, &mut output, AutoEscape::None).map_err(error)?;
         Ok(text)
@@ -90,31 +136,13 @@ fn environment(meter: &Meter, clock: Clock, input: usize, unescaped: Unescaped) 
         Ok(out.write_str(&text)?)
     });
     env.add_filter("length", |value: &Value| if value.is_undefined() { Ok(0) } else { filters::length(value) });
+    env.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
     env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
-    env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
-    });
-    env.add_function("dict", |pairs: Option<Value>, names: Kwargs| -> Result<Value, Error> {
-        let pairs = pairs.map(|pairs| pairs.try_iter()).transpose()?.into_iter().flatten();
-        let pairs = pairs.map(|pair| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?)));
-        let names = names.args().map(|name| Ok((Value::from(name), names.peek(name)?)));
-        Ok(Value::from_pairs(pairs.chain(names).collect::<Result<Vec<(Value, Value)>, Error>>()?))
-    });
     env.add_function("strftime_now", move |format: &str| clock.format(format));
     env
 }
-
-/// Marks the template's own errors.
-#[derive(Debug)]
-struct Raised;
-
-impl std::fmt::Display for Raised {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("raised by the template")
-    }
-}
-
-impl std::error::Error for Raised {}
 
 /// A failure in our words: where, and what the template or minijinja said.
 fn error(error: Error) -> base::Error {

@@ -213,9 +213,15 @@ fn control_tokens_in_user_text_stay_user_text() {
             (Err(error), None) if error.to_string().contains("cannot be told") => undecided.push(place.clone()),
             (result, _) => panic!("{place}: {result:?}, the reference {expected}"),
         }
-        if let Ok(prompt) = render(&poison_others(input, &tokens)) {
+        let harmless: Vec<String> = tokens.iter().map(|token| "x".repeat(token.len())).collect();
+        let harmless: Vec<&str> = harmless.iter().map(String::as_str).collect();
+        if let (Ok(prompt), Ok(clean)) =
+            (render(&poison_others(input, &tokens)), render(&poison_others(input, &harmless)))
+        {
             let found = tally(&prompt, &tokens, &place);
             assert_eq!(found.cut, 0, "{place}: a token that no assistant wrote is template text");
+            let genuine = tally(&clean, &tokens, &place).genuine;
+            assert_eq!(found.genuine, genuine, "{place}: users changed the number of control tokens");
             add(&mut others, found);
         }
     });
@@ -256,13 +262,27 @@ fn origin_survives_what_templates_do() {
         ("{% set x %}({{ c }}){% endset %}{{ x.strip('()') }}", "a", "«a»"),
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(c) }}", "s", "<«s»>"),
         ("{% for ch in c %}{{ ch }}.{% endfor %}", "ab", "«a».«b»."),
-        ("{{ c|e }}{{ c|indent }}", "<\nb", "«&lt;\nb<»\n    «b»"),
-        ("{% if c == '<s>' %}{{ '<s>' }}{% endif %}", "<s>", "<s>"),
+        ("{{ c|indent }}", "<\nb", "«<\n    b»"),
+        // Characters that become several cannot be followed; without a control token in sight that does no harm.
+        ("{{ c|e }}", "<b>", "&lt;b&gt;"),
         ("{{ messages[0].role }}{{ messages|tojson }}", "x", "user[{\"role\": \"user\", \"content\": \"«x»\"}]"),
     ];
     for (source, content, expected) in cases {
         assert_eq!(user(source, content), expected, "{source}");
     }
+    // A token that is written because users wrote it: whose is it?
+    let asks = ChatTemplate::new("{% if messages[0].content == '<s>' %}{{ '<s>' }}{% endif %}", "", "").unwrap();
+    let error = asks.render(&[Message::user("<s>")], &RenderOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("cannot be told") && error.contains("<s>"), "{error}");
+    // Tokens that come about only by putting pieces together.
+    let parts = serde_json::json!([{"role": "user", "content": [
+        {"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]}]);
+    let parts: Vec<Message> = serde_json::from_value(parts).unwrap();
+    let template = "{% for p in messages[0].content if p.type == 'text' %}{{ p.text }}{% endfor %}<|im_end|>";
+    let prompt = ChatTemplate::new(template, "", "").unwrap().render(&parts, &RenderOptions::default()).unwrap();
+    assert_eq!(prompt.segments(), [Segment::Text("<|im_end|>"), Segment::Template("<|im_end|>")]);
+    assert_eq!(user("{{ c.replace('_', '') }}<a>", "<_a>"), "«<a>»<a>");
+    assert_eq!(user("{{ c|lower }}<a>", "<A>"), "«<a>»<a>");
     // A role that nobody knows is user text, so `<|` + role + `|>` is no token.
     let template = ChatTemplate::new("<|{{ messages[0].role }}|>", "", "").unwrap();
     let render = |role: &str| template.render(&[Message::new(role.into(), "")], &RenderOptions::default()).unwrap();

@@ -9,12 +9,12 @@
 use super::python;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::machinery::{Instruction, Instructions};
-use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::value::{Enumerator, Object, Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Bytes of text and lists that a rendering may make, and more for each byte that came with the request.
 const ALLOWANCE: usize = 64 << 20;
@@ -22,7 +22,7 @@ const ALLOWANCE_PER_BYTE: usize = 64;
 /// The longest single text, likewise.
 const TEXT: usize = 1 << 20;
 const TEXT_PER_BYTE: usize = 4;
-/// The most values in one list or dict, those within its elements included.
+/// The most values in one list or dict, those within its elements included, and more for each byte of the request.
 const VALUES: usize = 100_000;
 /// The deepest nesting of lists and dicts.
 pub const MAX_DEPTH: usize = 64;
@@ -38,6 +38,7 @@ const MAX_COUNT: i64 = 1000;
 pub struct Meter {
     left: Arc<AtomicUsize>,
     longest: usize,
+    most: usize,
 }
 
 fn refuse(what: impl Into<String>) -> Error {
@@ -53,7 +54,7 @@ impl Meter {
     pub fn new(input: usize) -> Meter {
         let more = |base: usize, each: usize| base.saturating_add(input.saturating_mul(each));
         let left = Arc::new(AtomicUsize::new(more(ALLOWANCE, ALLOWANCE_PER_BYTE)));
-        Meter { left, longest: more(TEXT, TEXT_PER_BYTE) }
+        Meter { left, longest: more(TEXT, TEXT_PER_BYTE), most: more(VALUES, 1) }
     }
 
     /// Pays for a text before it is made.
@@ -85,32 +86,40 @@ impl Meter {
     }
 
     /// Pays for a new list or dict with all that is in it.
-    fn list(&self, elements: &[Value]) -> Result<(), Error> {
-        let mut count = 0;
-        for element in elements {
-            weigh(element, 1, &mut count)?;
-        }
-        self.pay(count * VALUE_BYTES)
+    pub fn list(&self, elements: &[Value]) -> Result<(), Error> {
+        let mut left = self.most;
+        elements.iter().try_for_each(|element| weigh(element, 1, &mut left))?;
+        self.pay((self.most - left) * VALUE_BYTES)
     }
 
-    /// A filter or method between payments for what goes in and what comes out.
+    /// A filter or method between payments for what goes in and what comes out. Lazy results are worked out: of those
+    /// that read from each other without end, minijinja would run out of stack.
     fn around(&self, args: &[Value], call: impl FnOnce() -> Result<Value, Error>) -> Result<Value, Error> {
         args.iter().try_for_each(|arg| self.value(arg))?;
         let result = call()?;
-        self.value(&result)?;
-        Ok(result)
+        if !matches!(result.kind(), ValueKind::Iterable | ValueKind::Seq | ValueKind::Map) {
+            self.value(&result)?;
+            return Ok(result);
+        }
+        let items = result.try_iter()?.checked().take(self.most + 1).collect::<Result<Vec<_>, _>>()?;
+        self.list(&items)?;
+        Ok(if result.kind() == ValueKind::Iterable { Value::from(items) } else { result })
     }
 }
 
-/// Counts the values in a value. Lists that were made before cannot hold themselves, but each other many times over.
-fn weigh(value: &Value, depth: usize, count: &mut usize) -> Result<(), Error> {
-    *count += 1;
-    if *count > VALUES || depth > MAX_DEPTH {
-        return Err(refuse(format!("the template makes a list of more than {VALUES} values or {MAX_DEPTH} levels")));
+/// Counts the values in a value down. Lists that were made before cannot hold themselves, but each other many times over.
+fn weigh(value: &Value, depth: usize, left: &mut usize) -> Result<(), Error> {
+    *left = left.checked_sub(1).filter(|_| depth <= MAX_DEPTH).ok_or_else(|| {
+        refuse(format!("the template makes a list of too many values or more than {MAX_DEPTH} levels"))
+    })?;
+    if let Some(object) = value.as_object()
+        && (object.downcast_ref::<Namespace>().is_some() || object.type_name().ends_with("::Loop"))
+    {
+        return Err(invalid("a namespace or loop cannot be put into another value"));
     }
     match value.kind() {
-        ValueKind::Seq => value.try_iter()?.try_for_each(|item| weigh(&item, depth + 1, count)),
-        ValueKind::Map => value.try_iter()?.try_for_each(|key| weigh(&value.get_item(&key)?, depth + 1, count)),
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.try_for_each(|item| weigh(&item, depth + 1, left)),
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| weigh(&value.get_item(&key)?, depth + 1, left)),
         _ => Ok(()),
     }
 }
@@ -124,51 +133,130 @@ fn plain(expression: &'static str, args: &[Value]) -> Result<Value, Error> {
     PLAIN.compile_expression(expression)?.eval(Value::from_pairs(names))
 }
 
-/// Exchanges the instructions that make text or lists for calls of the filters that [`equip`] adds.
-pub fn tame<'s>(instructions: &mut Instructions<'s>, blocks: &mut BTreeMap<&'s str, Instructions<'s>>) {
-    /// No slot in the interpreter's cache of filters.
-    const UNCACHED: u8 = !0;
+/// No slot in the interpreter's cache of filters.
+const UNCACHED: u8 = !0;
+const NOT_A_NAME: &str = "`set` takes names and attributes of names";
+
+/// A `{% set namespace.attribute = … %}` of a template: the filter that does it, the namespace's name, the attribute.
+pub type Assignment<'s> = (&'s str, &'s str, &'s str);
+
+/// Exchanges the instructions that make text or lists, or fill namespaces, for calls of the filters that [`equip`] adds.
+/// Adds the assignments to namespaces. Fails if one is to more than a name's attribute.
+pub fn tame<'s>(
+    instructions: &mut Instructions<'s>,
+    blocks: &mut BTreeMap<&'s str, Instructions<'s>>,
+    assignments: &mut Vec<Assignment<'s>>,
+) -> Result<(), &'static str> {
     let mut at = 0;
+    let (name, source) = (instructions.name(), instructions.source());
     while let Some(instruction) = instructions.get_mut(at) {
         at += 1;
-        let filter = match instruction {
+        let (filter, count) = match instruction {
             Instruction::Add => ("+", 2),
             Instruction::StringConcat => ("~", 2),
             Instruction::Mul => ("*", 2),
             Instruction::Rem => ("%", 2),
             Instruction::Slice => ("[:]", 4),
-            Instruction::BuildList(Some(n)) if u16::try_from(*n).is_ok() => ("[]", *n as u16),
-            Instruction::BuildTuple(Some(n)) if u16::try_from(*n).is_ok() => ("()", *n as u16),
-            Instruction::BuildMap(n) if u16::try_from(2 * *n).is_ok() => ("{}", 2 * *n as u16),
+            Instruction::BuildList(Some(n)) => ("[]", *n),
+            Instruction::BuildTuple(Some(n)) => ("()", *n),
+            Instruction::BuildMap(n) => ("{}", 2 * *n),
             // A block of its own writes it through the formatter, which pays.
             Instruction::EmitRaw(text) if text.len() > FREE_TEXT => {
                 let text = *text;
-                let mut block = Instructions::new(instructions.name(), instructions.source());
+                let mut block = Instructions::new(name, source);
                 block.add(Instruction::LoadConst(Value::from(text)));
                 block.add(Instruction::Emit);
                 blocks.entry(text).or_insert(block);
-                if let Some(instruction) = instructions.get_mut(at - 1) {
-                    *instruction = Instruction::CallBlock(text);
-                }
+                *instruction = Instruction::CallBlock(text);
                 continue;
+            }
+            Instruction::SetAttr(attribute) => {
+                let attribute = *attribute;
+                *instruction = Instruction::DiscardTop;
+                let target = at.checked_sub(2).and_then(|before| instructions.get(before));
+                let Some(Instruction::Lookup(name)) = target else { return Err(NOT_A_NAME) };
+                let path = format!("{name}.{attribute}");
+                let Some(found) = source.find(&path) else { return Err(NOT_A_NAME) };
+                let path = &source[found..found + path.len()];
+                assignments.push((path, name, attribute));
+                (path, 1)
             }
             _ => continue,
         };
-        *instruction = Instruction::ApplyFilter(filter.0, Some(filter.1), UNCACHED);
+        let Ok(count) = u16::try_from(count) else { return Err("a list of too many elements") };
+        let place = if filter.contains('.') { at - 2 } else { at - 1 };
+        if let Some(instruction) = instructions.get_mut(place) {
+            *instruction = Instruction::ApplyFilter(filter, Some(count), UNCACHED);
+        }
     }
+    Ok(())
+}
+
+/// What `namespace()` makes. It never gets into lists, dicts or namespaces: one that held itself would have no end.
+#[derive(Debug, Default)]
+struct Namespace(Mutex<Vec<(String, Value)>>);
+
+impl Namespace {
+    fn set(&self, name: &str, value: Value) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match entries.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => entries.push((name.to_string(), value)),
+        }
+    }
+}
+
+impl Object for Namespace {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find(|(name, _)| key.as_str() == Some(name)).map(|(_, value)| value.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Enumerator::Values(entries.iter().map(|(name, _)| Value::from(name.as_str())).collect())
+    }
+}
+
+/// Adds what assigns to namespaces.
+pub fn assign(env: &mut Environment, meter: &Meter, assignments: &[Assignment]) {
+    for (filter, name, attribute) in assignments {
+        let (meter, name, attribute) = (meter.clone(), name.to_string(), attribute.to_string());
+        env.add_filter(filter.to_string(), move |state: &State, value: Value| {
+            meter.list(std::slice::from_ref(&value))?;
+            let target = state.lookup(&name).unwrap_or_default();
+            let Some(namespace) = target.downcast_object_ref::<Namespace>() else {
+                return Err(invalid(format!("'{name}' is no namespace")));
+            };
+            namespace.set(&attribute, value);
+            Ok(Value::UNDEFINED)
+        });
+    }
+    let meter = meter.clone();
+    env.add_function("namespace", move |args: Rest<ValueOrKwargs>| {
+        let namespace = Namespace::default();
+        if let Some(entries) = args.into_values().first() {
+            for name in entries.try_iter()? {
+                let value = entries.get_item(&name)?;
+                meter.list(std::slice::from_ref(&value))?;
+                namespace.set(&python::text(&name)?, value);
+            }
+        }
+        Ok::<_, Error>(Value::from_object(namespace))
+    });
 }
 
 /// Adds the metered operators, filters and methods. JSON shows `unescaped` characters as they are, always.
 pub fn equip(env: &mut Environment, meter: &Meter, unescaped: fn(char) -> bool) {
     let with = |f: fn(&Meter, &[Value]) -> Result<Value, Error>| {
         let meter = meter.clone();
-        move |args: Rest<Value>| f(&meter, &args)
+        move |args: Rest<ValueOrKwargs>| f(&meter, &args.into_values())
     };
     env.add_filter("+", with(add));
     env.add_filter("~", with(concat));
     env.add_filter("*", with(multiply));
     env.add_filter("%", with(remainder));
-    env.add_filter("[:]", with(|meter, args| meter.around(&args[..1], || plain("a[b:c:d]", args))));
+    env.add_filter("[:]", with(slice));
     env.add_filter("[]", with(|meter, args| meter.list(args).map(|()| Value::from(args))));
     env.add_filter("()", with(|meter, args| meter.list(args).map(|()| Value::from(Tuple::new(args.to_vec())))));
     env.add_filter(
@@ -185,12 +273,28 @@ pub fn equip(env: &mut Environment, meter: &Meter, unescaped: fn(char) -> bool) 
             meter.around(&args, || PLAIN.empty_state().apply_filter(name, &args))
         });
     }
-    for name in ["batch", "slice", "indent", "replace", "format", "unique", "sort"] {
+    for name in [
+        "batch", "slice", "indent", "replace", "format", "unique", "sort", "items", "dictsort", "groupby", "zip",
+        "chain",
+    ] {
         let meter = meter.clone();
         env.add_filter(name, move |args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
             bounded(&meter, name, &args)?;
             meter.around(&args, || PLAIN.empty_state().apply_filter(name, &args))
+        });
+    }
+    // These call filters and tests by name, so they need the state.
+    env.add_filter("@map", filters::map);
+    env.add_filter("@select", filters::select);
+    env.add_filter("@reject", filters::reject);
+    env.add_filter("@selectattr", filters::selectattr);
+    env.add_filter("@rejectattr", filters::rejectattr);
+    for name in ["@map", "@select", "@reject", "@selectattr", "@rejectattr"] {
+        let meter = meter.clone();
+        env.add_filter(&name[1..], move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            meter.around(&args, || state.apply_filter(name, &args))
         });
     }
     // What is no number is nought, as in Jinja2.
@@ -217,9 +321,36 @@ pub fn equip(env: &mut Environment, meter: &Meter, unescaped: fn(char) -> bool) 
         for_methods.value(value)?;
         for_methods.around(args, || method(state, value, name, args))
     });
-    for name in ["pprint", "urlencode"] {
-        env.remove_filter(name);
+    env.add_function("dict", with(dict));
+    env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        Err(invalid(python::text(message)?).with_source(Raised))
+    });
+    // They would write values without end, or show what is not the template's.
+    env.remove_filter("pprint");
+    env.remove_global("debug");
+}
+
+/// Marks the template's own errors.
+#[derive(Debug)]
+pub struct Raised;
+
+impl std::fmt::Display for Raised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("raised by the template")
     }
+}
+
+impl std::error::Error for Raised {}
+
+/// `dict(a=1)`, `dict(pairs)`, `dict(other)`
+fn dict(meter: &Meter, args: &[Value]) -> Result<Value, Error> {
+    let Some(entries) = args.first() else { return Ok(Value::from_pairs([(); 0].map(|()| ("", 0)))) };
+    let entry = |item: Value| match entries.kind() {
+        ValueKind::Map => Ok((item.clone(), entries.get_item(&item)?)),
+        _ => Ok((item.get_item_by_index(0)?, item.get_item_by_index(1)?)),
+    };
+    let entries = entries.try_iter()?.map(entry).collect::<Result<Vec<_>, Error>>()?;
+    meter.around(&[], || Ok(Value::from_pairs(entries)))
 }
 
 fn first(args: &[Value]) -> Result<&Value, Error> {
@@ -274,7 +405,7 @@ fn add(meter: &Meter, args: &[Value]) -> Result<Value, Error> {
         (Some(_), Some(_)) => concat(meter, args),
         (None, None) if list(a) && list(b) => {
             let items = a.try_iter()?.checked().chain(b.try_iter()?.checked());
-            let items = items.take(VALUES + 1).collect::<Result<Vec<_>, _>>()?;
+            let items = items.take(meter.most + 1).collect::<Result<Vec<_>, _>>()?;
             meter.list(&items)?;
             Ok(Value::from(items))
         }
@@ -302,6 +433,20 @@ fn escape(meter: &Meter, value: &Value) -> Result<Value, Error> {
     meter.text(text.len() + 4 * text.matches(['&', '<', '>', '"', '\'']).count())?;
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     Ok(Value::from_safe_string(text.replace('"', "&#34;").replace('\'', "&#39;")))
+}
+
+/// `a[b:c:d]`
+fn slice(meter: &Meter, args: &[Value]) -> Result<Value, Error> {
+    meter.value(first(args)?)?;
+    let part = plain("a[b:c:d]", args)?;
+    match part.kind() {
+        ValueKind::Iterable => {
+            let items = part.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
+            meter.pay(items.len() * VALUE_BYTES)?;
+            Ok(Value::from(items))
+        }
+        _ => Ok(part),
+    }
 }
 
 fn multiply(meter: &Meter, args: &[Value]) -> Result<Value, Error> {

@@ -1,4 +1,31 @@
-//! Who wrote which characters of a rendering.
+//! Who wrote which characters of a rendering, found by rendering again with what users wrote in other characters.
+//!
+//! Nothing is marked in the text. The first rendering is the prompt's text. For the second, every character that came with
+//! the request is exchanged for a stand-in: an ideograph that occurs nowhere else, one for one (`mask`). If the second
+//! rendering has the same number of characters as the first, and each is either the same or a stand-in for it, then the
+//! stand-ins show which characters users wrote: those become text segments, the rest is the template's.
+//!
+//! Why that is sound: a stand-in can only come from the request, so what is marked is theirs. What is not marked came out
+//! the same with every exchanged character gone from the input, so the template did not copy it from one. A control token
+//! in a template segment therefore holds no exchanged character of a user's, also where users' pieces would only be put
+//! together to one, or change case, or where a template cuts, joins, trims or serializes them.
+//!
+//! Templates also look at what users wrote: they compare it (`type == 'text'`), search it (`'</think>' in content`), cut
+//! it. Where the exchange changes what they do, the renderings do not align, and less is exchanged, in this order:
+//!  1. all but words that are the template's own as a whole and no part of a control token (`text`, `string`);
+//!  2. all but the template's quoted strings, wherever they occur; yet of each control token something is exchanged, so
+//!     that no token which users wrote can stay whole;
+//!  3. as 2, but control tokens that the template's source names stay in the assistant's own turns, as few as need be:
+//!     templates read `</think>` there. Those remain template text: a model's own earlier output is trusted this far;
+//!  4. the same three with, outside of control tokens, only the characters exchanged that tokens begin or end with: a token
+//!     needs both ends in template text to count.
+//!
+//! Where characters cannot be followed at all (they became `&lt;`), a rendering in which the same control tokens stand as
+//! in one without users' ends of tokens has none of theirs. What is left is refused with an error: there a template treats
+//! a control token in the text of a user, system or tool as its own, and guessing would let users forge.
+//!
+//! Limits: white space, quotes and backslashes are never exchanged, so a control token of nothing else is not guarded; nor
+//! is one that a template spells out of numbers of the request.
 
 use super::control::ControlTokens;
 use super::environment::Unescaped;
