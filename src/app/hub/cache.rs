@@ -14,6 +14,7 @@ use crate::app::term;
 use crate::base::Result;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// A folder of models.
@@ -106,7 +107,7 @@ impl Cache {
         if fs::read_link(&entry).is_ok_and(|now| now == target) {
             return Ok(entry);
         }
-        let temp = folder.join(format!(".{etag}.{}.link", std::process::id()));
+        let temp = folder.join(temp_name(etag));
         let linked = symlink(&target, &temp).and_then(|()| fs::rename(&temp, &entry));
         if linked.is_err() {
             // Windows without developer mode, or a file system without links: the blob itself becomes the entry.
@@ -119,7 +120,7 @@ impl Cache {
     /// Notes that `main` points to `commit`.
     pub fn set_main(&self, repo: &Repo, commit: &str) -> Result<()> {
         let path = self.repo_dir(repo).join("refs").join("main");
-        let temp = path.with_file_name(format!(".main.{}", std::process::id()));
+        let temp = path.with_file_name(temp_name("main"));
         let folder = path.parent().expect("refs");
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&temp, commit))
@@ -213,6 +214,12 @@ fn walk(folder: &Path, prefix: String, files: &mut Vec<String>) {
 pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// A name that no other writer has, in this process or another: whoever renames it into place renames what he wrote himself.
+fn temp_name(of: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!(".{of}.{}.{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The lock in `path`, or `None` where another process holds it. The system frees it when its holder dies.
