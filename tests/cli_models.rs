@@ -328,6 +328,11 @@ fn commands_print_the_json_they_promise() {
     assert_eq!(record["tokens"].as_array().unwrap().len(), 4);
     assert!(record["text"].is_string() && record["seed"].is_u64());
 
+    let none = parsed(&place.run(&["complete", "--device", "cpu", "-n", "0", "-p", "hello", "--json"]));
+    assert_eq!((&none["tokens"], &none["text"], &none["stop"]), (&json!([]), &"".into(), &"limit".into()));
+    let all = parsed(&place.run(&["complete", "--device", "cpu", "-n", "-1", "-p", "hello", "--json", "--temp", "0"]));
+    assert!(["end", "context"].contains(&all["stop"].as_str().unwrap()), "{all}");
+
     let whole = parsed(&place.run(&["eval", "--device", "cpu", "--tokens", "1,2,3,4", "--positions", "0,3", "--json"]));
     assert_eq!(whole["positions"], json!([0, 3]));
     let row = |json: &Json, i: usize| -> Vec<f64> {
