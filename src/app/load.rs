@@ -66,6 +66,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
         trace: args.debug.trace.is_some(),
     };
     let mut session = Session::new(model, device, options)?;
+    session.stop_when(term::interrupted);
     describe(&mut session, &path, &why);
     dump(&args.debug, &mut session)?;
     Ok(session)
