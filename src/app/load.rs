@@ -158,9 +158,9 @@ fn describe(session: &mut Session, path: &Path, why: &str) {
     let part = match placement.single() {
         Some(_) => String::new(),
         None => format!(
-            ", {} of {} layers there and the rest on the CPU",
-            placement.gpu_layers.min(placement.layers),
-            placement.layers
+            ", {} of {} layers there (the output is one) and the rest on the CPU",
+            placement.gpu_layers,
+            placement.layers + 1
         ),
     };
     let architecture = session.model().spec().architecture();

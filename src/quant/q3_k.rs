@@ -1,4 +1,4 @@
-//! Q3_K: 256 weights in 110 bytes; every 16 have a signed 6-bit scale.
+//! Q3_K: 256 weights in 110 bytes; every 16 have a signed 6-bit scale. Source: ggml, block_q3_K.
 //!   byte 0..32    h: bit 2 of weight 32 j + l in bit j of byte l
 //!   byte 32..96   q: 2 bits × 256; of each 128 weights, weight 32 j + l lies in bits 2j of byte l
 //!   byte 96..108  s: 6 bits × 16: low nibbles of s[i] and s[i + 8] in byte i < 8, then the high bits of s[i], s[i + 4],

@@ -1,4 +1,4 @@
-//! Q4_0: 32 weights in 18 bytes, one scale.
+//! Q4_0: 32 weights in 18 bytes, one scale. Source: ggml, block_q4_0.
 //!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · (q − 8)
 //! Shader: shaders/quant/q4_0.wgsl; planes: nibbles ascending (16 bytes), d (2).
 

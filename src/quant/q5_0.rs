@@ -1,4 +1,4 @@
-//! Q5_0: 32 weights in 22 bytes, one scale.
+//! Q5_0: 32 weights in 22 bytes, one scale. Source: ggml, block_q5_0.
 //!   byte 0..2  d: f16   byte 2..6  h: bit 4 of weight j in bit j   byte 6..22  q: 4 bits × 32, weight j with j + 16
 //!   w = d · (q + 16 h − 16)
 //! Shader: shaders/quant/q5_0.wgsl; planes: nibbles ascending (16 bytes), h (4), d (2).

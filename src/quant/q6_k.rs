@@ -1,4 +1,4 @@
-//! Q6_K: 256 weights in 210 bytes; every 16 have a signed 8-bit scale.
+//! Q6_K: 256 weights in 210 bytes; every 16 have a signed 8-bit scale. Source: ggml, block_q6_K.
 //!   byte 0..128   q: low 4 bits × 256; of each 128 weights, weight l < 64 with weight l + 64
 //!   byte 128..192 h: high 2 bits × 256; of each 128 weights, weight 32 j + l in bits 2j of byte l
 //!   byte 192..208 s: i8 × 16      byte 208..210  d: f16      w = d · s · (q + 16 h − 32)
