@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -59,6 +59,10 @@ pub enum Command {
     Perplexity(Box<perplexity::PerplexityArgs>),
     /// Print the token ids of a text.
     Tokenize(tokenize::TokenizeArgs),
+    /// Measure how fast a model reads and writes, as llama-bench does.
+    Bench(Box<bench::args::BenchArgs>),
+    /// Write a model file with random weights, to measure with.
+    Synth(synth::SynthArgs),
     /// Check every kernel on this machine, and tell what is slow or wrong.
     Doctor(doctor::DoctorArgs),
     /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
@@ -138,7 +142,12 @@ pub struct ContextArgs {
 impl ContextArgs {
     /// The cache's type. Keys and values have the same.
     pub fn kv(&self) -> Result<DType> {
-        match (self.cache_type_k.as_str(), self.cache_type_v.as_str()) {
+        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    }
+
+    /// The type that keys and values called so have.
+    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
+        match (keys, values) {
             ("f16", "f16") => Ok(DType::F16),
             ("f32", "f32") => Ok(DType::F32),
             (k, v) => Err(Error::usage(format!("a cache of {k} keys and {v} values")).help("use f16 or f32 for both")),

@@ -122,6 +122,11 @@ impl Engine {
         self.trace.as_ref()
     }
 
+    /// Begins a new trace, or ends the one there is and gives it.
+    pub fn set_trace(&mut self, on: bool) -> Option<Trace> {
+        std::mem::replace(&mut self.trace, on.then(Trace::default))
+    }
+
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
     pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
         let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
@@ -274,7 +279,7 @@ impl Engine {
                 }
                 (Part::Gpu(part), output) => match (&mut self.trace, output) {
                     (Some(trace), output) => {
-                        trace.add_gpu(graph, &part.profile()?);
+                        trace.add_gpu(graph, &part.profile()?, part.kernels());
                         output.map(|t| part.read(&t)).transpose()?.map(Output::Pending)
                     }
                     (None, Some(t)) => Some(Output::Pending(part.run_read(&t)?)),

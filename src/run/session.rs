@@ -71,6 +71,11 @@ impl Session {
         self.options.context
     }
 
+    /// Tokens that one batch takes at most.
+    pub fn batch(&self) -> usize {
+        self.options.batch
+    }
+
     /// The tokens in the cache.
     pub fn fed(&self) -> &[u32] {
         &self.fed
