@@ -8,7 +8,7 @@ pub mod selftest;
 mod session;
 mod trace;
 
-pub use engine::Engine;
+pub use engine::{Engine, Figures};
 pub use generate::{Answer, Stop};
 pub use placement::Placement;
 pub use session::{Options, Session};
