@@ -5,7 +5,8 @@
 //! Weights larger than a binding are cut into shards of rows, one dispatch each.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
 
-use super::product::{Product, VEC_TOKENS};
+use super::linear::Linear;
+use super::product::Product;
 use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::{self, Activations};
@@ -31,9 +32,22 @@ thread_local! {
 
 /// y `[columns, n]` = activations · weightsᵀ, weight rows shared out among the threads.
 pub(super) fn multiply(dtype: DType, w: &[u8], acts: &Activations, y: &mut [f32], n: usize, pool: &dyn Pool) {
+    multiply_columns(dtype, w, acts, y, n, n, pool);
+}
+
+/// As [`multiply`], into the first `n` of every `stride` values of `y`.
+pub(super) fn multiply_columns(
+    dtype: DType,
+    w: &[u8],
+    acts: &Activations,
+    y: &mut [f32],
+    stride: usize,
+    n: usize,
+    pool: &dyn Pool,
+) {
     // Eight parts per thread even out their speed; multiples of 16 rows suit the kernels.
     let block = n.div_ceil(pool.threads() * 8).next_multiple_of(16).max(n.div_ceil(256));
-    let blocks = ColumnBlocks::new(y, acts.columns(), n, n, block);
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         quant::dot_rows(dtype, w, acts.k(), part.range(), acts, &mut part);
@@ -71,8 +85,7 @@ impl Op for MatMul {
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let product = Product { w: &src[0], x: &src[1], ids: None, bias: src.get(2).map(|_| 2), caps };
-        if src[1].outer() <= VEC_TOKENS { product.vec() } else { product.tile() }
+        Product::new(&Linear::plain(false, src.len() > 2), src, caps).kernels()
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -18,7 +18,7 @@ mod tile;
 
 pub use activations::{Activations, Precision};
 pub use dot::{dot_rows, dot_rows_at};
-pub use gpu::{GpuPlanes, gpu_layout, gpu_padded, gpu_planes};
+pub use gpu::{GpuPlanes, gpu_decode, gpu_layout, gpu_padded, gpu_planes};
 
 use crate::base::{DType, Error};
 use format::{Format, format};

@@ -13,7 +13,7 @@ pub struct Options {
     pub context: usize,
     /// Tokens that one prefill batch takes at most (`-ub`).
     pub batch: usize,
-    /// Type of the KV cache: `f16` or `f32`.
+    /// Type of the KV cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
     pub kv: DType,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
