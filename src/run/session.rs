@@ -42,6 +42,11 @@ pub struct Session {
     stop: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
+/// The error of a prompt that was stopped where its logits are needed.
+pub(super) fn stopped() -> Error {
+    Error::io("stopped", std::io::ErrorKind::Interrupted.into())
+}
+
 impl Session {
     /// A session of `model` on `device`, or on the CPU without one. Fails where the context is longer than the model's or memory
     /// does not suffice.
@@ -110,7 +115,7 @@ impl Session {
         let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
         while start < tokens.len() {
             if self.stops() {
-                return Err(Error::io("stopped", std::io::ErrorKind::Interrupted.into()));
+                return Err(stopped());
             }
             let mut end = (start + self.options.batch).min(tokens.len());
             // A batch ends where its logits would be too many.
