@@ -16,12 +16,15 @@ fn ops(c: &mut Criterion) {
             None => vec![0; dst.span_bytes()],
         };
         let mut views: Vec<View> = inputs.iter().zip(&case.src).map(|(bytes, s)| s.view(bytes)).collect();
-        if let Some(i) = case.op.in_place() {
-            views[i].data = &[];
-        }
+        let mut updated: Vec<(Meta, Vec<u8>)> = case.op.updates().map(|i| (metas[i], inputs[i].clone())).collect();
+        case.op.written().for_each(|i| views[i].data = &[]);
         let name = format!("{}/{n} {:?} {metas:?}", case.op.name(), case.op);
         c.bench_function(&name, |b| {
-            b.iter(|| case.op.cpu(&views, ViewMut { meta: dst, data: &mut out }, &pool));
+            b.iter(|| {
+                let mut more: Vec<ViewMut> =
+                    updated.iter_mut().map(|(meta, data)| ViewMut { meta: *meta, data }).collect();
+                case.op.cpu(&views, ViewMut { meta: dst, data: &mut out }, &mut more, &pool);
+            });
         });
     }
 }

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use wgpu_llm::app::hub::Hub;
-use wgpu_llm::app::hub::cache::Cache;
 use wgpu_llm::app::hub::config::Config;
 use wgpu_llm::app::hub::name::{HubName, ModelName};
 use wgpu_llm::app::hub::remove;
@@ -330,26 +329,6 @@ fn two_at_once_download_once() {
     });
     setup.assert_whole();
     assert_eq!(setup.server.downloads().len(), 1);
-}
-
-/// Threads that note the same commit and link the same file at once must not take each other's temporary file away.
-#[test]
-fn writers_do_not_share_temporary_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let (cache, repo) = (Cache::new(dir.path()), name(NAME).repo);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for round in 0..200 {
-                    cache.set_main(&repo, COMMIT).unwrap();
-                    cache.link(&repo, &format!("commit{round}"), "a/model.gguf", "0123").unwrap();
-                }
-            });
-        }
-    });
-    let refs: Vec<_> =
-        fs::read_dir(cache.repo_dir(&repo).join("refs")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(refs, ["main"], "nothing is left over");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
+use crate::ops::CACHE_TYPES;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -59,6 +60,10 @@ pub enum Command {
     Perplexity(Box<perplexity::PerplexityArgs>),
     /// Print the token ids of a text.
     Tokenize(tokenize::TokenizeArgs),
+    /// Measure how fast a model reads and writes, as llama-bench does.
+    Bench(Box<bench::args::BenchArgs>),
+    /// Write a model file with random weights, to measure with.
+    Synth(synth::SynthArgs),
     /// Check every kernel on this machine, and tell what is slow or wrong.
     Doctor(doctor::DoctorArgs),
     /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
@@ -127,10 +132,10 @@ pub struct ContextArgs {
     /// [-ub] Tokens that are computed at once.
     #[arg(long, value_name = "N", default_value_t = 512, env = "WGPU_LLM_UBATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub ubatch_size: u32,
-    /// [-ctk] Type of the cache's keys: f16 or f32.
+    /// [-ctk] Type of the cache's keys: f16, f32, q8_0 or q4_0.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_K")]
     pub cache_type_k: String,
-    /// [-ctv] Type of the cache's values: f16 or f32.
+    /// [-ctv] Type of the cache's values: f16, f32, q8_0 or q4_0.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_V")]
     pub cache_type_v: String,
 }
@@ -138,10 +143,15 @@ pub struct ContextArgs {
 impl ContextArgs {
     /// The cache's type. Keys and values have the same.
     pub fn kv(&self) -> Result<DType> {
-        match (self.cache_type_k.as_str(), self.cache_type_v.as_str()) {
-            ("f16", "f16") => Ok(DType::F16),
-            ("f32", "f32") => Ok(DType::F32),
-            (k, v) => Err(Error::usage(format!("a cache of {k} keys and {v} values")).help("use f16 or f32 for both")),
+        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    }
+
+    /// The type that keys and values called so have.
+    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
+        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
+            Some(dtype) if keys == values => Ok(*dtype),
+            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
+                .help("use f16, f32, q8_0 or q4_0 for both")),
         }
     }
 }

@@ -80,7 +80,7 @@ pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
 }
 
 /// The device that is meant, and the reason in words.
-fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
+pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
     if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto {
         return Ok((None, "as -ngl 0 asks".into()));
     }
@@ -124,13 +124,20 @@ fn context(args: &EngineArgs, model: &Model, caps: Option<&Caps>, kv: DType) -> 
 }
 
 /// An error where weights and cache cannot fit into system memory.
-fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
+pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
     match memory_total() {
         Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
             model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")
         }
         _ => Ok(()),
     }
+}
+
+/// What the processor calls itself.
+pub(super) fn cpu_name() -> String {
+    let what = sysinfo::RefreshKind::nothing().with_cpu(sysinfo::CpuRefreshKind::nothing());
+    let system = sysinfo::System::new_with_specifics(what);
+    system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().to_owned())
 }
 
 fn memory() -> sysinfo::System {

@@ -53,6 +53,7 @@ pub(super) fn unpack_two_bits<S: Simd>(s: S, qs: &[u8; 64], j: usize) -> S::Byte
 
 impl Block for Q2_K {
     const DTYPE: DType = DType::Q2_K;
+    const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [64, 16, 4, 0];
     type Raw = Raw;
 

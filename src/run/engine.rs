@@ -68,6 +68,17 @@ impl Ticket {
     }
 }
 
+/// The counted cost of a run on a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Dispatches.
+    pub dispatches: usize,
+    /// Submissions.
+    pub submissions: usize,
+    /// Bytes of weights that are read.
+    pub weight_bytes: u64,
+}
+
 /// What a run gives.
 enum Output {
     None,
@@ -97,9 +108,23 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
+    /// The fused graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
     pub fn graph(&self, tokens: usize, rows: usize) -> Result<Graph> {
-        arch::build(self.model.spec(), &self.batch(tokens, rows, false))
+        Ok(arch::build(self.model.spec(), &self.batch(tokens, rows, false))?.fuse())
+    }
+
+    /// What a decoded token costs on the GPU.
+    pub fn decode_figures(&mut self) -> Result<Figures> {
+        let i = self.prepare(self.batch(1, 1, true))?;
+        let mut all = Figures::default();
+        for part in &self.programs[i].parts {
+            if let Part::Gpu(program) = part {
+                all.dispatches += program.dispatches();
+                all.submissions += program.submissions();
+                all.weight_bytes += program.weight_bytes();
+            }
+        }
+        Ok(all)
     }
 
     /// The GPU in use.
@@ -120,6 +145,11 @@ impl Engine {
     /// What has been traced so far.
     pub fn trace(&self) -> Option<&Trace> {
         self.trace.as_ref()
+    }
+
+    /// Begins a new trace, or ends the one there is and gives it.
+    pub fn set_trace(&mut self, on: bool) -> Option<Trace> {
+        std::mem::replace(&mut self.trace, on.then(Trace::default))
     }
 
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
@@ -213,7 +243,7 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
-        let graph = arch::build(self.model.spec(), &batch)?;
+        let graph = arch::build(self.model.spec(), &batch)?.fuse();
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);
         let mut parts = Vec::new();
@@ -274,7 +304,7 @@ impl Engine {
                 }
                 (Part::Gpu(part), output) => match (&mut self.trace, output) {
                     (Some(trace), output) => {
-                        trace.add_gpu(graph, &part.profile()?);
+                        trace.add_gpu(graph, &part.profile()?, part.kernels());
                         output.map(|t| part.read(&t)).transpose()?.map(Output::Pending)
                     }
                     (None, Some(t)) => Some(Output::Pending(part.run_read(&t)?)),

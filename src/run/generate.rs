@@ -146,7 +146,7 @@ struct Run<'a> {
     on_token: &'a mut dyn FnMut(u32) -> ControlFlow<()>,
 }
 
-fn poisoned() -> Error {
+pub(super) fn poisoned() -> Error {
     Error::new(ErrorKind::Numeric, "the model's logits are not numbers, so no token can be drawn")
         .help("the file may be damaged, or the device computes wrongly: run `wgpu-llm doctor`")
 }

@@ -13,7 +13,7 @@ pub struct Options {
     pub context: usize,
     /// Tokens that one prefill batch takes at most (`-ub`).
     pub batch: usize,
-    /// Type of the KV cache: `f16` or `f32`.
+    /// Type of the KV cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
     pub kv: DType,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
@@ -40,6 +40,11 @@ pub struct Session {
     pub(super) fed: Vec<u32>,
     options: Options,
     stop: Option<Box<dyn Fn() -> bool + Send>>,
+}
+
+/// The error of a prompt that was stopped where its logits are needed.
+pub(super) fn stopped() -> Error {
+    Error::io("stopped", std::io::ErrorKind::Interrupted.into())
 }
 
 impl Session {
@@ -69,6 +74,11 @@ impl Session {
     /// Tokens of context.
     pub fn context(&self) -> usize {
         self.options.context
+    }
+
+    /// Tokens that one batch takes at most.
+    pub fn batch(&self) -> usize {
+        self.options.batch
     }
 
     /// The tokens in the cache.
@@ -105,7 +115,7 @@ impl Session {
         let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
         while start < tokens.len() {
             if self.stops() {
-                return Err(Error::io("stopped", std::io::ErrorKind::Interrupted.into()));
+                return Err(stopped());
             }
             let mut end = (start + self.options.batch).min(tokens.len());
             // A batch ends where its logits would be too many.
