@@ -58,9 +58,9 @@ struct Scratch {
     q: Vec<f32>,
     /// `[rows, PART]`.
     scores: Vec<f32>,
-    /// `[BLOCK, width]`: cells, decoded.
+    /// `[PART, width]`: cells of a type or width that vectors do not read.
     cells: Vec<f32>,
-    /// `[width, BLOCK]`: the same, turned.
+    /// `[dim, BLOCK]`: keys, turned.
     turned: Vec<f32>,
     /// `[rows, width]`.
     y: Vec<f32>,
@@ -206,22 +206,19 @@ impl Task<'_> {
         };
         let first = tokens.clone().map(|t| seen(t).start).min().unwrap_or(0);
         let end = tokens.clone().map(|t| seen(t).end).max().unwrap_or(0);
-        let width = self.dim.max(self.value_dim).next_multiple_of(2 * BLOCK);
         let Scratch { q, scores, cells, turned, y, .. } = scratch;
-        q.resize(padded * self.dim, 0.0);
-        for (row, q) in q.chunks_mut(self.dim).enumerate().take(rows) {
+        let (dim, width) = (self.dim.next_multiple_of(BLOCK), self.value_dim.next_multiple_of(BLOCK));
+        q.clear();
+        q.resize(padded * dim, 0.0);
+        for (row, q) in q.chunks_mut(dim).enumerate().take(rows) {
             let head = queries.kv * self.group + row % self.group;
             let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..];
             q.iter_mut().zip(from).for_each(|(q, v)| *q = v * self.op.scale);
         }
         scores.resize(padded * PART, 0.0);
-        (cells.resize(BLOCK * width, 0.0), turned.resize(width * BLOCK, 0.0));
-        // Blocks begin at multiples of their size, so that no sum depends on which tokens go together.
-        for block in (first / BLOCK * BLOCK..end).step_by(BLOCK) {
-            decode(&self.keys, block.max(first)..(block + BLOCK).min(end), block, queries.kv, width, cells);
-            let scores = &mut scores[block - part * PART..];
-            Level::best().run(Score { q, dim: self.dim, cells, width, turned, scores });
-        }
+        turned.resize(dim * BLOCK, 0.0);
+        let place = Place { cells: first..end, start: part * PART, rows: padded };
+        score(&self.keys, queries.kv, &place, cells, (q, dim), turned, scores);
         y.clear();
         y.resize(padded * width, 0.0);
         for (row, (scores, result)) in scores.chunks_mut(PART).zip(result.chunks_mut(2 + self.value_dim)).enumerate() {
@@ -235,10 +232,7 @@ impl Task<'_> {
             scores[here.end..].fill(0.0);
             (result[0], result[1]) = (softmax.m, softmax.l);
         }
-        for block in (first / BLOCK * BLOCK..end).step_by(BLOCK) {
-            decode(&self.values, block.max(first)..(block + BLOCK).min(end), block, queries.kv, width, cells);
-            Level::best().run(Weigh { scores: &scores[block - part * PART..], cells, width, used: self.value_dim, y });
-        }
+        weigh(&self.values, queries.kv, &place, cells, scores, (y, width));
         for (y, result) in y.chunks(width).zip(result.chunks_mut(2 + self.value_dim)) {
             result[2..].copy_from_slice(&y[..self.value_dim]);
         }
@@ -263,109 +257,248 @@ impl Task<'_> {
     }
 }
 
-/// Decodes head `kv` of some cells to rows of `width`, the first of which is cell `first`; other rows become zero.
-fn decode(cache: &View, cells: Range<usize>, first: usize, kv: usize, width: usize, out: &mut [f32]) {
-    let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
-    let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
-    for (row, out) in out.chunks_mut(width).enumerate() {
-        let (out, pad) = out.split_at_mut(n);
-        pad.fill(0.0);
-        let cell = first + row;
-        if !cells.contains(&cell) {
-            out.fill(0.0);
-            continue;
-        }
-        let from = &cache.data[bytes((cell * kv_heads + kv) * n)..][..bytes(n)];
-        match cache.meta.dtype {
-            DType::F32 => out.copy_from_slice(bytemuck::cast_slice(from)),
-            DType::F16 => simd::f16_to_f32(bytemuck::cast_slice(from), out),
-            dtype => quant::decode(dtype, from, out),
+/// Some cells of a part.
+struct Place {
+    cells: Range<usize>,
+    /// The part's first cell.
+    start: usize,
+    /// Queries.
+    rows: usize,
+}
+
+impl Place {
+    /// Blocks begin at multiples of their size, so that no sum depends on which tokens go together.
+    fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.cells.start / BLOCK * BLOCK..self.cells.end).step_by(BLOCK)
+    }
+
+    /// The cell that stands for place `j` of a block, counted from the first: beyond the ends one that is there, for its
+    /// score does not count.
+    #[inline(always)]
+    fn row(&self, block: usize, j: usize) -> usize {
+        (block + j).clamp(self.cells.start, self.cells.end - 1) - self.cells.start
+    }
+}
+
+/// One head of some cells, as vectors read it.
+trait Rows: Copy {
+    /// Channels `c` … `c + 15` of row `row`. Must be `#[inline(always)]`.
+    fn load<S: Simd>(self, s: S, row: usize, c: usize) -> S::Floats;
+
+    /// Brings the row `AHEAD` rows on near: rows of one head lie too far apart for the hardware to see it coming. The same.
+    fn fetch<S: Simd>(self, s: S, row: usize, width: usize);
+}
+
+/// How many cells are fetched ahead.
+const AHEAD: usize = 2 * BLOCK;
+
+#[derive(Clone, Copy)]
+struct HalfRows<'a> {
+    data: &'a [u8],
+    stride: usize,
+}
+
+impl Rows for HalfRows<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(self, s: S, row: usize, c: usize) -> S::Floats {
+        s.widen_f16(array(self.data, 2 * (row * self.stride + c)))
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd>(self, s: S, row: usize, width: usize) {
+        for c in (0..width).step_by(32) {
+            s.prefetch(self.data.get(2 * ((row + AHEAD) * self.stride + c)..).unwrap_or_default());
         }
     }
 }
 
-/// Scores of all queries with sixteen cells: `scores[row * PART ..][.. 16]`.
-struct Score<'a> {
+#[derive(Clone, Copy)]
+struct FloatRows<'a> {
+    data: &'a [f32],
+    stride: usize,
+}
+
+impl Rows for FloatRows<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(self, s: S, row: usize, c: usize) -> S::Floats {
+        s.floats(array(self.data, row * self.stride + c))
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd>(self, s: S, row: usize, width: usize) {
+        for c in (0..width).step_by(16) {
+            s.prefetch(bytemuck::cast_slice(self.data.get((row + AHEAD) * self.stride + c..).unwrap_or_default()));
+        }
+    }
+}
+
+/// Decodes head `kv` of some cells, to rows whose length is a multiple of [`BLOCK`].
+fn decode<'a>(cache: &View, cells: &Range<usize>, kv: usize, out: &'a mut Vec<f32>) -> FloatRows<'a> {
+    let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
+    let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
+    let stride = n.next_multiple_of(BLOCK);
+    out.clear();
+    out.resize(cells.len() * stride, 0.0);
+    for (cell, out) in cells.clone().zip(out.chunks_mut(stride)) {
+        quant::decode(cache.meta.dtype, &cache.data[bytes((cell * kv_heads + kv) * n)..][..bytes(n)], &mut out[..n]);
+    }
+    FloatRows { data: out, stride }
+}
+
+/// Calls `$run` with the rows of head `$kv` of a cache.
+macro_rules! with_rows {
+    ($cache:expr, $kv:expr, $place:expr, $cells:expr, $run:expr) => {{
+        let (kv_heads, n) = ($cache.meta.shape[1], $cache.meta.shape[2]);
+        let (first, stride) = (($place.cells.start * kv_heads + $kv) * n, kv_heads * n);
+        match $cache.meta.dtype {
+            DType::F16 if n.is_multiple_of(BLOCK) => $run(HalfRows { data: &$cache.data[2 * first..], stride }),
+            DType::F32 if n.is_multiple_of(BLOCK) => {
+                $run(FloatRows { data: &bytemuck::cast_slice($cache.data)[first..], stride })
+            }
+            _ => $run(decode($cache, &$place.cells, $kv, $cells)),
+        }
+    }};
+}
+
+/// Scores of all queries with the cells: `scores[row * PART + cell - start]`.
+fn score(
+    cache: &View,
+    kv: usize,
+    place: &Place,
+    cells: &mut Vec<f32>,
+    (q, dim): (&[f32], usize),
+    turned: &mut [f32],
+    scores: &mut [f32],
+) {
+    with_rows!(cache, kv, place, cells, |keys| Level::best().run(Score { keys, place, q, dim, turned, scores }));
+}
+
+/// y `[rows, width]` = scores · cells.
+fn weigh(
+    cache: &View,
+    kv: usize,
+    place: &Place,
+    cells: &mut Vec<f32>,
+    scores: &[f32],
+    (y, width): (&mut [f32], usize),
+) {
+    with_rows!(cache, kv, place, cells, |values| Level::best().run(Weigh { values, place, scores, y, width }));
+}
+
+struct Score<'a, R> {
+    keys: R,
+    place: &'a Place,
     q: &'a [f32],
     dim: usize,
-    cells: &'a [f32],
-    width: usize,
     turned: &'a mut [f32],
     scores: &'a mut [f32],
 }
 
-impl Kernel for Score<'_> {
+impl<R: Rows> Kernel for Score<'_, R> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Score { q, dim, cells, width, turned, scores } = self;
-        for c in (0..dim).step_by(BLOCK) {
-            let mut square = [s.splat(0.0); BLOCK];
-            for (j, row) in square.iter_mut().enumerate() {
-                *row = s.floats(array(cells, j * width + c));
+        let Score { keys, place, q, dim, turned, scores } = self;
+        for block in place.blocks() {
+            for j in 0..BLOCK {
+                keys.fetch(s, place.row(block, j), dim);
             }
-            for (j, column) in s.transpose(square).into_iter().enumerate() {
-                s.store(column, array_mut(turned, (c + j) * BLOCK));
+            for c in (0..dim).step_by(BLOCK) {
+                let mut square = [s.splat(0.0); BLOCK];
+                for (j, row) in square.iter_mut().enumerate() {
+                    *row = keys.load(s, place.row(block, j), c);
+                }
+                for (j, column) in s.transpose(square).into_iter().enumerate() {
+                    s.store(column, array_mut(turned, (c + j) * BLOCK));
+                }
             }
-        }
-        let keys = &turned.as_chunks::<BLOCK>().0[..dim];
-        for (i, q) in q.chunks_exact(ROWS * dim).enumerate() {
-            let mut sums = [s.splat(0.0); ROWS];
-            let (a, rest) = q.split_at(dim);
-            let (b, rest) = rest.split_at(dim);
-            let (c, d) = rest.split_at(dim);
-            for ((((k, a), b), c), d) in keys.iter().zip(a).zip(b).zip(c).zip(d) {
-                let k = s.floats(k);
-                sums[0] = s.mul_add(k, s.splat(*a), sums[0]);
-                sums[1] = s.mul_add(k, s.splat(*b), sums[1]);
-                sums[2] = s.mul_add(k, s.splat(*c), sums[2]);
-                sums[3] = s.mul_add(k, s.splat(*d), sums[3]);
-            }
-            for (r, sum) in sums.into_iter().enumerate() {
-                s.store(sum, array_mut(scores, (i * ROWS + r) * PART));
+            let keys = &turned.as_chunks::<BLOCK>().0[..dim];
+            for (i, q) in q.chunks_exact(ROWS * dim).enumerate() {
+                let mut sums = [s.splat(0.0); ROWS];
+                let (a, rest) = q.split_at(dim);
+                let (b, rest) = rest.split_at(dim);
+                let (c, d) = rest.split_at(dim);
+                for ((((k, a), b), c), d) in keys.iter().zip(a).zip(b).zip(c).zip(d) {
+                    let k = s.floats(k);
+                    sums[0] = s.mul_add(k, s.splat(*a), sums[0]);
+                    sums[1] = s.mul_add(k, s.splat(*b), sums[1]);
+                    sums[2] = s.mul_add(k, s.splat(*c), sums[2]);
+                    sums[3] = s.mul_add(k, s.splat(*d), sums[3]);
+                }
+                for (r, sum) in sums.into_iter().enumerate() {
+                    s.store(sum, array_mut(scores, (i * ROWS + r) * PART + block - place.start));
+                }
             }
         }
     }
 }
 
-/// y `[rows, width]` += scores · cells, of sixteen cells; `used` channels count.
-struct Weigh<'a> {
+struct Weigh<'a, R> {
+    values: R,
+    place: &'a Place,
     scores: &'a [f32],
-    cells: &'a [f32],
-    width: usize,
-    used: usize,
     y: &'a mut [f32],
+    width: usize,
 }
 
-impl Kernel for Weigh<'_> {
+impl<R: Rows> Kernel for Weigh<'_, R> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Weigh { scores, cells, width, used, y } = self;
-        for (i, y) in y.chunks_exact_mut(ROWS * width).enumerate() {
-            let mut p = [&[0.0; BLOCK]; ROWS];
-            for (r, p) in p.iter_mut().enumerate() {
-                *p = array(scores, (i * ROWS + r) * PART);
+        let Weigh { values, place, scores, y, width } = self;
+        for block in place.blocks() {
+            for j in 0..BLOCK {
+                values.fetch(s, place.row(block, j), width);
             }
-            for c in (0..used).step_by(2 * BLOCK) {
-                let mut sums = [[s.splat(0.0); 2]; ROWS];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = [s.floats(array(y, r * width + c)), s.floats(array(y, r * width + c + BLOCK))];
+            for row in (0..place.rows).step_by(ROWS) {
+                let mut p = [&[0.0; BLOCK]; ROWS];
+                for (r, p) in p.iter_mut().enumerate() {
+                    *p = array(scores, (row + r) * PART + block - place.start);
                 }
-                for j in 0..BLOCK {
-                    let v = [s.floats(array(cells, j * width + c)), s.floats(array(cells, j * width + c + BLOCK))];
-                    for r in 0..ROWS {
-                        let p = s.splat(p[r][j]);
-                        sums[r] = [s.mul_add(v[0], p, sums[r][0]), s.mul_add(v[1], p, sums[r][1])];
-                    }
+                let mut c = 0;
+                while c + 2 * BLOCK <= width {
+                    weigh_block::<S, R, 2>(s, values, (place, block), p, &mut y[row * width + c..], width, c);
+                    c += 2 * BLOCK;
                 }
-                for (r, sums) in sums.into_iter().enumerate() {
-                    s.store(sums[0], array_mut(y, r * width + c));
-                    s.store(sums[1], array_mut(y, r * width + c + BLOCK));
+                if c < width {
+                    weigh_block::<S, R, 1>(s, values, (place, block), p, &mut y[row * width + c..], width, c);
                 }
             }
+        }
+    }
+}
+
+/// Channels `c` … of a block's cells, `N` vectors of them, for a few queries.
+#[inline(always)]
+fn weigh_block<S: Simd, R: Rows, const N: usize>(
+    s: S,
+    values: R,
+    (place, block): (&Place, usize),
+    p: [&[f32; BLOCK]; ROWS],
+    y: &mut [f32],
+    width: usize,
+    c: usize,
+) {
+    let mut sums = [[s.splat(0.0); N]; ROWS];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        for (n, sum) in sums.iter_mut().enumerate() {
+            *sum = s.floats(array(y, r * width + n * BLOCK));
+        }
+    }
+    for j in 0..BLOCK {
+        let row = place.row(block, j);
+        for n in 0..N {
+            let v = values.load(s, row, c + n * BLOCK);
+            for (sums, p) in sums.iter_mut().zip(p) {
+                sums[n] = s.mul_add(v, s.splat(p[j]), sums[n]);
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (n, sum) in sums.into_iter().enumerate() {
+            s.store(sum, array_mut(y, r * width + n * BLOCK));
         }
     }
 }

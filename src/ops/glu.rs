@@ -1,7 +1,7 @@
 //! Gated linear unit: y = act(gate) · up.
 //! Shader: shaders/glu.wgsl. Source: arXiv 2002.05202; gpt-oss: y = (clamp(up) + 1) · g · σ(α·g), g = min(gate, limit).
 
-use super::unary::{Act, act_f32, act_f64};
+use super::unary::{Act, act_all, act_f32, act_f64};
 use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
@@ -36,6 +36,17 @@ impl Glu {
         }
     }
 
+    /// y, which holds the gate, becomes the result.
+    pub(super) fn apply(self, y: &mut [f32], up: &[f32]) {
+        match self {
+            Glu::Plain(act) => {
+                act_all(act, y);
+                y.iter_mut().zip(up).for_each(|(y, u)| *y *= u);
+            }
+            Glu::Clamped { .. } => y.iter_mut().zip(up).for_each(|(y, u)| *y = self.eval(*y, *u)),
+        }
+    }
+
     pub(super) fn eval(self, g: f32, u: f32) -> f32 {
         match self {
             Glu::Plain(act) => act_f32(act, g) * u,
@@ -66,7 +77,8 @@ impl Op for Glu {
             let (t, start) = (i * part / n, i * part % n);
             let gate = &src[0].row(t)[start..start + y.len()];
             let up = &src[1].row(t)[start..start + y.len()];
-            y.iter_mut().zip(gate).zip(up).for_each(|((y, g), u)| *y = self.eval(*g, *u));
+            y.copy_from_slice(gate);
+            self.apply(y, up);
         });
     }
 

@@ -14,6 +14,7 @@ use super::{
     Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary,
 };
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::quant::Precision;
 use std::ops::Range;
 
 /// Sources, in this order: `parts` weights `[n, k]` (or `[experts, n, k]`) of one type; x `[tokens, k]` (or `[tokens, used, k]`);
@@ -31,6 +32,8 @@ pub struct Linear {
     pub norm: Option<PreNorm>,
     /// What happens to the products.
     pub then: Then,
+    /// To what the CPU rounds x where it meets quantized weights.
+    pub precision: Precision,
 }
 
 /// A norm over the whole of a token's input.
@@ -88,7 +91,7 @@ pub struct Places {
 impl Linear {
     /// The product alone.
     pub fn plain(ids: bool, bias: bool) -> Linear {
-        Linear { parts: 1, ids, bias, norm: None, then: Then::Store }
+        Linear { parts: 1, ids, bias, norm: None, then: Then::Store, precision: Precision::Sixteen }
     }
 
     /// Where its sources stand.

@@ -2,7 +2,8 @@
 
 use super::linear::{Linear, Places, PreNorm, Then};
 use super::matmul::{ACTIVATIONS, Shared, matrix, multiply};
-use super::{Combine, LayerNorm, MatMulId, Op, Pool, RmsNorm, for_chunks};
+use super::matmul_id::multiply_chosen;
+use super::{Combine, LayerNorm, Op, Pool, RmsNorm, for_chunks};
 use crate::base::{Meta, View, ViewMut};
 use std::cell::RefCell;
 
@@ -66,8 +67,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
     }
     let y = if gated { &mut products[..] } else { dst.f32() };
     ACTIVATIONS.with_borrow_mut(|acts| {
-        let dtype = weights[0].meta.dtype;
-        acts.fill(&Shared(pool), dtype, x.f32(), x.meta.stride, tokens, k);
+        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
         let mut start = 0;
         for w in weights {
             let n = w.meta.outer();
@@ -90,7 +90,10 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
                     let values = y.iter_mut().zip(gate.iter().zip(a.f32())).zip(up.iter().zip(b.f32()));
                     values.for_each(|((y, (g, a)), (u, b))| *y = glu.eval(g + a, u + b));
                 }
-                _ => y.iter_mut().zip(gate).zip(up).for_each(|((y, g), u)| *y = glu.eval(*g, *u)),
+                _ => {
+                    y.copy_from_slice(gate);
+                    glu.apply(y, up);
+                }
             }
         });
     }
@@ -126,7 +129,7 @@ fn experts(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<
         let bias = at.bias.clone().nth(part).map(|b| src[b]);
         let sources = [src[part], *x, ids, bias.unwrap_or(ids)];
         let sources = if bias.is_some() { &sources[..] } else { &sources[..3] };
-        MatMulId.cpu(sources, view_mut(meta, &mut products[part * each..][..each]), pool);
+        multiply_chosen(sources, view_mut(meta, &mut products[part * each..][..each]), op.precision, pool);
     }
     let first = view(meta, &products[..each]);
     match op.then {

@@ -9,7 +9,7 @@ use super::linear::Linear;
 use super::product::Product;
 use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
-use crate::quant::{self, Activations, Matrix, Team};
+use crate::quant::{self, Activations, Matrix, Precision, Team};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -95,7 +95,8 @@ impl Op for MatMul {
         let (w, x) = (&src[0], &src[1]);
         let (tokens, n) = (x.meta.outer(), w.meta.outer());
         ACTIVATIONS.with_borrow_mut(|acts| {
-            acts.fill(&Shared(pool), w.meta.dtype, x.f32(), x.meta.stride, tokens, w.meta.inner());
+            let kind = (w.meta.dtype, Precision::Sixteen);
+            acts.fill(&Shared(pool), kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
             multiply(&matrix(w, 0), acts, dst.f32(), n, n, pool);
         });
         if let Some(bias) = src.get(2) {

@@ -8,13 +8,45 @@ use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, tolerance};
 use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant;
+use crate::quant::{self, Precision};
 use std::ops::Range;
 
 /// Sources: w `[experts, n, k]`, x `[tokens, k]` (all experts see the same) or `[tokens, used, k]`, ids `[tokens, used]` as whole
 /// `f32` numbers, optional bias `[experts, n]`. Result: `[tokens, used, n]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MatMulId;
+
+/// The CPU code, with activations rounded to `precision` where weights are quantized.
+pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, precision: Precision, pool: &dyn Pool) {
+    let (w, x, ids) = (&src[0], &src[1], &src[2]);
+    let (experts, n, k) = (w.meta.shape[0], w.meta.shape[1], w.meta.shape[2]);
+    let used = ids.meta.shape[1];
+    let shared = x.meta.shape.dims().len() == 2;
+    let input = |i: usize| if shared { x.row(i / used) } else { &x.row(i / used)[i % used * k..][..k] };
+    let y = dst.f32();
+    let scratch = &mut (Vec::new(), Vec::new(), Vec::new());
+    let (chosen, gathered, product): &mut (Vec<usize>, Vec<f32>, Vec<f32>) = scratch;
+    for expert in 0..experts {
+        chosen.clear();
+        chosen.extend((0..ids.meta.outer() * used).filter(|i| ids.row(i / used)[i % used] as usize == expert));
+        if chosen.is_empty() {
+            continue;
+        }
+        gathered.clear();
+        chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
+        product.resize(chosen.len() * n, 0.0);
+        ACTIVATIONS.with_borrow_mut(|acts| {
+            acts.fill(&Shared(pool), (w.meta.dtype, precision), gathered, [k, chosen.len(), k]);
+            multiply(&matrix(w, expert), acts, product, n, n, pool);
+        });
+        let bias = src.get(3).map(|b| b.row(expert));
+        for (i, product) in chosen.iter().zip(product.chunks(n)) {
+            let y = &mut y[i * n..][..n];
+            y.copy_from_slice(product);
+            y.iter_mut().zip(bias.into_iter().flatten()).for_each(|(y, b)| *y += b);
+        }
+    }
+}
 
 impl Op for MatMulId {
     const NAME: &str = "matmul_id";
@@ -41,35 +73,8 @@ impl Op for MatMulId {
         Ok(Meta::f32([x.outer(), ids.shape[1], w.shape[1]]))
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
-        let (w, x, ids) = (&src[0], &src[1], &src[2]);
-        let (experts, n, k) = (w.meta.shape[0], w.meta.shape[1], w.meta.shape[2]);
-        let used = ids.meta.shape[1];
-        let shared = x.meta.shape.dims().len() == 2;
-        let input = |i: usize| if shared { x.row(i / used) } else { &x.row(i / used)[i % used * k..][..k] };
-        let y = dst.f32();
-        let scratch = &mut (Vec::new(), Vec::new(), Vec::new());
-        let (chosen, gathered, product): &mut (Vec<usize>, Vec<f32>, Vec<f32>) = scratch;
-        for expert in 0..experts {
-            chosen.clear();
-            chosen.extend((0..ids.meta.outer() * used).filter(|i| ids.row(i / used)[i % used] as usize == expert));
-            if chosen.is_empty() {
-                continue;
-            }
-            gathered.clear();
-            chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
-            product.resize(chosen.len() * n, 0.0);
-            ACTIVATIONS.with_borrow_mut(|acts| {
-                acts.fill(&Shared(pool), w.meta.dtype, gathered, k, chosen.len(), k);
-                multiply(&matrix(w, expert), acts, product, n, n, pool);
-            });
-            let bias = src.get(3).map(|b| b.row(expert));
-            for (i, product) in chosen.iter().zip(product.chunks(n)) {
-                let y = &mut y[i * n..][..n];
-                y.copy_from_slice(product);
-                y.iter_mut().zip(bias.into_iter().flatten()).for_each(|(y, b)| *y += b);
-            }
-        }
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+        multiply_chosen(src, dst, Precision::Sixteen, pool);
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {

@@ -1,6 +1,10 @@
 //! How an op's CPU code uses several threads, without knowing who owns them.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most parts that work is split into at first; more threads than that share them.
+const MAX_PARTS: usize = 64;
 
 /// A team of threads. The caller is one of them.
 pub trait Pool: Sync {
@@ -42,19 +46,24 @@ pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl 
     });
 }
 
-/// Calls `f(i)` for `0..n`, shared out among the threads as they come free.
+/// Calls `f(i)` for `0..n`: each thread goes through a part of its own in order, so that it reads what belongs to it as one
+/// stream, and then helps the others.
 pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
     if pool.threads() == 1 || n <= 1 {
         return (0..n).for_each(f);
     }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    pool.run(&|_| {
-        loop {
-            let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if i >= n {
-                break;
+    let parts = pool.threads().min(MAX_PARTS);
+    let done = [const { AtomicUsize::new(0) }; MAX_PARTS];
+    pool.run(&|thread| {
+        for part in (0..parts).map(|p| (thread + p) % parts) {
+            let (start, end) = (n * part / parts, n * (part + 1) / parts);
+            loop {
+                let i = start + done[part].fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                f(i);
             }
-            f(i);
         }
     });
 }

@@ -2,6 +2,7 @@
 //! Shader: shaders/unary.wgsl (functions in shaders/activation.wgsl). Source: GELU arXiv 1606.08415, squared ReLU arXiv 2109.08668.
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use crate::simd;
 use crate::base::{DType, Meta, Result, View, ViewMut};
 
 /// Source: x `[tokens, …]`. Result: as x, packed.
@@ -80,6 +81,20 @@ pub(super) fn act_f32(act: Act, x: f32) -> f32 {
         Act::ReluSquared => x.max(0.0) * x.max(0.0),
         Act::Sigmoid => sigmoid(x),
         Act::Tanh => x.tanh(),
+    }
+}
+
+/// x ← act(x).
+pub(super) fn act_all(act: Act, x: &mut [f32]) {
+    match act {
+        Act::Silu => simd::silu(x),
+        Act::Gelu => simd::gelu(x),
+        Act::GeluErf => simd::gelu_erf(x),
+        Act::GeluQuick => simd::gelu_quick(x),
+        Act::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Act::ReluSquared => x.iter_mut().for_each(|x| *x = x.max(0.0) * x.max(0.0)),
+        Act::Sigmoid => simd::sigmoid(x),
+        Act::Tanh => simd::tanh(x),
     }
 }
 

@@ -5,7 +5,7 @@
 //! tiles that are unpacked to the first-level cache, two panels at a time. Each column gets the same bits either way.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
-use super::activations::Activations;
+use super::activations::{Activations, Precision};
 use super::dot::Matrix;
 use super::format::Block;
 use super::panel::{self, Packed, Unpack};
@@ -95,13 +95,13 @@ impl<F: Block> Kernel for DotPanels<'_, '_, F> {
         let DotPanels { stream, panels, mut place, .. } = self;
         let tiles = stream.k.div_ceil(TILE);
         if place.acts.columns() == 1 {
-            for p in 0..stream.used {
-                for t in 0..tiles {
-                    let tile = Packed::<F>::new(&stream.bytes[p * stream.panel..], stream.k, t);
-                    place.add::<F, S, _, 1, 1>(s, [tile], p, t, 0);
-                }
-            }
-            return;
+            return match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
+                (false, false, false) => place.column::<F, S, 0>(s, &stream),
+                (false, false, true) => place.column::<F, S, MINS>(s, &stream),
+                (false, true, false) => place.column::<F, S, HALVES>(s, &stream),
+                (false, true, true) => place.column::<F, S, { HALVES | MINS }>(s, &stream),
+                (true, ..) => place.column::<F, S, SIGNED>(s, &stream),
+            };
         }
         for t in 0..tiles {
             let chunks = TILE.min(stream.k - t * TILE) / CHUNK;
@@ -123,6 +123,23 @@ impl<F: Block> Kernel for DotPanels<'_, '_, F> {
 }
 
 impl Place<'_, '_> {
+    /// The products of all panels with the only column.
+    #[inline(always)]
+    fn column<F: Block, S: Simd, const KIND: u32>(&mut self, s: S, stream: &Stream<'_>) {
+        for p in 0..stream.used {
+            let mut total = [[s.splat(0.0)]];
+            for t in 0..stream.k.div_ceil(TILE) {
+                let tile = Packed::<F>::new(&stream.bytes[p * stream.panel..], stream.k, t);
+                let n = TILE.min(stream.k - t * TILE);
+                product::<S, _, KIND, false, 1, 1>(s, &[tile], &[self.acts.ints(0, t)], n, &mut total);
+            }
+            let mut sums = [0.0; ROWS];
+            s.store(total[0][0], &mut sums);
+            let out = &mut self.out.row(0)[self.first + p * ROWS..self.n.min(self.first + (p + 1) * ROWS)];
+            out.copy_from_slice(&sums[..out.len()]);
+        }
+    }
+
     /// Adds the products of tile `t` with `C` columns from `c` on, and gives their number.
     #[inline(always)]
     fn columns<F: Block, S: Simd, const C: usize>(
@@ -134,26 +151,24 @@ impl Place<'_, '_> {
         c: usize,
     ) -> usize {
         match used {
-            1 => self.add::<F, S, _, 1, C>(s, [&panels[0]], 0, t, c),
-            _ => self.add::<F, S, _, 2, C>(s, [&panels[0], &panels[1]], 0, t, c),
+            1 => self.add::<F, S, 1, C>(s, [&panels[0]], t, c),
+            _ => self.add::<F, S, 2, C>(s, [&panels[0], &panels[1]], t, c),
         }
         C
     }
 
-    /// Adds the products of tile `t` of `R` panels, from the `p`th on, with `C` columns from `c` on.
+    /// Adds the products of tile `t` of `R` panels with `C` columns from `c` on.
     #[inline(always)]
-    fn add<F: Block, S: Simd, W: Source, const R: usize, const C: usize>(
+    fn add<F: Block, S: Simd, const R: usize, const C: usize>(
         &mut self,
         s: S,
-        panels: [W; R],
-        p: usize,
+        panels: [&Panel; R],
         t: usize,
         c: usize,
     ) {
         let mut sums = [[[0.0; ROWS]; C]; R];
         let n = TILE.min(self.acts.k() - t * TILE);
-        let first = self.first + p * ROWS;
-        let rows: [_; R] = from_fn(|r| first + r * ROWS..(first + (r + 1) * ROWS).min(self.n));
+        let rows: [_; R] = from_fn(|r| self.first + r * ROWS..(self.first + (r + 1) * ROWS).min(self.n));
         if t > 0 {
             for i in 0..C {
                 let out = self.out.row(c + i);
@@ -163,14 +178,22 @@ impl Place<'_, '_> {
             }
         }
         let acts: [_; C] = from_fn(|i| self.acts.ints(c + i, t));
-        let (panels, sums_out) = (&panels, &mut sums);
-        // Kept out of line: of unpacked panels it is the same for all formats of a kind.
+        let eight = self.acts.precision() == Precision::Eight;
+        // Kept out of line: it is the same for all formats of a kind.
+        macro_rules! multiply {
+            ($kind:expr) => {
+                match eight {
+                    true => s.enter(Multiply::<{ $kind }, true, R, C> { panels, acts, n, sums: &mut sums }),
+                    false => s.enter(Multiply::<{ $kind }, false, R, C> { panels, acts, n, sums: &mut sums }),
+                }
+            };
+        }
         match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
-            (false, false, false) => s.enter(Multiply::<W, 0, R, C>::new(panels, acts, n, sums_out)),
-            (false, false, true) => s.enter(Multiply::<W, MINS, R, C>::new(panels, acts, n, sums_out)),
-            (false, true, false) => s.enter(Multiply::<W, HALVES, R, C>::new(panels, acts, n, sums_out)),
-            (false, true, true) => s.enter(Multiply::<W, { HALVES | MINS }, R, C>::new(panels, acts, n, sums_out)),
-            (true, ..) => s.enter(Multiply::<W, SIGNED, R, C>::new(panels, acts, n, sums_out)),
+            (false, false, false) => multiply!(0),
+            (false, false, true) => multiply!(MINS),
+            (false, true, false) => multiply!(HALVES),
+            (false, true, true) => multiply!(HALVES | MINS),
+            (true, ..) => multiply!(SIGNED),
         }
         for i in 0..C {
             let out = self.out.row(c + i);
@@ -188,21 +211,15 @@ const HALVES: u32 = 2;
 /// There are minima, and zero is code 0.
 const MINS: u32 = 4;
 
-/// The product of a tile of `R` panels with `C` columns.
-struct Multiply<'a, W, const KIND: u32, const R: usize, const C: usize> {
-    panels: &'a [W; R],
+/// The product of a tile of `R` panels with `C` columns, whose activations may have one byte only.
+struct Multiply<'a, const KIND: u32, const EIGHT: bool, const R: usize, const C: usize> {
+    panels: [&'a Panel; R],
     acts: [&'a IntTile; C],
     n: usize,
     sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<'a, W, const KIND: u32, const R: usize, const C: usize> Multiply<'a, W, KIND, R, C> {
-    fn new(panels: &'a [W; R], acts: [&'a IntTile; C], n: usize, sums: &'a mut [[[f32; ROWS]; C]; R]) -> Self {
-        Multiply { panels, acts, n, sums }
-    }
-}
-
-impl<W: Source, const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, W, KIND, R, C> {
+impl<const KIND: u32, const EIGHT: bool, const R: usize, const C: usize> Kernel for Multiply<'_, KIND, EIGHT, R, C> {
     type Out = ();
 
     #[inline(always)]
@@ -215,32 +232,7 @@ impl<W: Source, const KIND: u32, const R: usize, const C: usize> Kernel for Mult
                 total[r][c] = s.floats(&sums[r][c]);
             }
         }
-        let zero: [i32; R] = from_fn(|r| panels[r].zero(s));
-        let parts = if KIND & HALVES != 0 { 2 } else { 1 };
-        for j in 0..(n / CHUNK).min(TILE / CHUNK) {
-            for r in 0..R {
-                panels[r].begin(s, j);
-            }
-            for part in 0..parts {
-                let g = parts * j + part;
-                let dot = dots::<S, W, KIND, R, C>(s, panels, &acts, j, part);
-                for r in 0..R {
-                    let scales = panels[r].scale(s, g);
-                    for c in 0..C {
-                        let [a, b] = acts[c].sums[j];
-                        let sum = if KIND & HALVES != 0 { acts[c].sums[j][part] } else { a + b };
-                        let scale = acts[c].scales[j];
-                        let settled = if KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], zero[r] * sum) };
-                        let d = s.mul(scales, s.splat(scale));
-                        total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
-                        if KIND & MINS != 0 {
-                            let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
-                            total[r][c] = s.add(total[r][c], m);
-                        }
-                    }
-                }
-            }
-        }
+        product::<S, _, KIND, EIGHT, R, C>(s, &panels, &acts, n, &mut total);
         for r in 0..R {
             for c in 0..C {
                 s.store(total[r][c], &mut sums[r][c]);
@@ -249,9 +241,46 @@ impl<W: Source, const KIND: u32, const R: usize, const C: usize> Kernel for Mult
     }
 }
 
+/// Adds the products of `n` weights of a tile to `total`.
+#[inline(always)]
+fn product<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usize, const C: usize>(
+    s: S,
+    panels: &[W; R],
+    acts: &[&IntTile; C],
+    n: usize,
+    total: &mut [[S::Floats; C]; R],
+) {
+    let zero: [i32; R] = from_fn(|r| panels[r].zero(s));
+    let parts = if KIND & HALVES != 0 { 2 } else { 1 };
+    for j in 0..(n / CHUNK).min(TILE / CHUNK) {
+        for r in 0..R {
+            panels[r].begin(s, j);
+        }
+        for part in 0..parts {
+            let g = parts * j + part;
+            let dot = dots::<S, W, KIND, EIGHT, R, C>(s, panels, acts, j, part);
+            for r in 0..R {
+                let scales = panels[r].scale(s, g);
+                for c in 0..C {
+                    let [a, b] = acts[c].sums[j];
+                    let sum = if KIND & HALVES != 0 { acts[c].sums[j][part] } else { a + b };
+                    let scale = acts[c].scales[j];
+                    let settled = if KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], zero[r] * sum) };
+                    let d = s.mul(scales, s.splat(scale));
+                    total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
+                    if KIND & MINS != 0 {
+                        let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
+                        total[r][c] = s.add(total[r][c], m);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Σ q·a of part `part` of chunk `j`: the whole or a half of it.
 #[inline(always)]
-fn dots<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
+fn dots<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usize, const C: usize>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
@@ -262,16 +291,19 @@ fn dots<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
     let words = CHUNK / 4 / if KIND & HALVES != 0 { 2 } else { 1 };
     let words = part * words..(part + 1) * words;
     let mut high = [[s.zero(); C]; R];
-    // Both bytes of the activations while the weights are at hand, if there are registers for it.
-    let together = 2 * R * C + R < S::REGISTERS;
+    // Both bytes of the activations while the weights are at hand, if there are registers for that and the totals.
+    let together = !EIGHT && 3 * R * C + R < S::REGISTERS;
     let mut low = high;
     for i in words.clone() {
-        for r in 0..R {
-            let w = panels[r].word(s, j, i);
-            for c in 0..C {
-                high[r][c] = s.dot_words(high[r][c], w, acts[c].high[8 * j + i], signed);
+        let mut w = [panels[0].word(s, j, i); R];
+        for r in 1..R {
+            w[r] = panels[r].word(s, j, i);
+        }
+        for c in 0..C {
+            for r in 0..R {
+                high[r][c] = s.dot_words(high[r][c], w[r], acts[c].high[8 * j + i], signed);
                 if together {
-                    low[r][c] = s.dot_words(low[r][c], w, acts[c].low[8 * j + i], signed);
+                    low[r][c] = s.dot_words(low[r][c], w[r], acts[c].low[8 * j + i], signed);
                 }
             }
         }
@@ -284,12 +316,15 @@ fn dots<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
             }
         }
     }
-    if !together {
+    if !EIGHT && !together {
         for i in words {
-            for r in 0..R {
-                let w = panels[r].word(s, j, i);
-                for c in 0..C {
-                    high[r][c] = s.dot_words(high[r][c], w, acts[c].low[8 * j + i], signed);
+            let mut w = [panels[0].word(s, j, i); R];
+            for r in 1..R {
+                w[r] = panels[r].word(s, j, i);
+            }
+            for c in 0..C {
+                for r in 0..R {
+                    high[r][c] = s.dot_words(high[r][c], w[r], acts[c].low[8 * j + i], signed);
                 }
             }
         }

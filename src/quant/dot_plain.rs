@@ -13,6 +13,8 @@ use std::ops::Range;
 const BATCH: usize = 16;
 /// Rows that meet a tile of a batch before the next tile comes.
 const ROWS: usize = 8;
+/// How far ahead of the weights in use the next ones are fetched.
+const AHEAD: usize = 4096;
 /// Rows widened at a time.
 const TOGETHER: usize = 2;
 
@@ -94,7 +96,8 @@ fn add_tiles<F: Plain, S: Simd>(
     let packed = |row: usize| &w.bytes[row * w.row..][bytes.clone()];
     if columns.len() == 1 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            add_packed::<F, S>(s, packed(first + row), acts.floats(columns.start, t), &mut sums[0]);
+            let ahead = w.bytes.get((first + row) * w.row + bytes.start + AHEAD..).unwrap_or_default();
+            add_packed::<F, S>(s, (packed(first + row), ahead), acts.floats(columns.start, t), &mut sums[0]);
         }
         return;
     }
@@ -137,7 +140,10 @@ fn widen<F: Plain, S: Simd>(s: S, bytes: &[u8], tile: &mut FloatTile) {
 
 /// Adds the product of weights, not yet widened, with one column to its sum: [`widen`] and [`add`] in one, to the same bits.
 #[inline(always)]
-fn add_packed<F: Plain, S: Simd>(s: S, bytes: &[u8], acts: &FloatTile, sum: &mut [f32; 16]) {
+fn add_packed<F: Plain, S: Simd>(s: S, (bytes, ahead): (&[u8], &[u8]), acts: &FloatTile, sum: &mut [f32; 16]) {
+    for line in ahead[..bytes.len().min(ahead.len())].chunks(64) {
+        s.prefetch(line);
+    }
     let (whole, rest) = bytemuck::cast_slice::<u8, F::Raw>(bytes).as_chunks::<32>();
     let (x, last) = acts.0.as_chunks::<2>().0.split_at(whole.len());
     let (mut even, mut odd) = (s.floats(sum), s.splat(0.0));

@@ -112,14 +112,14 @@ pub(super) fn pack<F: Block>(rows: &[u8], k: usize, out: &mut [u8]) {
         let (head, body) = tile.split_at_mut(map.codes);
         head.fill(0);
         let bytes = |weights: usize| weights / F::DTYPE.block() * F::DTYPE.block_bytes();
-        for r in 0..ROWS {
+        for (r, codes) in codes.iter_mut().enumerate() {
             let Some(row) = rows.get(r * row..(r + 1) * row) else {
-                codes[r] = [[0; CHUNK]; _];
+                *codes = [[0; CHUNK]; _];
                 continue;
             };
             let blocks: &[F::Raw] = bytemuck::cast_slice(&row[bytes(start)..bytes(start + chunks * CHUNK)]);
             let per_block = F::DTYPE.block() / CHUNK;
-            for (b, (block, to)) in blocks.iter().zip(codes[r].chunks_exact_mut(per_block)).enumerate() {
+            for (b, (block, to)) in blocks.iter().zip(codes.chunks_exact_mut(per_block)).enumerate() {
                 F::unpack(block, &mut parts);
                 to.as_flattened_mut().copy_from_slice(&parts.codes[..F::DTYPE.block()]);
                 put_scales::<F>(&parts, b, r, &map, head);
@@ -313,8 +313,8 @@ impl<F: Block> Kernel for Unpack<'_, F> {
         to.zero = from.zero(s);
         for (j, words) in to.codes.as_chunks_mut::<8>().0.iter_mut().enumerate().take(chunks) {
             from.begin(s, j);
-            for i in 0..8 {
-                s.store_words(from.word(s, j, i), &mut words[i]);
+            for (i, to) in words.iter_mut().enumerate() {
+                s.store_words(from.word(s, j, i), to);
             }
             let halves = if F::HALVES { 2 } else { 1 };
             for g in halves * j..halves * (j + 1) {

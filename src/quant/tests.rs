@@ -158,9 +158,20 @@ fn packed(dtype: DType, rows: &[u8], k: usize) -> Vec<u8> {
     out
 }
 
-fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], [columns, k, stride]: [usize; 3]) -> Vec<f32> {
+fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], sizes: [usize; 3]) -> Vec<f32> {
+    run_rounded(level, (dtype, Precision::Sixteen), w, rows, x, sizes)
+}
+
+fn run_rounded(
+    level: Level,
+    (dtype, precision): (DType, Precision),
+    w: &[u8],
+    rows: usize,
+    x: &[f32],
+    [columns, k, stride]: [usize; 3],
+) -> Vec<f32> {
     let mut acts = Activations::new();
-    acts.fill_at(level, &Alone, dtype, x, [stride, columns, k]);
+    acts.fill_at(level, &Alone, (dtype, precision), x, [stride, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, &rows_of(dtype, w, k), 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
     if dtype.is_quantized() {
@@ -238,7 +249,7 @@ fn threads_share_the_rows() {
     let w = weights(dtype, rows, k);
     let x = normal("activations", columns * k);
     let mut acts = Activations::new();
-    acts.fill(&Alone, dtype, &x, k, columns, k);
+    acts.fill(&Alone, (dtype, Precision::Sixteen), &x, [k, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
     let blocks = crate::simd::ColumnBlocks::new(&mut out, columns, rows, rows, 16);
     let bytes = packed(dtype, &w, k);
@@ -258,15 +269,16 @@ fn threads_share_the_rows() {
 #[test]
 fn activations_are_reused_and_let_nan_through() {
     let (dtype, k) = (DType::Q8_0, 64);
+    let kind = (dtype, Precision::Sixteen);
     let w = weights(dtype, 2, k);
     let mut acts = Activations::new();
     let mut x = normal("activations", 4 * k);
     let mut out = vec![0.0; 8];
-    acts.fill(&Alone, dtype, &x, k, 4, k);
+    acts.fill(&Alone, kind, &x, [k, 4, k]);
     dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 4, 2, 2));
     let first = out[..2].to_vec();
-    acts.fill(&Alone, dtype, &x[..32], 32, 1, 32);
-    acts.fill(&Alone, dtype, &x, k, 1, k);
+    acts.fill(&Alone, kind, &x[..32], [32, 1, 32]);
+    acts.fill(&Alone, kind, &x, [k, 1, k]);
     dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 1, 2, 2));
     assert_eq!(out[..2], first, "what an earlier fill left behind");
     for bad in [f32::NAN, f32::INFINITY] {
@@ -274,6 +286,27 @@ fn activations_are_reused_and_let_nan_through() {
         for level in Level::available() {
             let out = run_dot(level, dtype, &w, 2, &x, [1, k, k]);
             assert!(out.iter().all(|v| !v.is_finite()), "{bad} became {out:?} at {}", level.name());
+        }
+    }
+}
+
+#[test]
+fn eight_bits_are_close_and_the_same_everywhere() {
+    for &dtype in SUPPORTED.iter().filter(|d| d.is_quantized()) {
+        let (rows, k, columns) = (35, 768, 15);
+        let w = weights(dtype, rows, k);
+        let mut values = vec![0.0; rows * k];
+        decode(dtype, &w, &mut values);
+        let x = normal("activations", columns * k);
+        let kind = (dtype, Precision::Eight);
+        let want = run_rounded(Level::Portable, kind, &w, rows, &x, [columns, k, k]);
+        let error = nmse(&oracle(&values, &x, k, k, columns), &want);
+        assert!(error > 1e-7 && error < 2e-4, "{dtype}: error {error:e}");
+        for level in Level::available() {
+            let got = run_rounded(level, kind, &w, rows, &x, [columns, k, k]);
+            assert!(want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()), "{dtype} at {}", level.name());
+            let one = run_rounded(level, kind, &w, rows, &x[k..], [1, k, k]);
+            assert_eq!(one, got[rows..2 * rows], "{dtype} at {}: the second column alone", level.name());
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::gpu;
 use crate::graph::{Graph, Input, Place, Plan};
 use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
+use crate::quant::Precision;
 use std::sync::Arc;
 
 /// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
@@ -243,7 +244,8 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
-        let graph = arch::build(self.model.spec(), &batch)?.fuse();
+        let precision = if batch.tokens > 1 { self.options.precision } else { Precision::Sixteen };
+        let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);
         let mut parts = Vec::new();

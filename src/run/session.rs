@@ -4,6 +4,7 @@ use super::{Engine, Placement};
 use crate::base::{DType, Error, Result};
 use crate::gpu;
 use crate::model::Model;
+use crate::quant::Precision;
 use std::sync::Arc;
 
 /// How a session is set up.
@@ -19,13 +20,23 @@ pub struct Options {
     pub threads: usize,
     /// Layers on the GPU; `None` for all that go there.
     pub gpu_layers: Option<usize>,
+    /// To what the CPU rounds a prompt's activations where they meet quantized weights; an answer's always have 16 bits.
+    pub precision: Precision,
     /// Whether to note when each op ran.
     pub trace: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { context: 4096, batch: 512, kv: DType::F16, threads: 0, gpu_layers: None, trace: false }
+        Options {
+            context: 4096,
+            batch: 512,
+            kv: DType::F16,
+            threads: 0,
+            gpu_layers: None,
+            precision: Precision::Sixteen,
+            trace: false,
+        }
     }
 }
 
@@ -48,6 +59,14 @@ pub(super) fn stopped() -> Error {
 }
 
 impl Session {
+    /// Bits to which the CPU rounds a prompt's activations.
+    pub fn activation_bits(&self) -> u32 {
+        match self.options.precision {
+            Precision::Eight => 8,
+            Precision::Sixteen => 16,
+        }
+    }
+
     /// A session of `model` on `device`, or on the CPU without one. Fails where the context is longer than the model's or memory
     /// does not suffice.
     pub fn new(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {

@@ -2,7 +2,7 @@
 
 use super::numbers::{Numbers, Pair};
 use super::output::Format;
-use crate::app::args::{ContextArgs, DeviceChoice, Layers, ModelArgs};
+use crate::app::args::{ActivationBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
 use crate::base::{DType, Error, Result};
 use crate::model::synth::Synthetic;
@@ -58,6 +58,9 @@ pub struct BenchArgs {
     /// CPU threads. Default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS")]
     pub threads: Vec<Numbers>,
+    /// What the CPU rounds a prompt's activations to where weights are quantized: 16 bits, or 8.
+    #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ACTIVATION_BITS")]
+    pub activation_bits: ActivationBits,
     /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Vec<Layers>,

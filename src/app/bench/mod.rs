@@ -52,7 +52,12 @@ fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
     // Only where no layer ever goes there is a GPU not looked for.
     let all_zero = args.n_gpu_layers.iter().all(|l| *l == Layers::Count(0));
     let n_gpu_layers = if all_zero { Layers::Count(0) } else { Layers::Auto };
-    load::device(&DeviceArgs { device: args.device.clone(), n_gpu_layers, threads: None })
+    load::device(&DeviceArgs {
+        device: args.device.clone(),
+        n_gpu_layers,
+        threads: None,
+        activation_bits: args.activation_bits,
+    })
 }
 
 fn open(origin: &Origin, offline: bool) -> Result<(Arc<Model>, String)> {
@@ -126,6 +131,7 @@ impl Bench<'_> {
                 Layers::Auto | Layers::All => None,
                 Layers::Count(n) => Some(n as usize),
             },
+            precision: self.args.activation_bits.into(),
             trace: false,
         };
         Session::new(self.model.clone(), device, options)
@@ -218,5 +224,5 @@ fn device_facts(session: &mut Session) -> DeviceFacts {
     let threads = session.engine().threads() as u32;
     let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
     let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
-    DeviceFacts { backend, cpu: load::cpu_name(), gpu, threads }
+    DeviceFacts { backend, cpu: load::cpu_name(), gpu, threads, activation_bits: session.activation_bits() }
 }

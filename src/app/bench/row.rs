@@ -32,6 +32,8 @@ pub struct DeviceFacts {
     pub gpu: String,
     /// CPU threads.
     pub threads: u32,
+    /// Bits of a prompt's activations on the CPU.
+    pub activation_bits: u32,
 }
 
 /// One result.
@@ -111,6 +113,7 @@ impl Row {
             ("n_batch", s.batch.into()),
             ("n_ubatch", s.ubatch.into()),
             ("n_threads", d.threads.into()),
+            ("activation_bits", d.activation_bits.into()),
             ("type_k", s.kv.name().into()),
             ("type_v", s.kv.name().into()),
             ("n_gpu_layers", layers(s.layers).into()),

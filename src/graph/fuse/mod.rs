@@ -21,6 +21,7 @@ mod rest;
 use super::{BufId, Graph, Node, Storage, Tensor};
 use crate::base::Meta;
 use crate::ops::AnyOp;
+use crate::quant::Precision;
 
 /// A rule: tries to put a node in place of node `i` and earlier ones. Gives the index to go on from.
 type Rule = fn(&mut Graph, usize) -> Option<usize>;
@@ -51,6 +52,16 @@ impl Graph {
             }
             if count > 0 {
                 self.fused.push((name, count));
+            }
+        }
+        self
+    }
+
+    /// Lets the fused products of a prompt round what meets quantized weights to `precision`.
+    pub fn round(mut self, precision: Precision) -> Graph {
+        for node in &mut self.nodes {
+            if let AnyOp::Linear(op) = &mut node.op {
+                op.precision = precision;
             }
         }
         self
