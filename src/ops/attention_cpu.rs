@@ -290,7 +290,7 @@ trait Rows: Copy {
 }
 
 /// How many cells are fetched ahead.
-const AHEAD: usize = 2 * BLOCK;
+const AHEAD: usize = 4 * BLOCK;
 
 #[derive(Clone, Copy)]
 struct HalfRows<'a> {

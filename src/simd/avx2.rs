@@ -78,7 +78,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn prefetch(self, v: &[u8]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(v.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(v.as_ptr().cast()) }
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `kernel` with these instructions, out of line.
     fn enter<K: Kernel>(self, kernel: K) -> K::Out;
-    /// Brings the first byte's cache line near.
+    /// Brings the first byte's cache line into the second-level cache: the first has too few misses in flight for that.
     fn prefetch(self, v: &[u8]);
 
     /// Reads 64 bytes.
