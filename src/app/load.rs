@@ -3,7 +3,7 @@
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
 use super::{pull, term};
 use crate::base::{DType, Error, ErrorKind, Result};
-use crate::gpu::{self, Selector};
+use crate::gpu::{self, Selector, Tuning};
 use crate::model::Model;
 use crate::ops::Caps;
 use crate::run::{Options, Session};
@@ -51,6 +51,11 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
     let model = Arc::new(Model::open(&path)?);
     let (device, why) = device(&args.device)?;
+    if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.device.no_autotune)
+        && let Some(path) = tuning_file()
+    {
+        device.tune(Tuning::open(device, &path));
+    }
     let kv = args.context.kv()?;
     let context = context(args, &model, device.as_ref().map(gpu::Device::caps), kv)?;
     check_memory(&model, &device, context, kv)?;
@@ -98,6 +103,14 @@ fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
         DeviceChoice::GpuNumber(n) => (open(&Selector::Index(*n))?, format!("as --device gpu:{n} asks")),
         DeviceChoice::GpuName(name) => (open(&Selector::Name(name.clone()))?, format!("as --device gpu:{name} asks")),
     })
+}
+
+/// Where measurements of kernels are kept: the user's cache.
+fn tuning_file() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache =
+        folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
+    Some(cache?.join("wgpu-llm").join("tuning.json"))
 }
 
 /// Tokens of context: what was asked for, else the model's, halved until its cache is a small part of memory and fits the device.

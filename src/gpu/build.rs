@@ -86,6 +86,7 @@ impl<'a> Builder<'a> {
         Ok(Program {
             device: self.device.clone(),
             steps,
+            longest: cost::longest(&costs),
             cuts: cost::cut(&costs),
             kernels,
             homes: self.homes,

@@ -95,6 +95,11 @@ pub(super) fn cut(costs: &[f64]) -> Vec<std::ops::Range<usize>> {
     cuts
 }
 
+/// Seconds of the longest of the runs that [`cut`] makes.
+pub(super) fn longest(costs: &[f64]) -> f64 {
+    cut(costs).into_iter().map(|run| costs[run].iter().sum()).fold(0.0, f64::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

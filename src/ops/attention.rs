@@ -116,7 +116,7 @@ impl Attention {
         main.params.extend(scale_planes(&src[1], &src[2]));
         if splits == 1 {
             main.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
-            return Kernel { variant: tile.name(), passes: vec![main], scratch: vec![] };
+            return Kernel { variant: tile.name(), passes: vec![main], scratch: vec![], rounding: 0.0 };
         }
         let mut merge = Pass {
             shader: "attention_reduce",
@@ -129,7 +129,7 @@ impl Attention {
         };
         merge.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
         let scratch = vec![tokens * heads * splits * (value_dim + 2) * 4];
-        Kernel { variant: "split", passes: vec![main, merge], scratch }
+        Kernel { variant: "split", passes: vec![main, merge], scratch, rounding: 0.0 }
     }
 }
 

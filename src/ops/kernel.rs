@@ -12,6 +12,8 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// `f16` arithmetic and storage (`enable f16`).
     pub f16: bool,
+    /// Rows and columns of the matrices that subgroups multiply, f16 factors and f32 sums, where they do.
+    pub coop: Option<u32>,
     /// `dot4I8Packed` is done in hardware.
     pub dot4: bool,
     /// Bytes one storage binding may span.
@@ -22,6 +24,8 @@ pub struct Caps {
     pub max_shared: u32,
     /// Workgroups per dimension.
     pub max_workgroups: u32,
+    /// Multiplications and additions that a dispatch should not exceed: nine hundredths of a second on a slow GPU (see `gpu::cost`).
+    pub max_operations: f64,
 }
 
 impl Caps {
@@ -29,11 +33,13 @@ impl Caps {
     pub const BASELINE: Caps = Caps {
         subgroups: None,
         f16: false,
+        coop: None,
         dot4: false,
         max_binding: 128 << 20,
         max_invocations: 256,
         max_shared: 16 << 10,
         max_workgroups: 65535,
+        max_operations: 2.7e10,
     };
 }
 
@@ -48,12 +54,14 @@ pub struct Kernel {
     pub passes: Vec<Pass>,
     /// Sizes of scratch buffers in bytes.
     pub scratch: Vec<usize>,
+    /// What its arithmetic may add to the error of f32's, as normalised mean squared error.
+    pub rounding: f64,
 }
 
 impl Kernel {
     /// A kernel of one dispatch.
     pub fn single(variant: &'static str, pass: Pass) -> Kernel {
-        Kernel { variant, passes: vec![pass], scratch: Vec::new() }
+        Kernel { variant, passes: vec![pass], scratch: Vec::new(), rounding: 0.0 }
     }
 
     /// The passes with what they bind put elsewhere, to make them part of another op's kernel.
