@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -60,6 +60,10 @@ pub enum Command {
     Perplexity(Box<perplexity::PerplexityArgs>),
     /// Print the token ids of a text.
     Tokenize(tokenize::TokenizeArgs),
+    /// Measure how fast a model reads and writes, as llama-bench does.
+    Bench(Box<bench::args::BenchArgs>),
+    /// Write a model file with random weights, to measure with.
+    Synth(synth::SynthArgs),
     /// Check every kernel on this machine, and tell what is slow or wrong.
     Doctor(doctor::DoctorArgs),
     /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
@@ -107,7 +111,7 @@ pub struct DeviceArgs {
     /// [-dev] auto, cpu, gpu, gpu:N or gpu:NAME. auto takes a real GPU, else the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WGPU_LLM_DEVICE")]
     pub device: DeviceChoice,
-    /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
+    /// [-ngl] Layers on the GPU, the output counted as one: auto or all, or a number where memory is short.
     #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Layers,
     /// Take kernels as they come, instead of measuring once which are the fastest on this GPU.
@@ -142,13 +146,15 @@ pub struct ContextArgs {
 impl ContextArgs {
     /// The cache's type. Keys and values have the same.
     pub fn kv(&self) -> Result<DType> {
-        let (k, v) = (self.cache_type_k.as_str(), self.cache_type_v.as_str());
-        match CACHE_TYPES.iter().find(|t| t.name() == k) {
-            Some(dtype) if k == v => Ok(*dtype),
-            _ => {
-                Err(Error::usage(format!("a cache of {k} keys and {v} values"))
-                    .help("use f16, f32, q8_0 or q4_0 for both"))
-            }
+        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    }
+
+    /// The type that keys and values called so have.
+    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
+        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
+            Some(dtype) if keys == values => Ok(*dtype),
+            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
+                .help("use f16, f32, q8_0 or q4_0 for both")),
         }
     }
 }
@@ -189,9 +195,9 @@ impl FromStr for DeviceChoice {
 /// How many layers go to the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// As many as fit.
+    /// Every one, and none without a GPU.
     Auto,
-    /// Every one, or an error.
+    /// Every one.
     All,
     /// This many.
     Count(u32),

@@ -16,6 +16,7 @@ pub const SHORT: &[(&str, &str)] = &[
     ("-sysf", "--system-prompt-file"),
     ("-dev", "--device"),
     ("-ub", "--ubatch-size"),
+    ("-pg", "--prompt-gen"),
 ];
 
 /// The arguments with every such flag in its long form. What follows `--` is left alone.

@@ -133,7 +133,8 @@ fn size<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a Value> {
     metadata.get(&format!("{}.{key}", text(metadata, "general.architecture")?))
 }
 
-fn file_type(metadata: &Metadata) -> Option<String> {
+/// The mix of formats that a file says it was made with: `Q4_K_M`.
+pub fn file_type(metadata: &Metadata) -> Option<String> {
     let id = metadata.u32("general.file_type").ok()??;
     let known = FILE_TYPES.iter().find(|(known, _)| *known == id);
     Some(known.map_or_else(|| format!("type {id}"), |(_, name)| name.to_string()))

@@ -51,11 +51,6 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
     let model = Arc::new(Model::open(&path)?);
     let (device, why) = device(&args.device)?;
-    if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.device.no_autotune)
-        && let Some(path) = tuning_file()
-    {
-        device.tune(Tuning::open(device, &path));
-    }
     let kv = args.context.kv()?;
     let context = context(args, &model, device.as_ref().map(gpu::Device::caps), kv)?;
     check_memory(&model, &device, context, kv)?;
@@ -71,6 +66,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
         trace: args.debug.trace.is_some(),
     };
     let mut session = Session::new(model, device, options)?;
+    session.stop_when(term::interrupted);
     describe(&mut session, &path, &why);
     dump(&args.debug, &mut session)?;
     Ok(session)
@@ -83,8 +79,18 @@ pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io("can't write the trace", e).at(path.display()))
 }
 
-/// The device that is meant, and the reason in words.
-fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
+/// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
+pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
+    let (device, why) = choose(args)?;
+    if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
+        && let Some(path) = tuning_file()
+    {
+        device.tune(Tuning::open(device, &path));
+    }
+    Ok((device, why))
+}
+
+fn choose(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
     if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto {
         return Ok((None, "as -ngl 0 asks".into()));
     }
@@ -136,13 +142,20 @@ fn context(args: &EngineArgs, model: &Model, caps: Option<&Caps>, kv: DType) -> 
 }
 
 /// An error where weights and cache cannot fit into system memory.
-fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
+pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
     match memory_total() {
         Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
             model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")
         }
         _ => Ok(()),
     }
+}
+
+/// What the processor calls itself.
+pub(super) fn cpu_name() -> String {
+    let what = sysinfo::RefreshKind::nothing().with_cpu(sysinfo::CpuRefreshKind::nothing());
+    let system = sysinfo::System::new_with_specifics(what);
+    system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().to_owned())
 }
 
 fn memory() -> sysinfo::System {
@@ -170,9 +183,9 @@ fn describe(session: &mut Session, path: &Path, why: &str) {
     let part = match placement.single() {
         Some(_) => String::new(),
         None => format!(
-            ", {} of {} layers there and the rest on the CPU",
-            placement.gpu_layers.min(placement.layers),
-            placement.layers
+            ", {} of {} layers there (the output is one) and the rest on the CPU",
+            placement.gpu_layers,
+            placement.layers + 1
         ),
     };
     let architecture = session.model().spec().architecture();

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod argv;
+pub mod bench;
 pub mod chat;
 pub mod complete;
 pub mod devices;
@@ -16,6 +17,7 @@ pub mod pull;
 pub mod repl;
 pub mod rm;
 pub mod sampling;
+pub mod synth;
 pub mod term;
 pub mod tokenize;
 
@@ -43,6 +45,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Synth(args) => synth::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Pull(args) => pull::run(args),

@@ -1,6 +1,8 @@
 //! Floor 6: a model file made ready: shape, weights where a device can reach them, tokenizer, chat template.
 
 mod keys;
+pub mod mix;
+pub mod synth;
 
 use crate::arch::Spec;
 use crate::base::{Error, ErrorKind, Result};

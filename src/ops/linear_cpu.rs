@@ -1,7 +1,7 @@
 //! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
 
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::matmul::{ACTIVATIONS, multiply_columns};
+use super::matmul::{ACTIVATIONS, Shared, multiply_columns};
 use super::{Combine, LayerNorm, MatMulId, Op, Pool, RmsNorm, for_chunks};
 use crate::base::{Meta, View, ViewMut};
 use std::cell::RefCell;
@@ -67,7 +67,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
     let y = if gated { &mut products[..] } else { dst.f32() };
     ACTIVATIONS.with_borrow_mut(|acts| {
         let dtype = weights[0].meta.dtype;
-        acts.fill(dtype, x.f32(), x.meta.stride, tokens, k);
+        acts.fill(&Shared(pool), dtype, x.f32(), x.meta.stride, tokens, k);
         let mut start = 0;
         for w in weights {
             let n = w.meta.outer();

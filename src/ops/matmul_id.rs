@@ -4,7 +4,7 @@
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
 use super::linear::Linear;
-use super::matmul::{ACTIVATIONS, multiply, tolerance};
+use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
 use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
@@ -55,7 +55,7 @@ impl Op for MatMulId {
             chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
             product.resize(chosen.len() * n, 0.0);
             ACTIVATIONS.with_borrow_mut(|acts| {
-                acts.fill(w.meta.dtype, gathered, k, chosen.len(), k);
+                acts.fill(&Shared(pool), w.meta.dtype, gathered, k, chosen.len(), k);
                 multiply(w.meta.dtype, w.row_bytes(expert), acts, product, n, pool);
             });
             let bias = src.get(3).map(|b| b.row(expert));

@@ -4,6 +4,7 @@
 //! the lower token. The random number is a hash of seed and step, so nothing is carried from token to token.
 //! GPU: many workgroups keep their slice's best candidates, one merges them and draws.
 //! Shader: shaders/sample.wgsl, shaders/rng.wgsl.
+//! Source: arXiv 1805.04833 (top-k), 1904.09751 (top-p), 2407.01082 (min-p).
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};

@@ -33,6 +33,8 @@ struct GpuSide {
     device: gpu::Device,
     memory: gpu::Memory,
     weights: gpu::Weights,
+    // Comes when the batch submitted last has run.
+    ran: Option<gpu::Pending>,
 }
 
 /// A model on its devices, with the memory of one session.
@@ -96,6 +98,7 @@ impl Engine {
             memory: gpu::Memory::new(&device, options.batch.max(8)),
             weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
             device,
+            ran: None,
         });
         let trace = options.trace.then(Trace::default);
         let (options, memory) = (options.clone(), cpu::Memory::default());
@@ -144,6 +147,11 @@ impl Engine {
         self.trace.as_ref()
     }
 
+    /// Begins a new trace, or ends the one there is and gives it.
+    pub fn set_trace(&mut self, on: bool) -> Option<Trace> {
+        std::mem::replace(&mut self.trace, on.then(Trace::default))
+    }
+
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
     pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
         let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
@@ -152,7 +160,10 @@ impl Engine {
             self.write(Input::Rows, rows)?;
         }
         let bytes = match self.run(i)? {
-            Output::None => return Ok(Vec::new()),
+            Output::None => {
+                self.follow()?;
+                return Ok(Vec::new());
+            }
             Output::Here(bytes) => bytes,
             Output::Pending(pending) => pending.wait()?,
         };
@@ -193,6 +204,14 @@ impl Engine {
             Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
             Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
         }
+    }
+
+    /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
+    /// stop it could only wait for all of it.
+    fn follow(&mut self) -> Result<()> {
+        let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.gpu_layers > 0) else { return Ok(()) };
+        let ran = gpu.memory.read_input(Input::Tokens, 4)?;
+        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))
     }
 
     fn batch(&self, tokens: usize, rows: usize, sample: bool) -> Batch {
@@ -285,7 +304,7 @@ impl Engine {
                 }
                 (Part::Gpu(part), output) => match (&mut self.trace, output) {
                     (Some(trace), output) => {
-                        trace.add_gpu(graph, &part.profile()?);
+                        trace.add_gpu(graph, &part.profile()?, part.kernels());
                         output.map(|t| part.read(&t)).transpose()?.map(Output::Pending)
                     }
                     (None, Some(t)) => Some(Output::Pending(part.run_read(&t)?)),

@@ -3,13 +3,16 @@
 
 mod engine;
 mod generate;
+mod measure;
 mod placement;
 pub mod selftest;
 mod session;
 mod trace;
+mod traffic;
 
 pub use engine::{Engine, Figures};
 pub use generate::{Answer, Stop};
 pub use placement::Placement;
 pub use session::{Options, Session};
-pub use trace::Trace;
+pub use trace::{Event, Trace};
+pub use traffic::Traffic;

@@ -1,0 +1,222 @@
+//! `bench`: how fast a model reads prompts and writes answers, with llama-bench's flags and forms, and how much of what the
+//! device could do that is.
+
+pub mod args;
+pub mod kernels;
+pub mod numbers;
+pub mod output;
+pub mod row;
+
+use super::args::{DeviceArgs, Layers};
+use super::hub::progress::Progress;
+use super::{inspect, load, pull, term};
+use crate::base::{Error, Result};
+use crate::cpu::ThreadPool;
+use crate::gpu;
+use crate::model::Model;
+use crate::model::synth::Synthetic;
+use crate::run::{Event, Options, Session, Traffic};
+use args::{BenchArgs, Origin, Setting, Test};
+use output::{Printer, Shown};
+use row::{DeviceFacts, ModelFacts, Row};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Measures everything that the flags ask for.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let (origins, settings, tests) = (args.origins()?, args.settings()?, args.tests()?);
+    let (device, why) = device(args)?;
+    let name = device.as_ref().map_or("the CPU".to_owned(), |d| format!("{} ({})", d.info().name, d.info().backend));
+    term::note(format_args!("measuring on {name}: {why}"));
+    let differ = |f: &dyn Fn(&Setting) -> bool| settings.iter().any(f);
+    let shown = Shown {
+        layers: device.is_some(),
+        batch: differ(&|s| s.batch != 2048),
+        ubatch: differ(&|s| s.ubatch != 512),
+        kv: differ(&|s| s.kv != crate::base::DType::F16),
+    };
+    let mut printer = Printer::new(args.format(), shown);
+    for origin in &origins {
+        let start = Instant::now();
+        let (model, file) = open(origin, args.offline)?;
+        let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
+        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device };
+        for setting in &settings {
+            bench.run(setting, &tests, &mut printer)?;
+        }
+    }
+    printer.finish()
+}
+
+fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
+    // Only where no layer ever goes there is a GPU not looked for.
+    let all_zero = args.n_gpu_layers.iter().all(|l| *l == Layers::Count(0));
+    let n_gpu_layers = if all_zero { Layers::Count(0) } else { Layers::Auto };
+    load::device(&DeviceArgs { device: args.device.clone(), n_gpu_layers, threads: None, no_autotune: false })
+}
+
+fn open(origin: &Origin, offline: bool) -> Result<(Arc<Model>, String)> {
+    match origin {
+        Origin::Named(name) => {
+            let path = pull::hub(offline)?.resolve(name)?;
+            Ok((Arc::new(Model::open(&path)?), path.display().to_string()))
+        }
+        Origin::Synthetic(synthetic) => Ok((Arc::new(make(synthetic)?), synthetic.to_string())),
+    }
+}
+
+fn make(synthetic: &Synthetic) -> Result<Model> {
+    let mut bar = Progress::new("making", &synthetic.to_string(), synthetic.bytes()?, false);
+    let mut step = |done| {
+        bar.set(done);
+        term::check_interrupt()
+    };
+    Model::new(synthetic.model_file(&ThreadPool::per_core(), &mut step)?)
+}
+
+fn facts(model: &Model, file: String, load: Duration) -> ModelFacts {
+    let weights = model.gguf().tensors().iter().map(|t| t.shape.elements() as u64).sum();
+    let mix = inspect::file_type(model.gguf().metadata()).unwrap_or_default();
+    let kind = format!("{} {} {mix}", model.spec().architecture(), output::count(weights)).trim_end().to_owned();
+    ModelFacts { file, kind, bytes: model.weight_bytes() as u64, weights, load }
+}
+
+/// One model on one device.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    model: Arc<Model>,
+    facts: ModelFacts,
+    device: &'a Option<gpu::Device>,
+}
+
+impl Bench<'_> {
+    /// All tests in one setting, in one session.
+    fn run(&mut self, setting: &Setting, tests: &[Test], printer: &mut Printer) -> Result<()> {
+        let start = Instant::now();
+        let mut session = self.session(setting, tests)?;
+        let mut facts = self.facts.clone();
+        facts.load += start.elapsed();
+        for test in tests {
+            if self.args.progress {
+                term::note(format_args!("{} {}", facts.file, test.name(setting.depth)));
+            }
+            std::thread::sleep(Duration::from_secs(self.args.delay.into()));
+            let row = self.measure(&mut session, setting, test, &facts)?;
+            printer.row(&row)?;
+        }
+        Ok(())
+    }
+
+    fn session(&self, setting: &Setting, tests: &[Test]) -> Result<Session> {
+        let longest = tests.iter().map(Test::tokens).max().unwrap_or(0) as usize;
+        let (context, most) = (setting.depth as usize + longest, self.model.spec().context_length);
+        if context > most {
+            let what =
+                format!("a test of {longest} tokens at depth {}; the model has a context of {most}", setting.depth);
+            return Err(Error::usage(what).help("make -p, -n, -pg or -d smaller"));
+        }
+        let device = self.device.clone().filter(|_| setting.layers != Layers::Count(0));
+        load::check_memory(&self.model, &device, context, setting.kv)?;
+        let options = Options {
+            context,
+            batch: (setting.ubatch.min(setting.batch) as usize).min(context),
+            kv: setting.kv,
+            threads: setting.threads as usize,
+            gpu_layers: match setting.layers {
+                Layers::Auto | Layers::All => None,
+                Layers::Count(n) => Some(n as usize),
+            },
+            trace: false,
+        };
+        Session::new(self.model.clone(), device, options)
+    }
+
+    fn measure(&self, session: &mut Session, setting: &Setting, test: &Test, model: &ModelFacts) -> Result<Row> {
+        let depth = setting.depth as usize;
+        if session.fed().len() < depth {
+            session.truncate(0);
+            session.measure_prompt(depth)?;
+        }
+        if !self.args.no_warmup {
+            // A whole prompt, so that every program is ready, but only one token of an answer.
+            work(session, depth, &Test { answer: test.answer.min(1), ..*test })?;
+        }
+        let (time, mut samples) = (SystemTime::now(), Vec::new());
+        let before = dispatches(session);
+        for _ in 0..self.args.repetitions {
+            samples.push(work(session, depth, test)?);
+            term::check_interrupt()?;
+        }
+        let tokens = f64::from(test.tokens());
+        let on_gpu = before.zip(dispatches(session)).map(|(a, b)| (b - a) as f64 / tokens / samples.len() as f64);
+        let (bytes_per_token, nodes) = counted(session, depth, test)?;
+        let kernels = if self.args.kernels { kernels(session, depth, test)? } else { Vec::new() };
+        Ok(Row {
+            model: model.clone(),
+            device: device_facts(session),
+            setting: setting.clone(),
+            test: *test,
+            time,
+            samples,
+            bytes_per_token,
+            bandwidth: None,
+            dispatches: on_gpu.unwrap_or(nodes),
+            kernels,
+        })
+    }
+}
+
+/// Does the test's work after the first `depth` tokens; gives the time it took.
+fn work(session: &mut Session, depth: usize, test: &Test) -> Result<Duration> {
+    session.truncate(depth);
+    let start = Instant::now();
+    if test.prompt > 0 {
+        session.measure_prompt(test.prompt as usize)?;
+    }
+    if test.answer > 0 {
+        session.measure_answer(test.answer as usize)?;
+    }
+    Ok(start.elapsed())
+}
+
+/// One more run, kernel by kernel.
+fn kernels(session: &mut Session, depth: usize, test: &Test) -> Result<Vec<Event>> {
+    session.engine().set_trace(true);
+    let done = work(session, depth, test);
+    let trace = session.engine().set_trace(false);
+    done.map(|_| trace.map_or(Vec::new(), |t| t.events().to_vec()))
+}
+
+/// Dispatches so far, where there is a GPU.
+fn dispatches(session: &mut Session) -> Option<u64> {
+    session.engine().device().map(|d| d.counters().dispatches)
+}
+
+/// Bytes that a token moves, and nodes that run for it, on average over the test.
+fn counted(session: &mut Session, depth: usize, test: &Test) -> Result<(f64, f64)> {
+    let (mut bytes, mut nodes, mut past) = (0.0, 0, depth);
+    let batch = session.batch();
+    let mut left = test.prompt as usize;
+    while left > 0 {
+        let tokens = left.min(batch);
+        left -= tokens;
+        let graph = session.engine().graph(tokens, usize::from(left == 0))?;
+        bytes += Traffic::of(&graph, past).bytes();
+        nodes += graph.nodes.len();
+        past += tokens;
+    }
+    let graph = session.engine().graph(1, 1)?;
+    for i in 0..test.answer as usize {
+        bytes += Traffic::of(&graph, past + i).bytes();
+        nodes += graph.nodes.len();
+    }
+    let tokens = f64::from(test.tokens());
+    Ok((bytes / tokens, nodes as f64 / tokens))
+}
+
+fn device_facts(session: &mut Session) -> DeviceFacts {
+    let threads = session.engine().threads() as u32;
+    let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
+    let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
+    DeviceFacts { backend, cpu: load::cpu_name(), gpu, threads }
+}

@@ -1,0 +1,54 @@
+//! Work to be timed: prompts of any tokens, and tokens after them, without a tokenizer that may end the answer.
+
+use super::Session;
+use super::generate::poisoned;
+use super::session::stopped;
+use crate::base::Result;
+use crate::ops::{Random, Sample, SampleParams};
+
+/// What draws where the device draws: temperature alone, so that the next token is a surprise.
+const DRAW: SampleParams = SampleParams { temp: 1.0, top_k: 40, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
+
+impl Session {
+    /// Feeds `n` random tokens in batches, as a prompt is fed, and waits for the logits of the last.
+    pub fn measure_prompt(&mut self, n: usize) -> Result<()> {
+        let tokens = self.random_tokens(n);
+        self.check(&tokens)?;
+        let last = self.feed_all_but_last(&tokens)?.ok_or_else(stopped)?;
+        self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
+        self.fed.extend_from_slice(last);
+        Ok(())
+    }
+
+    /// Feeds `n` tokens one by one and waits for the logits of each.
+    ///
+    /// Where tokens stay on the device, it draws them, and each is fed while the one before is on its way to the host:
+    /// this is how answers are made there. Elsewhere they are random: drawing is the sampler's work, not the model's.
+    pub fn measure_answer(&mut self, n: usize) -> Result<()> {
+        let tokens = self.random_tokens(n);
+        self.check(&tokens)?;
+        if !self.engine.runs_ahead() {
+            for token in tokens {
+                self.engine.feed(&[token], self.fed.len(), &[0])?;
+                self.fed.push(token);
+            }
+            return Ok(());
+        }
+        let Some(first) = tokens.first() else { return Ok(()) };
+        let mut ticket = self.engine.feed_and_sample(&[*first], self.fed.len(), &DRAW)?;
+        self.fed.push(*first);
+        for _ in 1..n {
+            let next = self.engine.sample_next()?;
+            match std::mem::replace(&mut ticket, next).wait()? {
+                Sample::POISONED => return Err(poisoned()),
+                token => self.fed.push(token),
+            }
+        }
+        ticket.wait().map(drop)
+    }
+
+    fn random_tokens(&self, n: usize) -> Vec<u32> {
+        let mut random = Random(self.fed.len() as u64);
+        (0..n).map(|_| random.bits() % self.model.spec().vocab as u32).collect()
+    }
+}
