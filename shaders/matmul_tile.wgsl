@@ -4,7 +4,7 @@
 // workgroup memory, from where each thread multiplies 4 rows by EACH tokens; or, with COOP, subgroups multiply matrices of UNIT².
 // With IDS the "tokens" are (token, used) pairs sorted by expert (shaders/matmul_id_sort.wgsl), so that all of a tile see
 // the same weights.
-// Consts: TOKENS, WG (COOP: 32 threads for 4 UNIT² values). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
+// Consts: TOKENS, WG (COOP: a subgroup for 4 UNIT² values). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
 // POINTWISE, EPILOGUE as in matmul_vec.wgsl; F16 (factors are f16, sums f32) with SCALED (x is brought into f16's range by
 // shaders/row_scale.wgsl); COOP with COOP16 or not.
 
@@ -79,19 +79,58 @@ alias Cell = f32;
 
 #if COOP
 // Rows and tokens first: matrices of the subgroups' units are read from here, A by rows and B by columns.
-var<workgroup> tile_w: array<Cell, ROWS * STEP>;
-var<workgroup> tile_x: array<Cell, TOKENS * STEP>;
+var<workgroup> tile_w: array<f16, ROWS * STEP>;
+var<workgroup> tile_x: array<f16, TOKENS * STEP>;
 var<workgroup> stage: array<f32, ROWS * TOKENS>;
 
 fn place_w(row: u32, i: u32) -> u32 { return row * STEP + i; }
 fn place_x(token: u32, i: u32) -> u32 { return token * STEP + i; }
-#else
-// Both along k first, so that the threads of a row or column read neighbours.
-var<workgroup> tile_w: array<Cell, STEP * ROWS>;
-var<workgroup> tile_x: array<Cell, STEP * TOKENS>;
 
-fn place_w(row: u32, i: u32) -> u32 { return i * ROWS + row; }
-fn place_x(token: u32, i: u32) -> u32 { return i * TOKENS + token; }
+// Puts eight values of a row into the tile.
+fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  let at = place_w(row, 8u * eighth);
+  let a = vec4<f16>(v[0]);
+  let b = vec4<f16>(v[1]);
+  tile_w[at] = a.x;
+  tile_w[at + 1u] = a.y;
+  tile_w[at + 2u] = a.z;
+  tile_w[at + 3u] = a.w;
+  tile_w[at + 4u] = b.x;
+  tile_w[at + 5u] = b.y;
+  tile_w[at + 6u] = b.z;
+  tile_w[at + 7u] = b.w;
+}
+
+// The same of a token.
+fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  let at = place_x(token, 8u * eighth);
+  let a = vec4<f16>(v[0]);
+  let b = vec4<f16>(v[1]);
+  tile_x[at] = a.x;
+  tile_x[at + 1u] = a.y;
+  tile_x[at + 2u] = a.z;
+  tile_x[at + 3u] = a.w;
+  tile_x[at + 4u] = b.x;
+  tile_x[at + 5u] = b.y;
+  tile_x[at + 6u] = b.z;
+  tile_x[at + 7u] = b.w;
+}
+#else
+// Four values along k at a time, and these along k first, so that the threads of a row or column read neighbours.
+var<workgroup> tile_w: array<vec4<Cell>, STEP / 4u * ROWS>;
+var<workgroup> tile_x: array<vec4<Cell>, STEP / 4u * TOKENS>;
+
+// Puts eight values of a row into the tile.
+fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_w[2u * eighth * ROWS + row] = vec4<Cell>(v[0]);
+  tile_w[(2u * eighth + 1u) * ROWS + row] = vec4<Cell>(v[1]);
+}
+
+// The same of a token.
+fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_x[2u * eighth * TOKENS + token] = vec4<Cell>(v[0]);
+  tile_x[(2u * eighth + 1u) * TOKENS + token] = vec4<Cell>(v[1]);
+}
 #end
 
 // Values 8 i .. 8 i + 7 of x from `start` on; zeros past k.
@@ -157,8 +196,10 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let count = min(TOKENS, params.tokens - first_token);
 #end
 
-  // Multiplying: four rows and EACH tokens for each thread.
-  let my_row = 4u * (thread % 16u);
+  // Multiplying: four rows and EACH tokens for each thread. Two rows are neighbours, as a gate and its partner are; the other two
+  // lie half a tile further, so that neighbouring threads read from neighbouring places.
+  let first_row = 2u * (thread % 16u);
+  let rows = vec4<u32>(first_row, first_row + 1u, first_row + ROWS / 2u, first_row + ROWS / 2u + 1u);
   let my_token = EACH * (thread / 16u);
   var sums: array<vec4<f32>, EACH>;
 #if COOP
@@ -179,25 +220,18 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     // Loading: a row, or a token, and an eighth of eight values, for each thread.
     for (var u = thread; u < ROWS * STEP / 8u; u += WG) {
       let r = u % ROWS;
-      let w = quant_w8((shard_row + min(row + r, params.rows - 1u)) * params.row_w8 + start / 8u + u / ROWS);
-      for (var j = 0u; j < 8u; j++) {
-        tile_w[place_w(r, 8u * (u / ROWS) + j)] = Cell(w[j / 4u][j % 4u]);
-      }
+      put_w(r, u / ROWS, quant_w8((shard_row + min(row + r, params.rows - 1u)) * params.row_w8 + start / 8u + u / ROWS));
     }
     for (var u = thread; u < TOKENS * STEP / 8u; u += WG) {
       let t = u % TOKENS;
-      let begin = source(first_token + min(t, count - 1u));
-      let v = x8(begin, start / 8u + u / TOKENS);
+      let place = first_token + min(t, count - 1u);
+      var v = x8(source(place), start / 8u + u / TOKENS);
 #if SCALED
-      let scale = scales[scale_row(first_token + min(t, count - 1u))];
-      for (var j = 0u; j < 8u; j++) {
-        tile_x[place_x(t, 8u * (u / TOKENS) + j)] = Cell(v[j / 4u][j % 4u] * scale);
-      }
-#else
-      for (var j = 0u; j < 8u; j++) {
-        tile_x[place_x(t, 8u * (u / TOKENS) + j)] = Cell(v[j / 4u][j % 4u]);
-      }
+      let scale = scales[scale_row(place)];
+      v[0] *= scale;
+      v[1] *= scale;
 #end
+      put_x(t, u / TOKENS, v);
     }
     workgroupBarrier();
 #if COOP
@@ -212,11 +246,14 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
       c11 = coopMultiplyAdd(a1, b1, c11);
     }
 #else
-    for (var i = 0u; i < STEP; i++) {
-      let at = place_w(my_row, i);
-      let four = vec4<f32>(f32(tile_w[at]), f32(tile_w[at + 1u]), f32(tile_w[at + 2u]), f32(tile_w[at + 3u]));
+    for (var i = 0u; i < STEP / 4u; i++) {
+      let w0 = vec4<f32>(tile_w[i * ROWS + rows.x]);
+      let w1 = vec4<f32>(tile_w[i * ROWS + rows.y]);
+      let w2 = vec4<f32>(tile_w[i * ROWS + rows.z]);
+      let w3 = vec4<f32>(tile_w[i * ROWS + rows.w]);
       for (var t = 0u; t < EACH; t++) {
-        sums[t] += four * f32(tile_x[place_x(my_token + t, i)]);
+        let v = vec4<f32>(tile_x[i * TOKENS + my_token + t]);
+        sums[t] += vec4<f32>(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v));
       }
     }
 #end
@@ -229,7 +266,7 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   workgroupBarrier();
   for (var t = 0u; t < EACH; t++) {
     for (var j = 0u; j < 4u; j++) {
-      sums[t][j] = stage[(my_row + j) * TOKENS + my_token + t];
+      sums[t][j] = stage[rows[j] * TOKENS + my_token + t];
     }
   }
 #end
@@ -243,24 +280,26 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
 #end
       var values = sums[t];
 #if SCALED
-      values /= scales[scale_row(first_token + my_token + t)];
+      // The inverse by its exponent bits: division need not be exact.
+      values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(first_token + my_token + t)]));
 #end
 #if BIAS
       for (var j = 0u; j < 4u; j++) {
         let last = params.rows - 1u; // rows past the end are not stored
-        values[j] += bias[params.bias_offset + bias_start + min(row + my_row + j, last)];
+        values[j] += bias[params.bias_offset + bias_start + min(row + rows[j], last)];
       }
 #end
 #if GLU
       for (var j = 0u; j < 2u; j++) {
-        if (row + my_row + 2u * j < params.rows) {
-          let at = (column + row + my_row) / 2u + j;
+        let r = row + rows[2u * j];
+        if (r < params.rows) {
+          let at = (column + r) / 2u;
           y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
         }
       }
 #else
       for (var j = 0u; j < 4u; j++) {
-        let r = row + my_row + j;
+        let r = row + rows[j];
         if (r < params.rows) {
           var value = values[j];
 #if POINTWISE

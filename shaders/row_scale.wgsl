@@ -1,5 +1,5 @@
-// scales[row] = a power of two that brings the row's greatest value near 256, exactly undone later: f16 ends at 65504, and what
-// networks compute does not. One workgroup per row.
+// scales[row] = a power of two that brings the row's greatest value near 256: f16 ends at 65504, and what networks compute does
+// not. Its inverse is a number too, so that it is undone exactly. One workgroup per row.
 
 #import reduce
 
@@ -29,7 +29,7 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   greatest = reduce_max(greatest, thread);
   if (thread.index == 0u) {
     // 2^(8 - e) by its exponent bits, e being the exponent of the greatest.
-    let exponent = clamp(262 - i32(bitcast<u32>(greatest) >> 23u), 60, 200);
+    let exponent = clamp(262 - i32(bitcast<u32>(greatest) >> 23u), 8, 246);
     scales[row] = bitcast<f32>(u32(exponent) << 23u);
   }
 }

@@ -171,8 +171,9 @@ fn one_long_product_is_cut_too() {
 #[test]
 fn a_product_in_pieces_gives_the_same() {
     let Some(mut device) = device::open("a_product_in_pieces_gives_the_same") else { return };
-    device.restrict(|caps| caps.max_operations = 7e5);
-    for case in AnyOp::cases().into_iter().filter(|c| matches!(c.op, AnyOp::Linear(_) | AnyOp::MatMulId(_))) {
+    device.restrict(|caps| caps.speed = 8e6);
+    let long = |c: &Case<AnyOp>| matches!(c.op, AnyOp::Linear(_) | AnyOp::MatMulId(_) | AnyOp::Attention(_));
+    for case in AnyOp::cases().into_iter().filter(long) {
         check(&device, &case);
     }
     let src = vec![Made::f32([300, 64]), Made::f32([40, 64])];

@@ -7,7 +7,7 @@
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
 use super::pipeline::Pipelines;
 use super::signal::Signal;
-use super::tune::Tuning;
+use super::tuning::Tuning;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,8 @@ pub struct Counters {
     pub dispatches: u64,
     /// Bytes brought to the host.
     pub read_back: u64,
+    /// Times that the host waited for the device.
+    pub waits: u64,
     /// Buffers made.
     pub buffers: u64,
     /// Bind groups made.
@@ -49,6 +51,7 @@ pub(super) struct Tally {
     pub submits: AtomicU64,
     pub dispatches: AtomicU64,
     pub read_back: AtomicU64,
+    pub waits: AtomicU64,
     pub buffers: AtomicU64,
     pub bind_groups: AtomicU64,
     pub pipelines: AtomicU64,
@@ -183,6 +186,7 @@ impl Device {
             submits: get(&t.submits),
             dispatches: get(&t.dispatches),
             read_back: get(&t.read_back),
+            waits: get(&t.waits),
             buffers: get(&t.buffers),
             bind_groups: get(&t.bind_groups),
             pipelines: get(&t.pipelines),
@@ -275,6 +279,7 @@ impl Device {
 
     /// Waits for a signal that comes when submission `after` is done, or everything submitted so far.
     pub(super) async fn wait<T>(&self, signal: Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<T> {
+        self.inner.tally.waits.fetch_add(1, Ordering::Relaxed);
         self.drive(&signal, after)?;
         Ok(signal.await)
     }
@@ -372,7 +377,7 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
         max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         max_shared: limits.max_compute_workgroup_storage_size,
         max_workgroups: limits.max_compute_workgroups_per_dimension,
-        max_operations: Caps::BASELINE.max_operations,
+        speed: if info.kind == "discrete" { Caps::CARD } else { Caps::SLOW },
     }
 }
 

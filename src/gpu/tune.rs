@@ -1,69 +1,28 @@
 //! Which of a product's kernels is the fastest on this device: measured once for each class of shapes, and kept in a file.
 //!
-//! Without a measurement the first kernel is taken, as ops list them. A kernel that gives another result than the first one is
-//! never taken, however fast: so kernels for hardware that no test of ours has can be there. What was measured counts for the
-//! same adapter, driver and shaders only.
+//! Without a measurement the first kernel is taken, as ops list them. Another one has to be clearly faster, and one that gives
+//! another result than the first is never taken, however fast: so kernels for hardware that no test of ours has can be there.
 
 use super::device::Device;
 use super::memory::Memory;
-use super::preprocess;
 use super::runner::Program;
+use super::tuning::Tuning;
 use super::weights::Weights;
-use crate::base::{Error, ErrorKind, Meta, Result};
+use crate::base::{ErrorKind, Meta, Result};
 use crate::graph::{Graph, Node, Plan, Storage};
 use crate::ops::{AnyOp, Kernel, Linear, PreNorm, Random, Then, nmse};
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 
 /// Runs of a kernel, of which the fastest counts.
 const RUNS: usize = 5;
+/// What another kernel may take of the first one's time to be taken instead: less would be noise.
+const FASTER: f64 = 0.95;
 /// The largest difference between two ways of adding up, as normalised mean squared error; their rounding comes on top.
 const SAME: f64 = 1e-6;
 
-/// The choices for one device.
-#[derive(Debug, Default)]
-pub struct Tuning {
-    path: PathBuf,
-    /// Adapter, driver and shaders.
-    device: String,
-    /// For each device, for each class of shapes: the variant.
-    all: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-impl Tuning {
-    /// The choices kept in the file at `path`, if it is there and can be read; measurements will be added to it.
-    pub fn open(device: &Device, path: &Path) -> Tuning {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let info = device.info();
-        let mut hasher = DefaultHasher::new();
-        preprocess::names().iter().for_each(|name| (name, preprocess::source(name)).hash(&mut hasher));
-        Tuning {
-            path: path.to_owned(),
-            device: format!("{} | {} | {} | {:016x}", info.name, info.backend, info.driver, hasher.finish()),
-            all: serde_json::from_str(&text).unwrap_or_default(),
-        }
-    }
-
-    /// What was found to be the fastest for a class of shapes.
-    pub fn choice(&self, class: &str) -> Option<&str> {
-        self.all.get(&self.device)?.get(class).map(String::as_str)
-    }
-
-    /// Notes the fastest variant for a class of shapes.
-    pub fn set(&mut self, class: &str, variant: &str) {
-        self.all.entry(self.device.clone()).or_default().insert(class.to_owned(), variant.to_owned());
-    }
-
-    /// Writes the file: beside its place first, so that another process never reads half of it.
-    pub fn save(&self) -> Result<()> {
-        let failed = |e| Error::io("can't keep what was measured of kernels", e).at(self.path.display());
-        let beside = self.path.with_extension(format!("{}.tmp", std::process::id()));
-        let text = serde_json::to_string_pretty(&self.all).expect("strings are valid JSON");
-        self.path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.path)).map_err(failed)
-    }
+fn tuning(device: &Device) -> MutexGuard<'_, Option<Tuning>> {
+    device.inner.tuning.lock().expect("no panic while it is held")
 }
 
 /// The product that a node computes.
@@ -100,8 +59,7 @@ fn class(node: &Node) -> Option<String> {
 
 /// `kernels` of `node`, the one that was found to be the fastest first.
 pub(super) fn order(device: &Device, node: &Node, mut kernels: Vec<Kernel>) -> Vec<Kernel> {
-    let tuning = device.inner.tuning.lock().expect("no panic while it is held");
-    let choice = tuning.as_ref().and_then(|t| t.choice(&class(node)?).map(str::to_owned));
+    let choice = tuning(device).as_ref().and_then(|t| t.choice(&class(node)?).map(str::to_owned));
     if let Some(at) = choice.and_then(|choice| kernels.iter().position(|k| k.variant == choice)) {
         kernels[..=at].rotate_right(1);
     }
@@ -109,6 +67,7 @@ pub(super) fn order(device: &Device, node: &Node, mut kernels: Vec<Kernel>) -> V
 }
 
 /// Measures the kernels of all of `nodes` whose class is not known yet, where the device is to be tuned and can time its work.
+/// Fails only with the device: what cannot be measured is not, and what cannot be kept is measured again.
 pub(super) async fn measure(
     device: &Device,
     graph: &Graph,
@@ -117,31 +76,27 @@ pub(super) async fn measure(
     memory: &mut Memory,
     weights: &mut Weights,
 ) -> Result<()> {
-    let known = |class: &str| match &*device.inner.tuning.lock().expect("no panic while it is held") {
-        Some(tuning) => tuning.choice(class).is_some(),
-        None => true,
-    };
     let mut found = false;
-    for i in nodes {
-        let Some(class) = class(&graph.nodes[i]).filter(|c| !known(c)) else { continue };
-        if !device.has_timestamps() {
-            return Ok(());
+    for i in nodes.filter(|_| device.has_timestamps()) {
+        let Some(class) = class(&graph.nodes[i]) else { continue };
+        if tuning(device).as_ref().is_none_or(|t| t.choice(&class).is_some()) {
+            continue;
         }
         let best = Trial { device, graph, i, plan }.best(memory, weights).await?;
-        if let (Some(best), Some(tuning)) = (best, &mut *device.inner.tuning.lock().expect("no panic while it is held"))
-        {
+        if let (Some(best), Some(tuning)) = (best, &mut *tuning(device)) {
             tracing::debug!("{class}: {best}");
             tuning.set(&class, best);
             found = true;
         }
     }
-    match &*device.inner.tuning.lock().expect("no panic while it is held") {
-        Some(tuning) if found => tuning.save().or_else(|e| {
-            tracing::warn!("{e}");
-            Ok(())
-        }),
-        _ => Ok(()),
+    if let Some(tuning) = tuning(device).as_mut().filter(|_| found) {
+        keep(tuning.save());
     }
+    Ok(())
+}
+
+fn keep<T>(saved: Result<T>) -> Option<T> {
+    saved.inspect_err(|e| tracing::warn!("{e}")).ok()
 }
 
 /// A node whose kernels are measured.
@@ -158,27 +113,56 @@ impl Trial<'_> {
         let node = &self.graph.nodes[self.i];
         let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
         let kernels = node.op.gpu(&metas, &node.dst.meta, self.device.caps());
-        let mut times: Vec<(&'static str, u64)> = Vec::new();
+        let mut best: Option<(&'static str, f64)> = None;
         let mut want: Option<Vec<f64>> = None;
         for kernel in &kernels {
             let (time, got) = match self.run(kernel, memory, weights).await {
-                Ok(run) => run,
-                Err(e) if e.kind() == ErrorKind::Unsupported => continue,
-                Err(e) => return Err(e),
+                Ok(Some(run)) => run,
+                Ok(None) => continue,
+                Err(e) if e.kind() == ErrorKind::DeviceLost => return Err(e),
+                Err(e) => {
+                    tracing::debug!("{} {} is not measured: {e}", node.op.name(), kernel.variant);
+                    continue;
+                }
             };
             let want = want.get_or_insert_with(|| got.iter().map(|v| f64::from(*v)).collect());
             let error = nmse(&got, want);
-            if error <= SAME + 2.0 * kernel.rounding {
-                times.push((kernel.variant, time));
-            } else {
+            if error.is_nan() || error > SAME + 2.0 * kernel.rounding {
                 tracing::warn!("{} {} is wrong by {error:.1e}: not used", node.op.name(), kernel.variant);
+                continue;
+            }
+            // Those that come later have to be worth it.
+            if best.is_none_or(|(_, least)| time < FASTER * least) {
+                best = Some((kernel.variant, time));
             }
         }
-        Ok(times.into_iter().min_by_key(|(_, time)| *time).map(|(variant, _)| variant))
+        Ok(best.map(|(variant, _)| variant))
     }
 
-    /// How long a kernel takes, in nanoseconds, and what it gives for made-up activations.
-    async fn run(&self, kernel: &Kernel, memory: &mut Memory, weights: &mut Weights) -> Result<(u64, Vec<f32>)> {
+    /// How long a kernel takes, and what it gives for made-up activations. Kernels that are not in plain f32 ask most of a driver:
+    /// the file knows that one of them is being tried, so that one that takes the device with it is not tried again.
+    async fn run(
+        &self,
+        kernel: &Kernel,
+        memory: &mut Memory,
+        weights: &mut Weights,
+    ) -> Result<Option<(f64, Vec<f32>)>> {
+        let risky = kernel.rounding > 0.0;
+        if let Some(tuning) = tuning(self.device).as_mut().filter(|_| risky) {
+            if !tuning.may_try(kernel.variant) {
+                return Ok(None);
+            }
+            keep(tuning.begin(kernel.variant));
+        }
+        let run = self.time(kernel, memory, weights).await;
+        let lost = run.as_ref().is_err_and(|e| e.kind() == ErrorKind::DeviceLost);
+        if let Some(tuning) = tuning(self.device).as_mut().filter(|_| risky && !lost) {
+            tuning.end(kernel.variant);
+        }
+        run.map(Some)
+    }
+
+    async fn time(&self, kernel: &Kernel, memory: &mut Memory, weights: &mut Weights) -> Result<(f64, Vec<f32>)> {
         let node = &self.graph.nodes[self.i];
         let only = |_: usize, kernels: Vec<Kernel>| -> Vec<Kernel> {
             kernels.into_iter().filter(|k| k.variant == kernel.variant).collect()
@@ -189,17 +173,19 @@ impl Trial<'_> {
         let ids = product(node).and_then(|op| op.places().ids).map(|i| node.src[i].buf);
         for t in node.src.iter().filter(|t| *self.graph.storage(t) == Storage::Temp) {
             let meta = self.graph.buffers[t.buf.0 as usize].meta;
-            // Expert ids and factors: all choose the second expert.
-            let value = |_| if Some(t.buf) == ids { 1.0 } else { random.signed() };
+            // Where ids of experts stand, with their factors, all experts take turns.
+            let value = |i: usize| match Some(t.buf) == ids {
+                true => (i % node.src[0].meta.outer()) as f32,
+                false => random.signed(),
+            };
             let values: Vec<f32> = (0..meta.shape.elements()).map(value).collect();
             program.write_temp(t.buf, bytemuck::cast_slice(&values))?;
         }
-        let mut times = Vec::new();
+        let mut time = f64::INFINITY;
         for _ in 0..RUNS {
-            times.extend(program.profile()?.iter().map(|t| t.end - t.start));
+            time = time.min(program.profile()?.iter().map(|t| (t.end - t.start) as f64).sum());
         }
         let bytes = program.read(&node.dst)?.wait_async().await?;
-        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-        Ok((times.into_iter().min().unwrap_or(u64::MAX), got))
+        Ok((time, bytemuck::pod_collect_to_vec(&bytes)))
     }
 }

@@ -24,8 +24,9 @@ pub struct Caps {
     pub max_shared: u32,
     /// Workgroups per dimension.
     pub max_workgroups: u32,
-    /// Multiplications and additions that a dispatch should not exceed: nine hundredths of a second on a slow GPU (see `gpu::cost`).
-    pub max_operations: f64,
+    /// Multiplications and additions per second that slow devices of this kind reach; of bytes they move a tenth as many. Long
+    /// work is cut by it.
+    pub speed: f64,
 }
 
 impl Caps {
@@ -39,8 +40,17 @@ impl Caps {
         max_invocations: 256,
         max_shared: 16 << 10,
         max_workgroups: 65535,
-        max_operations: 2.7e10,
+        speed: Caps::SLOW,
     };
+
+    /// The speed of an integrated GPU with two channels of DDR4.
+    pub const SLOW: f64 = 3e11;
+    /// The speed of a small graphics card.
+    pub const CARD: f64 = 1e12;
+    /// Operations that take as long as moving a byte.
+    pub const PER_BYTE: f64 = 10.0;
+    /// Seconds that one dispatch may take at `speed`: a little less than a submission may.
+    const DISPATCH: f64 = 0.09;
 }
 
 /// One way of running an op: passes in order, with the scratch buffers they share.
@@ -117,6 +127,21 @@ pub struct Pass {
     pub binds: Vec<(&'static str, Bind)>,
     /// Number of workgroups.
     pub workgroups: [u32; 3],
+}
+
+impl Pass {
+    /// The pass in pieces that take no longer than a dispatch may. A workgroup's x stands for `rows` rows, counted from
+    /// `params.row_base`, and all workgroups of one x do `operations`.
+    pub fn pieces(self, rows: usize, operations: f64, caps: &Caps) -> Vec<Pass> {
+        let (all, most) = (self.workgroups[0], ((Caps::DISPATCH * caps.speed / operations) as u32).max(1));
+        let piece = |first: u32| {
+            let mut pass = self.clone();
+            pass.params.push(("row_base", (first as usize * rows).into()));
+            pass.workgroups[0] = most.min(all - first);
+            pass
+        };
+        (0..all).step_by(most as usize).map(piece).collect()
+    }
 }
 
 /// A value in the `params` uniform.

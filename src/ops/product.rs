@@ -185,9 +185,16 @@ impl<'a> Product<'a> {
         (x4 || !has("X4"))
             && (self.caps.subgroups.is_some() || !has("SUBGROUPS"))
             && (halves || !has("F16"))
-            && (!has("COOP") || self.caps.coop == Some(unit) && self.caps.subgroups == Some((32, 32)))
+            && (!has("COOP") || self.caps.coop == Some(unit) && self.coop_threads(unit).is_some())
             // naga wants subgroups' matrices in control flow that it knows to be uniform; a tile's expert comes from memory.
             && (!has("COOP") || self.caps.max_shared >= COOP_SHARED && !self.op.ids)
+    }
+
+    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each; where subgroups are all of one size.
+    fn coop_threads(&self, unit: u32) -> Option<u32> {
+        let (size, largest) = self.caps.subgroups?;
+        let threads = size * if unit == 16 { 4 } else { 8 };
+        (size == largest && threads <= self.caps.max_invocations).then_some(threads)
     }
 
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {
@@ -310,9 +317,10 @@ impl<'a> Product<'a> {
         let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         let mut pass = Pass { shader: "matmul_tile", ..self.pass(variant, shard) };
         let tokens = self.tile_tokens(variant);
-        let threads = if variant.flags.contains(&"COOP16") { 128 } else { 256 };
+        let has = |flag| variant.flags.contains(&flag);
+        let threads = self.coop_threads(if has("COOP16") { 16 } else { 8 }).filter(|_| has("COOP")).unwrap_or(256);
         pass.consts = vec![("TOKENS", tokens as u32), ("WG", threads)];
-        if variant.flags.contains(&"SCALED") {
+        if has("SCALED") {
             pass.binds.push(("scales", SCALES));
         }
         let columns = match self.ids() {
@@ -336,18 +344,15 @@ impl<'a> Product<'a> {
         pass
     }
 
-    /// The pass in pieces of as many rows as take no longer than a submission should.
+    /// The pass in pieces of as many rows as take no longer than a dispatch may: by what is computed, or by what is read.
     fn cut(&self, pass: Pass) -> Vec<Pass> {
-        let (tiles, inputs) = (pass.workgroups[0], self.ids().map_or(self.x.outer(), |ids| ids.shape.elements()));
-        let of_tile = 2.0 * (TILE_ROWS * self.k() * inputs) as f64;
-        let most = ((self.caps.max_operations / of_tile) as u32).max(1);
-        let piece = |first: u32| {
-            let mut pass = pass.clone();
-            pass.params.push(("row_base", (first as usize * TILE_ROWS).into()));
-            pass.workgroups[0] = most.min(tiles - first);
-            pass
+        let (inputs, matrices) = match self.ids() {
+            None => (self.x.outer(), 1),
+            Some(ids) => (ids.shape.elements(), ids.shape.elements().min(self.w.outer())),
         };
-        (0..tiles).step_by(most as usize).map(piece).collect()
+        let row = self.w.dtype.row_bytes(self.k()).expect("rows are whole blocks");
+        let of_row = (2.0 * (self.k() * inputs) as f64).max(Caps::PER_BYTE * (row * matrices) as f64);
+        pass.pieces(TILE_ROWS, TILE_ROWS as f64 * of_row, self.caps)
     }
 
     fn sort_pass(&self, ids: &Meta, tokens: usize) -> Pass {
