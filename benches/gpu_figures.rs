@@ -1,20 +1,24 @@
-//! What can be said of the GPU kernels where no GPU is at hand, as Markdown: `cargo bench --bench gpu_figures > benches/results/gpu.md`.
+//! What can be said of the GPU kernels where no GPU is at hand, as Markdown: `cargo bench --bench gpu_figures`.
 //!
-//! Dispatches and bytes per token are counted from the plan, instructions from SPIR-V. Times are of whatever device there is, which
-//! may be a CPU that pretends to be one: only their ratios mean anything.
+//! Dispatches and bytes per token are counted from the plan, instructions from SPIR-V (`spirv.rs`). Times are of whatever device
+//! there is, which may be a CPU that pretends to be one: only their ratios mean anything.
 
 #[path = "../tests/common/fixture.rs"]
 mod fixture;
+#[path = "gpu_figures/spirv.rs"]
+mod spirv;
 
-use std::collections::HashMap;
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Instant;
 use wgpu_llm::arch::{Batch, Spec, build};
 use wgpu_llm::base::{DType, Meta, Result};
-use wgpu_llm::gpu::{Device, Memory, Program, Selector, Shader, Source, Weights};
+use wgpu_llm::gguf::Gguf;
+use wgpu_llm::gpu::{Device, Memory, Program, Selector, Source, Weights, submissions};
 use wgpu_llm::graph::{Graph, Input, Place, Plan};
 use wgpu_llm::model::Model;
-use wgpu_llm::ops::{AnyOp, Caps, Linear, MatMul, Op, PreNorm, SampleParams, Stack};
+use wgpu_llm::model::synth::Synthetic;
+use wgpu_llm::ops::{AnyOp, Caps, Kernel, Linear, PreNorm, SampleParams, Stack};
 
 fn main() {
     // `cargo test --benches` runs this too: nothing is measured there.
@@ -25,7 +29,9 @@ fn main() {
         .and_then(|dir| Model::open(std::path::Path::new(&dir).join("SmolLM2-135M-Instruct.Q4_1.gguf")).ok())
         .map(Arc::new);
     dispatches(model.as_deref());
-    instructions();
+    prompts();
+    spirv::matvec();
+    spirv::tiles();
     if let (Ok(device), Some(model)) = (Device::open(&Selector::Gpu), model) {
         times(&device, model);
     }
@@ -83,65 +89,73 @@ fn dispatches(model: Option<&Model>) {
         let spec = Spec::read(&gguf).expect("a spec");
         row(name, &spec, if spec.architecture() == "gpt2" { 64 } else { 2048 }, file);
     }
+    for name in SHAPES {
+        let gguf = hollow(name);
+        let file = gguf.tensors().iter().map(|t| t.bytes()).sum();
+        row(name, &Spec::read(&gguf).expect("a spec"), 2048, file);
+    }
     if let Some(model) = model {
         row("SmolLM2-135M Q4_1", model.spec(), 2048, model.weight_bytes());
     }
-}
-
-/// Instructions of each function of a module, with those of what it calls; by name. Nothing here loops.
-fn costs(words: &[u32]) -> HashMap<String, usize> {
-    let (mut names, mut own, mut calls) =
-        (HashMap::new(), HashMap::<u32, usize>::new(), HashMap::<u32, Vec<u32>>::new());
-    let (mut at, mut function) = (5, None);
-    while at < words.len() {
-        let (op, len) = (words[at] & 0xffff, (words[at] >> 16) as usize);
-        match op {
-            5 => {
-                let bytes: Vec<u8> = words[at + 2..at + len].iter().flat_map(|w| w.to_le_bytes()).collect();
-                let name = bytes.iter().take_while(|b| **b != 0).map(|b| *b as char).collect::<String>();
-                names.insert(words[at + 1], name);
-            }
-            54 => function = Some(words[at + 2]),
-            56 => function = None,
-            // Labels, parameters, variables, lines, returns are no work.
-            8 | 55 | 59 | 248 | 253 | 254 => {}
-            _ => {
-                if let Some(f) = function {
-                    *own.entry(f).or_default() += 1;
-                    if op == 57 {
-                        calls.entry(f).or_default().push(words[at + 3]);
-                    }
-                }
-            }
-        }
-        at += len;
-    }
-    fn total(f: u32, own: &HashMap<u32, usize>, calls: &HashMap<u32, Vec<u32>>) -> usize {
-        let called = calls.get(&f).into_iter().flatten();
-        own.get(&f).copied().unwrap_or(0) + called.map(|c| total(*c, own, calls)).sum::<usize>()
-    }
-    own.keys().filter_map(|f| Some((names.get(f)?.clone(), total(*f, &own, &calls)))).collect()
-}
-
-fn instructions() {
-    println!("\n## The mat-vec's hot loop, SPIR-V instructions per weight\n");
     println!(
-        "`quant_w8` decodes eight weights of one row. With them each row needs two dot products of four and two sums; reading eight"
+        "\nOf models whose head is a tensor of its own the table of embeddings is not read, but for one row; of experts, those that"
     );
-    println!("activations is shared by a workgroup's four rows.\n");
-    println!("| format | bits | decode | decode and multiply |\n|---|---|---|---|");
-    for dtype in wgpu_llm::quant::SUPPORTED {
-        let src = [Meta::new(*dtype, [4096, 4096]), Meta::f32([1, 4096])];
-        let kernel = MatMul.gpu(&src, &Meta::f32([1, 4096]), &caps()).remove(0);
-        let shader = Shader::new(&kernel.passes[0]).expect("a shader");
-        let info = shader.validate(&caps()).expect("a valid shader");
-        let options = naga::back::spv::Options { flags: naga::back::spv::WriterFlags::DEBUG, ..Default::default() };
-        let words = naga::back::spv::write_vec(&shader.module, &info, &options, None).expect("SPIR-V");
-        let all = costs(&words);
-        let (decode, x8) = (all["quant_w8"] as f64, all["x8"] as f64);
-        let bits = dtype.block_bytes() as f64 * 8.0 / dtype.block() as f64;
-        let multiply = (4.0 + x8 / 4.0) / 8.0;
-        println!("| {dtype} | {bits:.2} | {:.2} | {:.2} |", decode / 8.0, decode / 8.0 + multiply);
+    println!("are chosen are.");
+}
+
+/// Shapes of well-known models.
+const SHAPES: [&str; 4] = ["llama-1b:q4_0", "llama-8b:q4_k_m", "qwen3-30b-a3b:q4_k_m", "gpt-oss-20b:mxfp4"];
+
+/// A model file of zeros that takes no room on the disk: what is asked of it are its metadata and the shapes of its tensors.
+fn hollow(name: &str) -> Gguf {
+    struct Sparse(std::fs::File);
+    impl Write for Sparse {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if bytes.iter().any(|b| *b != 0) {
+                return self.0.write(bytes);
+            }
+            self.0.seek(SeekFrom::Current(bytes.len() as i64))?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            let end = self.0.stream_position()?;
+            self.0.set_len(end)
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.gguf");
+    let mut file = Sparse(std::fs::File::create(&path).expect("a file"));
+    let writer = name.parse::<Synthetic>().and_then(|s| s.writer()).expect("a shape");
+    let zeros = vec![0; 1 << 20];
+    let tensor = |i: usize, out: &mut wgpu_llm::gguf::Sink<'_>| {
+        let bytes = writer.tensors()[i].bytes();
+        (0..bytes).step_by(zeros.len()).try_for_each(|at| out.put(&zeros[..zeros.len().min(bytes - at)]))
+    };
+    writer.write(&mut file, tensor).expect("written");
+    file.flush().expect("as long as it should be");
+    Gguf::open(&path).expect("a model")
+}
+
+fn prompts() {
+    println!("\n## Prompts, cut by estimate\n");
+    println!(
+        "Submissions of one batch of 512 tokens over a cache of 4096 (32768) cells, and the longest one as it is estimated, on a slow"
+    );
+    println!("integrated GPU (3·10¹¹ operations per second) and on a small card (10¹²):\n");
+    println!("| model | integrated | longest | card | longest |\n|---|---|---|---|---|");
+    for name in SHAPES {
+        let spec = Spec::read(&hollow(name)).expect("a spec");
+        let of = |speed: f64| {
+            let (mut counts, mut longest) = (Vec::new(), 0.0);
+            for context in [4096, 32768] {
+                let batch = Batch { tokens: 512, rows: 1, context, kv: DType::F16, sample: true };
+                let all = submissions(&build(&spec, &batch).expect("a graph").fuse(), &Caps { speed, ..caps() });
+                longest = all.iter().copied().fold(longest, f64::max);
+                counts.push(all.len());
+            }
+            format!("{} ({}) | {:.0} ms", counts[0], counts[1], longest * 1e3)
+        };
+        println!("| {name} | {} | {} |", of(Caps::SLOW), of(Caps::CARD));
     }
 }
 
@@ -180,28 +194,30 @@ fn decode(device: &Device, model: &Arc<Model>, graph: &Graph, runs: usize) -> (f
 
 fn times(device: &Device, model: Arc<Model>) {
     println!("\n## On {}\n", device.info().name);
-    println!("SmolLM2-135M Q4_1, a decoded token, median of 20, the graphs in turn twice:\n");
+    println!("SmolLM2-135M Q4_1, a decoded token, median of 9, the graphs in turn twice:\n");
     println!("| graph | dispatches | ms | against the plain one |\n|---|---|---|---|");
     let plain = build(model.spec(), &token(1024)).expect("a graph");
     let fused = plain.clone().fuse();
     let mut first = None;
     for (name, graph) in [("plain", &plain), ("fused", &fused), ("plain", &plain), ("fused", &fused)] {
-        let (ms, dispatches) = decode(device, &model, graph, 20);
+        let (ms, dispatches) = decode(device, &model, graph, 9);
         let base = *first.get_or_insert(ms);
         println!("| {name} | {dispatches} | {ms:.1} | {:.2} |", ms / base);
     }
-    println!(
-        "\nA product of 4096 × 2048 weights for one token, by variant, against `vec_shared`, which reads one activation at a time and"
-    );
-    println!("adds up in workgroup memory; median of 20:\n");
-    println!("| variant | q4_0 | q8_0 | q4_k | q6_k | f16 |\n|---|---|---|---|---|---|");
     let formats = [DType::Q4_0, DType::Q8_0, DType::Q4_K, DType::Q6_K, DType::F16];
-    let all: Vec<HashMap<&str, f64>> = formats.iter().map(|d| variants(device, *d)).collect();
-    let mut names: Vec<&str> = all[0].keys().copied().collect();
-    names.sort_unstable();
-    for name in names {
-        let ratios: Vec<String> = all.iter().map(|t| format!("{:.2}", t[name] / t["vec_shared"])).collect();
-        println!("| {name} | {} |", ratios.join(" | "));
+    for tokens in [1, 64] {
+        println!(
+            "\nA normalised product of 4096 × 2048 weights, tokens: {tokens}, by variant: times the speed of the naive kernel, one thread per"
+        );
+        println!("row and token by token, and the naive one's milliseconds; median of 9:\n");
+        println!("| variant | q4_0 | q8_0 | q4_k | q6_k | f16 |\n|---|---|---|---|---|---|");
+        let all: Vec<Vec<(&str, f64)>> = formats.iter().map(|d| variants(device, *d, tokens)).collect();
+        for (i, (name, _)) in all[0].iter().enumerate() {
+            let of = |t: &Vec<(&str, f64)>| {
+                if i == 0 { format!("{:.1} ms", t[0].1 * 1e3) } else { format!("{:.1}", t[0].1 / t[i].1) }
+            };
+            println!("| {name} | {} |", all.iter().map(of).collect::<Vec<_>>().join(" | "));
+        }
     }
 }
 
@@ -214,33 +230,63 @@ impl Source for Zeros {
     }
 }
 
-/// The median time of each variant of a normalised product.
-fn variants(device: &Device, dtype: DType) -> HashMap<&'static str, f64> {
-    let mut graph = Graph::new();
-    let w = graph.weight("w", Meta::new(dtype, [4096, 2048]));
-    let norm = graph.weight("norm", Meta::f32([2048]));
-    let x = graph.input(Input::Rows, Meta::f32([1, 2048]));
-    let op = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::plain(false, false) };
-    let y = graph.op("product", op, &[w, x, norm]).expect("a product");
-    graph.output = Some(y);
-    let plan = Plan::single(&graph, Place::Gpu);
-    let kernels = graph.nodes[0].op.gpu(&[w.meta, x.meta, norm.meta], &y.meta, device.caps());
-    let mut memory = Memory::new(device, 2048);
-    let mut weights = Weights::new(device, Arc::new(Zeros));
-    let mut time = |variant: &'static str| {
-        let only =
-            |_: usize, all: Vec<wgpu_llm::ops::Kernel>| all.into_iter().filter(|k| k.variant == variant).collect();
-        let program = Program::new_async(device, &graph, 0..1, &plan, &mut memory, &mut weights, &only);
-        let mut program = pollster::block_on(program).expect("a program");
-        let mut times: Vec<f64> = (0..21)
-            .map(|_| {
-                let start = Instant::now();
-                program.run_read(&y).and_then(|p| p.wait()).expect("a result");
-                start.elapsed().as_secs_f64()
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        times[10]
+/// The median seconds of each variant of a normalised product, the naive kernel's first.
+fn variants(device: &Device, dtype: DType, tokens: usize) -> Vec<(&'static str, f64)> {
+    let product = |tokens: usize| {
+        let mut graph = Graph::new();
+        let w = graph.weight("w", Meta::new(dtype, [ROWS, 2048]));
+        let norm = graph.weight("norm", Meta::f32([2048]));
+        let x = graph.input(Input::Rows, Meta::f32([tokens, 2048]));
+        let op = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::plain(false, false) };
+        graph.output = Some(graph.op("product", op, &[w, x, norm]).expect("a product"));
+        graph
     };
-    kernels.iter().map(|k| (k.variant, time(k.variant))).collect()
+    let (one, graph) = (product(1), product(tokens));
+    let node = &graph.nodes[0];
+    let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+    let kernels = node.op.gpu(&metas, &node.dst.meta, device.caps());
+    let mut memory = Memory::new(device, 2048 * tokens);
+    let mut weights = Weights::new(device, Arc::new(Zeros));
+    let mut all = vec![("naive", time(device, &one, &|all| naive(all), &mut memory, &mut weights) * tokens as f64)];
+    for kernel in kernels {
+        let only = |all: Vec<Kernel>| all.into_iter().filter(|k| k.variant == kernel.variant).collect();
+        all.push((kernel.variant, time(device, &graph, &only, &mut memory, &mut weights)));
+    }
+    all
+}
+
+/// Rows of the weights of the product that is timed.
+const ROWS: usize = 4096;
+
+/// The plainest kernel made as it would be written first: a thread takes a row.
+fn naive(all: Vec<Kernel>) -> Vec<Kernel> {
+    let mut kernel = all.into_iter().find(|k| k.variant == "vec_shared").expect("every device runs it");
+    let pass = &mut kernel.passes[0];
+    pass.consts = vec![("WG", 1), ("ROWS", 1), ("COLS", 1)];
+    pass.workgroups = [ROWS as u32, 1, 1];
+    vec![kernel]
+}
+
+fn time(
+    device: &Device,
+    graph: &Graph,
+    choose: &dyn Fn(Vec<Kernel>) -> Vec<Kernel>,
+    memory: &mut Memory,
+    weights: &mut Weights,
+) -> f64 {
+    let (plan, choose) = (Plan::single(graph, Place::Gpu), |_: usize, all: Vec<Kernel>| choose(all));
+    let program = Program::new_async(device, graph, 0..1, &plan, memory, weights, &choose);
+    let mut program = pollster::block_on(program).expect("a program");
+    let output = graph.output.expect("a result");
+    let mut times: Vec<f64> = (0..10)
+        .map(|_| {
+            let start = Instant::now();
+            program.run_read(&output).and_then(|p| p.wait()).expect("a result");
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    // The first is the driver's.
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
