@@ -3,13 +3,14 @@
 // The query heads that share a kv head are treated like further tokens: row r of the problem is token r / GROUP, head r % GROUP of
 // the group. So one kernel serves prefill (many tokens) and decode (one token, GROUP rows), and each key and value that is loaded
 // meets all rows of the tile.
-//   workgroup (x, y, z): rows x·ROWS …, kv head y, part z of the cells
+//   workgroup (x, y, z): rows row_base + x·ROWS …, kv head y, part z of the cells
 //   thread = (row r, column c): one score per tile; of the result it owns channels c, c + COLS, …
 // Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; COLS; WG = ROWS · COLS; OWN = ceil(DIM_V / COLS).
 // Flags: KV_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
 
 struct Params {
     rows: u32,          // tokens · GROUP
+    row_base: u32,      // the first of them that this dispatch computes: long work is cut
     kv_heads: u32,
     q_offset: u32,
     q_stride: u32,      // from token to token
@@ -63,7 +64,7 @@ fn slope(h: u32) -> f32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let kv = group.y;
     let heads = params.kv_heads * GROUP;
-    let first_row = group.x * ROWS;
+    let first_row = params.row_base + group.x * ROWS;
     let last_row = min(first_row + ROWS, params.rows) - 1u;
 
     // Rows past the end compute what the last row does, and store nothing.

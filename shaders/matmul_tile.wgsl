@@ -1,11 +1,12 @@
 // y[t, n] = sum over k of w[n, k] * x[t, k] for many tokens: bound by arithmetic.
 //
-// A workgroup of 256 threads computes 64 rows of w by TOKENS tokens, in steps of 32 along k: it decodes the weights and
-// copies the inputs into workgroup memory, from where each thread multiplies 4 rows by TOKENS / 16 tokens.
+// A workgroup computes 64 rows of w by TOKENS tokens, in steps of 32 along k: it decodes the weights and copies the inputs into
+// workgroup memory, from where each thread multiplies 4 rows by EACH tokens; or, with COOP, subgroups multiply matrices of UNIT².
 // With IDS the "tokens" are (token, used) pairs sorted by expert (shaders/matmul_id_sort.wgsl), so that all of a tile see
 // the same weights.
-// Consts: TOKENS (32 or 64). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD, POINTWISE, EPILOGUE as in
-// matmul_vec.wgsl.
+// Consts: TOKENS, WG (COOP: a subgroup for 4 UNIT² values). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
+// POINTWISE, EPILOGUE as in matmul_vec.wgsl; F16 (factors are f16, sums f32) with SCALED (x is brought into f16's range by
+// shaders/row_scale.wgsl); COOP with COOP16 or not.
 
 #import quant
 
@@ -14,6 +15,7 @@ struct Params {
   k: u32,
   row_w8: u32, // eights of a row of w, padding included
   rows: u32,   // rows of w in this shard; with IDS, of one expert
+  row_base: u32, // the first of them that this dispatch computes: long work is cut
   n: u32,      // rows of all of w; with IDS, of one expert
   first: u32,  // first row of this shard; with IDS, its first expert
   x_stride: u32,
@@ -46,14 +48,90 @@ struct Params {
 @group(0) @binding(7) var<storage, read> order: array<u32>;
 #end
 
-const WG: u32 = 256u;
+#if SCALED
+@group(0) @binding(9) var<storage, read> scales: array<f32>;
+#end
+
+#import threads
+#if COOP
+#if COOP16
+const UNIT: u32 = 16u;
+alias MatrixA = coop_mat16x16<f16, A>;
+alias MatrixB = coop_mat16x16<f16, B>;
+alias MatrixC = coop_mat16x16<f32, C>;
+#else
+const UNIT: u32 = 8u;
+alias MatrixA = coop_mat8x8<f16, A>;
+alias MatrixB = coop_mat8x8<f16, B>;
+alias MatrixC = coop_mat8x8<f32, C>;
+#end
+#end
+
 const ROWS: u32 = 64u;
 const STEP: u32 = 32u;
-const EACH: u32 = TOKENS / 16u; // tokens of a thread
+const EACH: u32 = TOKENS * 16u / WG; // tokens of a thread
 
-// Both along k first, so that the threads of a row or column read neighbours.
-var<workgroup> tile_w: array<f32, STEP * ROWS>;
-var<workgroup> tile_x: array<f32, STEP * TOKENS>;
+#if F16
+alias Cell = f16;
+#else
+alias Cell = f32;
+#end
+
+#if COOP
+// Rows and tokens first: matrices of the subgroups' units are read from here, A by rows and B by columns.
+var<workgroup> tile_w: array<f16, ROWS * STEP>;
+var<workgroup> tile_x: array<f16, TOKENS * STEP>;
+var<workgroup> stage: array<f32, ROWS * TOKENS>;
+
+fn place_w(row: u32, i: u32) -> u32 { return row * STEP + i; }
+fn place_x(token: u32, i: u32) -> u32 { return token * STEP + i; }
+
+// Puts eight values of a row into the tile.
+fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  let at = place_w(row, 8u * eighth);
+  let a = vec4<f16>(v[0]);
+  let b = vec4<f16>(v[1]);
+  tile_w[at] = a.x;
+  tile_w[at + 1u] = a.y;
+  tile_w[at + 2u] = a.z;
+  tile_w[at + 3u] = a.w;
+  tile_w[at + 4u] = b.x;
+  tile_w[at + 5u] = b.y;
+  tile_w[at + 6u] = b.z;
+  tile_w[at + 7u] = b.w;
+}
+
+// The same of a token.
+fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  let at = place_x(token, 8u * eighth);
+  let a = vec4<f16>(v[0]);
+  let b = vec4<f16>(v[1]);
+  tile_x[at] = a.x;
+  tile_x[at + 1u] = a.y;
+  tile_x[at + 2u] = a.z;
+  tile_x[at + 3u] = a.w;
+  tile_x[at + 4u] = b.x;
+  tile_x[at + 5u] = b.y;
+  tile_x[at + 6u] = b.z;
+  tile_x[at + 7u] = b.w;
+}
+#else
+// Four values along k at a time, and these along k first, so that the threads of a row or column read neighbours.
+var<workgroup> tile_w: array<vec4<Cell>, STEP / 4u * ROWS>;
+var<workgroup> tile_x: array<vec4<Cell>, STEP / 4u * TOKENS>;
+
+// Puts eight values of a row into the tile.
+fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_w[2u * eighth * ROWS + row] = vec4<Cell>(v[0]);
+  tile_w[(2u * eighth + 1u) * ROWS + row] = vec4<Cell>(v[1]);
+}
+
+// The same of a token.
+fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_x[2u * eighth * TOKENS + token] = vec4<Cell>(v[0]);
+  tile_x[(2u * eighth + 1u) * TOKENS + token] = vec4<Cell>(v[1]);
+}
+#end
 
 // Values 8 i .. 8 i + 7 of x from `start` on; zeros past k.
 fn x8(start: u32, i: u32) -> array<vec4<f32>, 2> {
@@ -74,9 +152,32 @@ fn x8(start: u32, i: u32) -> array<vec4<f32>, 2> {
   return out;
 }
 
+// Where x begins for place `at` of the tokens, or of the sorted pairs.
+fn source(at: u32) -> u32 {
+#if IDS
+  let pair = order[at];
+  return params.x_offset + pair / params.used * params.x_stride + pair % params.used * params.x_step;
+#else
+  return params.x_offset + at * params.x_stride;
+#end
+}
+
+#if SCALED
+// The row of x that place `at` reads.
+fn scale_row(at: u32) -> u32 {
+#if IDS
+  let pair = order[at];
+  return select(pair, pair / params.used, params.x_step == 0u);
+#else
+  return at;
+#end
+}
+#end
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let row = group.x * ROWS;
+fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
+  let thread = thread_of.index;
+  let row = params.row_base + group.x * ROWS;
 #if IDS
   let tile = tiles[group.y];
   let count = tile.z;
@@ -86,6 +187,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let shard_row = (tile.x - params.first) * params.rows;
   let bias_start = tile.x * params.n;
   let column = 0u;
+  let first_token = tile.y;
 #else
   let shard_row = 0u;
   let bias_start = params.first;
@@ -94,72 +196,110 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let count = min(TOKENS, params.tokens - first_token);
 #end
 
-  // Loading: one row, or one token, and a quarter of the step for each thread.
-  let load_row = (shard_row + min(row + thread % ROWS, params.rows - 1u)) * params.row_w8;
-  let load_w = thread / ROWS;
-  let load_token = thread % TOKENS;
-  let load_x = thread / TOKENS;
-  let place = min(load_token, count - 1u);
-#if IDS
-  let load_pair = order[tile.y + place];
-  let x_start = params.x_offset + load_pair / params.used * params.x_stride + load_pair % params.used * params.x_step;
-#else
-  let x_start = params.x_offset + (first_token + place) * params.x_stride;
-#end
-
-  // Multiplying: four rows and EACH tokens for each thread.
-  let my_row = 4u * (thread % 16u);
+  // Multiplying: four rows and EACH tokens for each thread. Two rows are neighbours, as a gate and its partner are; the other two
+  // lie half a tile further, so that neighbouring threads read from neighbouring places.
+  let first_row = 2u * (thread % 16u);
+  let rows = vec4<u32>(first_row, first_row + 1u, first_row + ROWS / 2u, first_row + ROWS / 2u + 1u);
   let my_token = EACH * (thread / 16u);
   var sums: array<vec4<f32>, EACH>;
+#if COOP
+  // Two by two matrices for each subgroup.
+  let unit_row = 2u * UNIT * (thread_of.subgroup / 2u);
+  let unit_token = 2u * UNIT * (thread_of.subgroup % 2u);
+  var c00 = MatrixC();
+  var c01 = MatrixC();
+  var c10 = MatrixC();
+  var c11 = MatrixC();
+#else
   for (var t = 0u; t < EACH; t++) {
     sums[t] = vec4<f32>(0.0);
   }
+#end
   for (var start = 0u; start < params.k; start += STEP) {
     workgroupBarrier();
-    let w = quant_w8(load_row + start / 8u + load_w);
-    for (var j = 0u; j < 8u; j++) {
-      tile_w[(8u * load_w + j) * ROWS + thread % ROWS] = w[j / 4u][j % 4u];
+    // Loading: a row, or a token, and an eighth of eight values, for each thread.
+    for (var u = thread; u < ROWS * STEP / 8u; u += WG) {
+      let r = u % ROWS;
+      put_w(r, u / ROWS, quant_w8((shard_row + min(row + r, params.rows - 1u)) * params.row_w8 + start / 8u + u / ROWS));
     }
-    if (load_x < 4u) {
-      let v = x8(x_start, start / 8u + load_x);
-      for (var j = 0u; j < 8u; j++) {
-        tile_x[(8u * load_x + j) * TOKENS + load_token] = v[j / 4u][j % 4u];
-      }
+    for (var u = thread; u < TOKENS * STEP / 8u; u += WG) {
+      let t = u % TOKENS;
+      let place = first_token + min(t, count - 1u);
+      var v = x8(source(place), start / 8u + u / TOKENS);
+#if SCALED
+      let scale = scales[scale_row(place)];
+      v[0] *= scale;
+      v[1] *= scale;
+#end
+      put_x(t, u / TOKENS, v);
     }
     workgroupBarrier();
-    for (var i = 0u; i < STEP; i++) {
-      let at = i * ROWS + my_row;
-      let four = vec4<f32>(tile_w[at], tile_w[at + 1u], tile_w[at + 2u], tile_w[at + 3u]);
+#if COOP
+    for (var i = 0u; i < STEP; i += UNIT) {
+      let a0 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row, i)], STEP);
+      let a1 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row + UNIT, i)], STEP);
+      let b0 = coopLoad<MatrixB>(&tile_x[place_x(unit_token, i)], STEP);
+      let b1 = coopLoad<MatrixB>(&tile_x[place_x(unit_token + UNIT, i)], STEP);
+      c00 = coopMultiplyAdd(a0, b0, c00);
+      c01 = coopMultiplyAdd(a0, b1, c01);
+      c10 = coopMultiplyAdd(a1, b0, c10);
+      c11 = coopMultiplyAdd(a1, b1, c11);
+    }
+#else
+    for (var i = 0u; i < STEP / 4u; i++) {
+      let w0 = vec4<f32>(tile_w[i * ROWS + rows.x]);
+      let w1 = vec4<f32>(tile_w[i * ROWS + rows.y]);
+      let w2 = vec4<f32>(tile_w[i * ROWS + rows.z]);
+      let w3 = vec4<f32>(tile_w[i * ROWS + rows.w]);
       for (var t = 0u; t < EACH; t++) {
-        sums[t] += four * tile_x[i * TOKENS + my_token + t];
+        let v = vec4<f32>(tile_x[i * TOKENS + my_token + t]);
+        sums[t] += vec4<f32>(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v));
       }
     }
+#end
   }
+#if COOP
+  coopStoreT(c00, &stage[unit_row * TOKENS + unit_token], TOKENS);
+  coopStoreT(c01, &stage[unit_row * TOKENS + unit_token + UNIT], TOKENS);
+  coopStoreT(c10, &stage[(unit_row + UNIT) * TOKENS + unit_token], TOKENS);
+  coopStoreT(c11, &stage[(unit_row + UNIT) * TOKENS + unit_token + UNIT], TOKENS);
+  workgroupBarrier();
+  for (var t = 0u; t < EACH; t++) {
+    for (var j = 0u; j < 4u; j++) {
+      sums[t][j] = stage[rows[j] * TOKENS + my_token + t];
+    }
+  }
+#end
 
   for (var t = 0u; t < EACH; t++) {
     if (my_token + t < count) {
 #if IDS
-      let token = order[tile.y + my_token + t];
+      let token = order[first_token + my_token + t];
 #else
       let token = first_token + my_token + t;
 #end
       var values = sums[t];
+#if SCALED
+      // The inverse by its exponent bits: division need not be exact.
+      values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(first_token + my_token + t)]));
+#end
 #if BIAS
       for (var j = 0u; j < 4u; j++) {
         let last = params.rows - 1u; // rows past the end are not stored
-        values[j] += bias[params.bias_offset + bias_start + min(row + my_row + j, last)];
+        values[j] += bias[params.bias_offset + bias_start + min(row + rows[j], last)];
       }
 #end
 #if GLU
       for (var j = 0u; j < 2u; j++) {
-        if (row + my_row + 2u * j < params.rows) {
-          let at = (column + row + my_row) / 2u + j;
+        let r = row + rows[2u * j];
+        if (r < params.rows) {
+          let at = (column + r) / 2u;
           y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
         }
       }
 #else
       for (var j = 0u; j < 4u; j++) {
-        let r = row + my_row + j;
+        let r = row + rows[j];
         if (r < params.rows) {
           var value = values[j];
 #if POINTWISE

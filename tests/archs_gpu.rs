@@ -8,6 +8,7 @@ mod fixture;
 
 use fixture::Fixture;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgpu_llm::base::DType;
 use wgpu_llm::gpu::{Counters, Device, Weights};
@@ -15,6 +16,7 @@ use wgpu_llm::graph::{Graph, Tensor};
 use wgpu_llm::model::Model;
 use wgpu_llm::ops::{AnyOp, SampleParams, nmse};
 use wgpu_llm::run::{Options, Session};
+use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const CONTEXT: usize = 64;
 const GREEDY: SampleParams = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
@@ -89,8 +91,8 @@ fn weights_of(graph: &Graph, device: &Device) -> f64 {
 }
 
 /// What was made and waited for.
-fn made(c: Counters) -> [u64; 4] {
-    [c.buffers, c.bind_groups, c.pipelines, c.bytes]
+fn made(c: Counters) -> [u64; 5] {
+    [c.buffers, c.bind_groups, c.pipelines, c.bytes, c.waits]
 }
 
 #[test]
@@ -119,9 +121,9 @@ fn a_decoded_token_keeps_its_budget() {
 #[test]
 fn tokens_are_submitted_ahead_and_nothing_is_made_for_them() {
     let Some(device) = device::open("tokens_are_submitted_ahead_and_nothing_is_made_for_them") else { return };
-    for name in ["llama-dense", "qwen3-dense", "gemma3-dense", "gpt2-dense", "phi3-dense", "qwen3moe-moe"] {
-        let f = Fixture::load(name);
-        let mut session = session(name, &device, DType::F16);
+    for name in fixture::names() {
+        let f = Fixture::load(&name);
+        let mut session = session(&name, &device, DType::F16);
         let engine = session.engine();
         assert!(engine.runs_ahead());
         let mut run = |ahead: bool| -> (Vec<u32>, Counters, Counters) {
@@ -138,12 +140,40 @@ fn tokens_are_submitted_ahead_and_nothing_is_made_for_them() {
             tokens.extend(tickets.into_iter().map(|t| t.wait().expect("a token")));
             (tokens, before, after)
         };
+        // Buffers for reading are made in the first run, as many as are waited for at a time.
         run(true);
         let (ahead, before, after) = run(true);
         let (waited, ..) = run(false);
         assert_eq!(ahead, waited, "{name}");
         assert_eq!(after.submits - before.submits, 6, "{name}: one submission per token");
-        assert_eq!(made(after), made(before), "{name}: nothing is made");
+        assert_eq!(made(after), made(before), "{name}: nothing is made or waited for");
         assert!(after.read_back - before.read_back <= 6 * 64, "{name}: {} bytes", after.read_back - before.read_back);
     }
+}
+
+#[test]
+fn an_answer_waits_for_its_tokens_alone() {
+    let Some(device) = device::open("an_answer_waits_for_its_tokens_alone") else { return };
+    let f = Fixture::load("llama-dense");
+    let mut session = session("llama-dense", &device, DType::F16);
+    let info = VocabInfo { tokens: session.model().spec().vocab, context: CONTEXT, dry_breakers: &[] };
+    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
+    let before = device.counters();
+    let mut seen = Vec::new();
+    let mut note = |_: u32| {
+        seen.push(device.counters());
+        ControlFlow::Continue(())
+    };
+    let limit = 12;
+    let answer = session.generate(&f.tokens[..8], &mut sampler, limit, &mut note).expect("an answer");
+    assert_eq!(answer.tokens.len(), limit);
+    for (i, now) in seen.iter().enumerate() {
+        assert_eq!(now.waits - before.waits, i as u64 + 1, "token {i}: one wait each, the prompt's included");
+        // When a token is handed on, the next is under way already, unless it is the last.
+        assert_eq!(now.submits - before.submits, (i + 2).min(limit) as u64, "token {i}");
+        assert!(now.read_back - before.read_back <= 64 * (i as u64 + 2), "token {i}");
+    }
+    // Two runs are under way at a time at the most, so that two buffers for reading are enough.
+    let (first, last) = (seen[1], seen[limit - 1]);
+    assert_eq!([first.buffers, first.bind_groups, first.pipelines], [last.buffers, last.bind_groups, last.pipelines]);
 }

@@ -30,6 +30,13 @@ fn sources() -> Vec<chromium::Source> {
         let features = features.iter().filter(|(flag, _)| v.pass.flags.contains(flag)).map(|(_, f)| *f).collect();
         let new_shape = shapes.insert((v.pass.shader, v.pass.flags.clone()));
         let pipeline = formats.insert(v.pass.quant) || new_shape;
+        if v.pass.flags.contains(&F16) {
+            // SwiftShader has no f16: where nothing else has it either, all the rest of the text is checked at least.
+            let (name, wgsl) =
+                (format!("{}, f16 as f32", v.name), wgsl.replace("enable f16;", "").replace("f16", "f32"));
+            let features = v.pass.flags.contains(&SUBGROUPS).then_some("subgroups").into_iter().collect();
+            all.push(chromium::Source { name, wgsl, features, pipeline });
+        }
         all.push(chromium::Source { name: v.name, wgsl, features, pipeline });
     }
     all

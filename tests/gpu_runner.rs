@@ -150,6 +150,38 @@ fn long_work_is_cut_into_submissions() {
     let program = Program::new(&device, &graph, 0..4, &plan, &mut memory, &mut weights).unwrap();
     // 17 GFLOP each: more than two thirds of a submission on the slow GPU that is assumed is left for no second one.
     assert!(program.submissions() > 1, "{} submissions", program.submissions());
+    assert!(program.longest_submission() <= 0.1, "{} s", program.longest_submission());
+}
+
+#[test]
+fn one_long_product_is_cut_too() {
+    let Some(device) = device::open("one_long_product_is_cut_too") else { return };
+    let mut graph = Graph::new();
+    // 69 GFLOP, nearly a quarter of a second on the slow GPU that is assumed.
+    let w = graph.weight("w", Meta::f32([8192, 2048]));
+    let x = graph.input(Input::Rows, Meta::f32([2048, 2048]));
+    graph.op("product", MatMul, &[w, x]).unwrap();
+    let tensors = Tensors(HashMap::from([("w".into(), vec![0; 8192 * 2048 * 4])]));
+    let (mut memory, plan) = (Memory::new(&device, 2048 * 2048), Plan::single(&graph, Place::Gpu));
+    let mut weights = Weights::new(&device, Arc::new(tensors));
+    let program = Program::new(&device, &graph, 0..1, &plan, &mut memory, &mut weights).unwrap();
+    assert!(program.submissions() > 2 && program.longest_submission() <= 0.1, "{} s", program.longest_submission());
+}
+
+#[test]
+fn a_product_in_pieces_gives_the_same() {
+    let Some(mut device) = device::open("a_product_in_pieces_gives_the_same") else { return };
+    device.restrict(|caps| caps.speed = 8e6);
+    let long = |c: &Case<AnyOp>| matches!(c.op, AnyOp::Linear(_) | AnyOp::MatMulId(_) | AnyOp::Attention(_));
+    for case in AnyOp::cases().into_iter().filter(long) {
+        check(&device, &case);
+    }
+    let src = vec![Made::f32([300, 64]), Made::f32([40, 64])];
+    let case: Case<AnyOp> = Case { op: MatMul.into(), src, nmse: 1e-10 };
+    let metas: Vec<Meta> = case.src.iter().map(|s| s.meta).collect();
+    let kernels = case.op.gpu(&metas, &Meta::f32([40, 300]), device.caps());
+    assert_eq!(kernels[0].passes.len(), 3, "three pieces of two tiles of 64 rows");
+    check(&device, &case);
 }
 
 #[test]
@@ -244,7 +276,13 @@ fn check(device: &Device, case: &Case<AnyOp>) -> Vec<&'static str> {
         match check.run(n) {
             Ok(checked) => {
                 ran.push(checked.variant);
-                assert!(checked.nmse <= case.nmse, "{:?} {}: nmse {:.2e}", case.op, checked.variant, checked.nmse);
+                assert!(
+                    checked.nmse <= case.nmse + checked.rounding,
+                    "{:?} {}: nmse {:.2e}",
+                    case.op,
+                    checked.variant,
+                    checked.nmse
+                );
             }
             Err(e) if e.kind() == ErrorKind::Unsupported => {}
             Err(e) => panic!("{:?}: {e}", case.op),

@@ -115,6 +115,9 @@ pub struct DeviceArgs {
     /// [-ngl] Layers on the GPU, the output counted as one: auto or all, or a number where memory is short.
     #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Layers,
+    /// Take kernels as they come, instead of measuring once which are the fastest on this GPU.
+    #[arg(long, env = "WGPU_LLM_NO_AUTOTUNE")]
+    pub no_autotune: bool,
     /// CPU threads. Default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

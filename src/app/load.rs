@@ -3,7 +3,7 @@
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
 use super::{pull, term};
 use crate::base::{DType, Error, ErrorKind, Result};
-use crate::gpu::{self, Selector};
+use crate::gpu::{self, Selector, Tuning};
 use crate::model::Model;
 use crate::ops::Caps;
 use crate::run::{Options, Session};
@@ -80,8 +80,18 @@ pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io("can't write the trace", e).at(path.display()))
 }
 
-/// The device that is meant, and the reason in words.
+/// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
 pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
+    let (device, why) = choose(args)?;
+    if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
+        && let Some(path) = tuning_file()
+    {
+        device.tune(Tuning::open(device, &path));
+    }
+    Ok((device, why))
+}
+
+fn choose(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
     if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto {
         return Ok((None, "as -ngl 0 asks".into()));
     }
@@ -100,6 +110,14 @@ pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)>
         DeviceChoice::GpuNumber(n) => (open(&Selector::Index(*n))?, format!("as --device gpu:{n} asks")),
         DeviceChoice::GpuName(name) => (open(&Selector::Name(name.clone()))?, format!("as --device gpu:{name} asks")),
     })
+}
+
+/// Where measurements of kernels are kept: the user's cache.
+fn tuning_file() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache =
+        folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
+    Some(cache?.join("wgpu-llm").join("tuning.json"))
 }
 
 /// Tokens of context: what was asked for, else the model's, halved until its cache is a small part of memory and fits the device.

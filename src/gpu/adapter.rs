@@ -118,6 +118,7 @@ impl AdapterInfo {
             ("subgroups", wgpu::Features::SUBGROUP),
             ("shader-f16", wgpu::Features::SHADER_F16),
             ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY),
+            ("cooperative-matrix", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         ];
         let software = kind == "software" || looks_like_software(&info.name);
         AdapterInfo {

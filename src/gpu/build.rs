@@ -1,6 +1,6 @@
 //! From a segment of a graph to a [`Program`]: which kernel each node runs, its weights, parameters and bind groups.
 
-use super::cost::{self, Cost};
+use super::cost;
 use super::device::{Buffer, Device, human};
 use super::memory::{Memory, STORAGE};
 use super::pipeline::Entry;
@@ -16,9 +16,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Most tokens of a batch that counts as decoding, and so is never cut into several submissions.
-const DECODE: usize = 8;
 
 /// What a program is made of, while it is made.
 pub(super) struct Builder<'a> {
@@ -73,8 +70,7 @@ impl<'a> Builder<'a> {
             self.upload(node, &kernel, weights).await?;
             weight_bytes += self.weight_bytes(node, &kernel);
             let passes: Vec<Pass> = kernel.passes.into_iter().filter(|p| !p.workgroups.contains(&0)).collect();
-            let seconds = if node.dst.meta.outer() <= DECODE { 0.0 } else { Cost::of(node).seconds() };
-            costs.extend(passes.iter().map(|_| seconds / passes.len() as f64));
+            costs.extend(cost::seconds(node, &passes, self.device.caps()));
             for pass in passes {
                 ready.push(self.prepare(i, node, pass).map_err(|e| e.at(at()))?);
             }
@@ -86,6 +82,7 @@ impl<'a> Builder<'a> {
         Ok(Program {
             device: self.device.clone(),
             steps,
+            longest: cost::longest(&costs),
             cuts: cost::cut(&costs),
             kernels,
             homes: self.homes,

@@ -26,6 +26,7 @@ pub struct Check {
     updated: Vec<Tensor>,
     want: Vec<f64>,
     kernels: Vec<&'static str>,
+    roundings: Vec<f64>,
 }
 
 /// How a kernel did.
@@ -35,6 +36,8 @@ pub struct Checked {
     pub variant: &'static str,
     /// Normalised mean squared error against the oracle; infinite where a value is missing or not finite.
     pub nmse: f64,
+    /// What the kernel's arithmetic may add to the error that the case allows.
+    pub rounding: f64,
 }
 
 struct Tensors(HashMap<String, Vec<u8>>);
@@ -86,8 +89,10 @@ impl Check {
         let output = graph.op("check", case.op.clone(), &src)?;
         graph.output = Some(output);
         let metas: Vec<Meta> = src.iter().map(|t| t.meta).collect();
+        let kernels = case.op.gpu(&metas, &output.meta, device.caps());
         Ok(Check {
-            kernels: case.op.gpu(&metas, &output.meta, device.caps()).iter().map(|k| k.variant).collect(),
+            kernels: kernels.iter().map(|k| k.variant).collect(),
+            roundings: kernels.iter().map(|k| k.rounding).collect(),
             weights: Weights::new(device, Arc::new(Tensors(tensors))),
             want: case.op.oracle(&exact),
             device: device.clone(),
@@ -132,7 +137,7 @@ impl Check {
         for tensor in [&self.output].into_iter().chain(&self.updated) {
             got.extend(self.values(&mut program, tensor)?);
         }
-        Ok(Checked { variant: self.kernels[n], nmse: nmse(&got, &self.want) })
+        Ok(Checked { variant: self.kernels[n], nmse: nmse(&got, &self.want), rounding: self.roundings[n] })
     }
 
     /// The values of `tensor` after a run.

@@ -1,7 +1,9 @@
 //! How long a node may take on a slow GPU: enough to cut long work into submissions that no watchdog minds.
 
-use crate::graph::Node;
-use crate::ops::AnyOp;
+use crate::base::Meta;
+use crate::graph::{Graph, Node};
+use crate::ops::{AnyOp, Caps, Pass};
+use std::ops::Range;
 
 /// What a node moves and computes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -11,11 +13,6 @@ pub struct Cost {
     /// Multiplications and additions.
     pub flops: f64,
 }
-
-/// Bytes per second of a slow GPU: an integrated one with two channels of DDR4.
-const SLOW_BYTES: f64 = 3e10;
-/// Operations per second that kernels reach on such a GPU.
-const SLOW_FLOPS: f64 = 3e11;
 
 impl Cost {
     /// The cost of `node`.
@@ -38,8 +35,10 @@ impl Cost {
                 bytes -= weights.iter().map(|w| w.meta.span_bytes() as f64).sum::<f64>() * (1.0 - share(node));
                 2.0 * values / weights[0].meta.outer() as f64 * src[op.parts + 1].meta.shape.elements() as f64
             }
-            // As if all cells were taken: the program is the same for a full cache.
-            AnyOp::Attention(_) => 4.0 * src[0].meta.shape.elements() as f64 * src[1].meta.outer() as f64,
+            AnyOp::Attention(op) => {
+                let metas: Vec<Meta> = src.iter().map(|t| t.meta).collect();
+                2.0 * (src[0].meta.shape.elements() as f64 + out) * op.cells(&metas) as f64
+            }
             AnyOp::GetRows(_) => {
                 bytes -= src[0].meta.span_bytes() as f64;
                 out
@@ -58,9 +57,9 @@ impl Cost {
         Cost { bytes, flops }
     }
 
-    /// Seconds on a slow GPU.
-    pub fn seconds(&self) -> f64 {
-        (self.bytes / SLOW_BYTES).max(self.flops / SLOW_FLOPS)
+    /// Seconds on a slow GPU of the kind that `caps` describes.
+    pub fn seconds(&self, caps: &Caps) -> f64 {
+        self.flops.max(self.bytes * Caps::PER_BYTE) / caps.speed
     }
 }
 
@@ -76,11 +75,37 @@ pub(super) fn share(node: &Node) -> f64 {
 }
 
 /// Longest submission aimed at, in seconds.
-pub(super) const SUBMISSION: f64 = 0.1;
+pub const SUBMISSION: f64 = 0.1;
 
-/// Cuts nodes with these costs into runs of about [`SUBMISSION`]; a single node may be longer.
-pub(super) fn cut(costs: &[f64]) -> Vec<std::ops::Range<usize>> {
-    let mut cuts: Vec<std::ops::Range<usize>> = Vec::new();
+/// Most tokens of a batch that counts as decoding, and so is never cut into several submissions.
+const DECODE: usize = 8;
+
+/// Estimated seconds of each of `passes`, of a kernel of `node`. Those that read weights or the cache take all of the node's time;
+/// sorting, scaling and merging take none beside them. 0 for a few tokens, which are never cut.
+pub fn seconds(node: &Node, passes: &[Pass], caps: &Caps) -> Vec<f64> {
+    let few = node.dst.meta.outer() <= DECODE;
+    let main = |p: &Pass| p.quant.is_some() || p.binds.iter().any(|(name, _)| *name == "keys");
+    let any = passes.iter().any(main);
+    let size = |p: &Pass| if main(p) || !any { p.workgroups.iter().map(|n| f64::from(*n)).product() } else { 0.0 };
+    let all = passes.iter().map(size).sum::<f64>().max(1.0);
+    let seconds = if few { 0.0 } else { Cost::of(node).seconds(caps) };
+    passes.iter().map(|p| seconds * size(p) / all).collect()
+}
+
+/// Estimated seconds of each submission of `graph`, all of it on one device, each node by the first of its kernels.
+pub fn submissions(graph: &Graph, caps: &Caps) -> Vec<f64> {
+    let of = |node: &Node| {
+        let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+        let kernel = node.op.gpu(&metas, &node.dst.meta, caps).swap_remove(0);
+        seconds(node, &kernel.passes, caps)
+    };
+    let costs: Vec<f64> = graph.nodes.iter().flat_map(of).collect();
+    cut(&costs).into_iter().map(|run| costs[run].iter().sum()).collect()
+}
+
+/// Cuts dispatches with these costs into runs of at most [`SUBMISSION`]; a single one may be longer.
+pub(super) fn cut(costs: &[f64]) -> Vec<Range<usize>> {
+    let mut cuts: Vec<Range<usize>> = Vec::new();
     let mut sum = 0.0;
     for (i, cost) in costs.iter().enumerate() {
         match cuts.last_mut() {
@@ -93,6 +118,11 @@ pub(super) fn cut(costs: &[f64]) -> Vec<std::ops::Range<usize>> {
         sum += cost;
     }
     cuts
+}
+
+/// Seconds of the longest of the runs that [`cut`] makes.
+pub(super) fn longest(costs: &[f64]) -> f64 {
+    cut(costs).into_iter().map(|run| costs[run].iter().sum()).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

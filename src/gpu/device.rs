@@ -7,6 +7,7 @@
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
 use super::pipeline::Pipelines;
 use super::signal::Signal;
+use super::tuning::Tuning;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,8 @@ pub struct Counters {
     pub dispatches: u64,
     /// Bytes brought to the host.
     pub read_back: u64,
+    /// Times that the host waited for the device.
+    pub waits: u64,
     /// Buffers made.
     pub buffers: u64,
     /// Bind groups made.
@@ -48,6 +51,7 @@ pub(super) struct Tally {
     pub submits: AtomicU64,
     pub dispatches: AtomicU64,
     pub read_back: AtomicU64,
+    pub waits: AtomicU64,
     pub buffers: AtomicU64,
     pub bind_groups: AtomicU64,
     pub pipelines: AtomicU64,
@@ -65,6 +69,8 @@ pub(super) struct Inner {
     pub queue: wgpu::Queue,
     pub tally: Tally,
     pub pipelines: Pipelines,
+    /// Which kernels were measured to be the fastest, if the device is to be tuned.
+    pub tuning: Mutex<Option<Tuning>>,
     info: AdapterInfo,
     caps: Caps,
     /// Whether shaders check their bounds.
@@ -92,12 +98,21 @@ impl Device {
 
     /// Opens `adapter` with all it has of limits and of the features that kernels know.
     pub async fn of(adapter: &Adapter) -> Result<Device> {
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let coop = coop(&adapter.raw);
+        if coop.is_some() {
+            wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpu-llm"),
             required_features: adapter.raw.features() & wanted,
             required_limits: adapter.raw.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: match coop {
+                // SAFETY: only matrices of a kind that the adapter lists are used, in kernels that are compared with others first.
+                Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             ..Default::default()
         };
         let (raw, queue) = adapter.raw.request_device(&descriptor).await.map_err(|e| {
@@ -107,12 +122,13 @@ impl Device {
         let failure = Arc::new(Mutex::new(None));
         watch(&raw, &failure);
         let limits = raw.limits();
-        let caps = caps(&limits, raw.features(), &adapter.info);
+        let caps = Caps { coop, ..caps(&limits, raw.features(), &adapter.info) };
         let inner = Inner {
             raw,
             queue,
             tally: Tally::default(),
             pipelines: Pipelines::default(),
+            tuning: Mutex::default(),
             info: adapter.info.clone(),
             caps,
             checked: cfg!(debug_assertions),
@@ -133,6 +149,12 @@ impl Device {
     /// [`restrict`](Self::restrict).
     pub fn trust_shaders(&mut self) {
         Arc::get_mut(&mut self.inner).expect("trusted before it is shared").checked = false;
+    }
+
+    /// From now on, programs take the kernels that are the fastest by measurement: what is not in `tuning` yet is measured when a
+    /// program is made.
+    pub fn tune(&self, tuning: Tuning) {
+        *self.inner.tuning.lock().expect("no panic while it is held") = Some(tuning);
     }
 
     /// What the adapter is.
@@ -164,6 +186,7 @@ impl Device {
             submits: get(&t.submits),
             dispatches: get(&t.dispatches),
             read_back: get(&t.read_back),
+            waits: get(&t.waits),
             buffers: get(&t.buffers),
             bind_groups: get(&t.bind_groups),
             pipelines: get(&t.pipelines),
@@ -256,6 +279,7 @@ impl Device {
 
     /// Waits for a signal that comes when submission `after` is done, or everything submitted so far.
     pub(super) async fn wait<T>(&self, signal: Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<T> {
+        self.inner.tally.waits.fetch_add(1, Ordering::Relaxed);
         self.drive(&signal, after)?;
         Ok(signal.await)
     }
@@ -347,12 +371,30 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
         // The room that kernels have for the parts of a sum is for subgroups of four and more.
         subgroups: info.subgroups.filter(|(min, _)| *min >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        coop: None,
         dot4: false,
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BINDING),
         max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         max_shared: limits.max_compute_workgroup_storage_size,
         max_workgroups: limits.max_compute_workgroups_per_dimension,
+        speed: if info.kind == "discrete" { Caps::CARD } else { Caps::SLOW },
     }
+}
+
+/// The size of the matrices with f16 factors and f32 sums that subgroups of `adapter` multiply: 16 or 8, the larger one.
+fn coop(adapter: &wgpu::Adapter) -> Option<u32> {
+    let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    if !adapter.features().contains(features) {
+        return None;
+    }
+    let known = adapter.cooperative_matrix_properties();
+    let of = |n: u32| {
+        known.iter().any(|p| {
+            let types = (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+            types && (p.m_size, p.n_size, p.k_size) == (n, n, n)
+        })
+    };
+    [16, 8].into_iter().find(|n| of(*n))
 }
 
 /// Catches what fails; see [`Device::scope`].

@@ -8,6 +8,7 @@ use super::device::{Buffer, Device};
 use super::memory::Memory;
 use super::pipeline::Entry;
 use super::readback::{Pending, Ring};
+use super::tune;
 use super::weights::Weights;
 use crate::base::Result;
 use crate::graph::{BufId, Graph, Plan, Tensor};
@@ -34,6 +35,8 @@ pub struct Program {
     pub(super) steps: Vec<Step>,
     /// Ranges of `steps`, one per submission.
     pub(super) cuts: Vec<Range<usize>>,
+    /// Estimated seconds of the longest submission on a slow GPU.
+    pub(super) longest: f64,
     /// The kernel taken for each node: its op and variant.
     pub(super) kernels: Vec<(usize, &'static str, &'static str)>,
     /// Buffers of temporaries, inputs and caches, for reading and writing.
@@ -65,7 +68,11 @@ impl Program {
         memory: &mut Memory,
         weights: &mut Weights,
     ) -> Result<Program> {
-        pollster::block_on(Self::new_async(device, graph, nodes, plan, memory, weights, &|_, kernels| kernels))
+        pollster::block_on(async {
+            tune::measure(device, graph, nodes.clone(), plan, memory, weights).await?;
+            let choose = |i: usize, kernels| tune::order(device, &graph.nodes[i], kernels);
+            Self::new_async(device, graph, nodes, plan, memory, weights, &choose).await
+        })
     }
 
     /// As [`new`](Self::new); `choose` narrows down the kernels of each node.
@@ -163,6 +170,11 @@ impl Program {
     /// rows. Kernels for many tokens may read them more often.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Seconds that the longest submission of a run is estimated to take on a slow GPU; 0 for a few tokens, which are never cut.
+    pub fn longest_submission(&self) -> f64 {
+        self.longest
     }
 
     /// Dispatches per run.

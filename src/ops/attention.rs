@@ -35,6 +35,12 @@ impl Attention {
         (0..heads).map(|h| if h < n { m0.powi(h as i32 + 1) } else { m1.powi(2 * (h - n) as i32 + 1) }).collect()
     }
 
+    /// Cells that a batch sees when the cache is full: programs are made once, for whatever will be in it.
+    pub fn cells(&self, src: &[Meta]) -> usize {
+        let all = src[1].outer();
+        if self.window == 0 { all } else { all.min(self.window + src[0].outer()) }
+    }
+
     /// First cell that a token at `pos` sees.
     pub(super) fn first(&self, pos: usize) -> usize {
         if self.window == 0 { 0 } else { (pos + 1).saturating_sub(self.window) }
@@ -63,7 +69,7 @@ fn tiles(src: &[Meta], group: usize, rows: usize, caps: &Caps) -> Vec<Tile> {
 }
 
 impl Attention {
-    fn kernel(&self, src: &[Meta], tile: &Tile, splits: usize) -> Kernel {
+    fn kernel(&self, src: &[Meta], tile: &Tile, splits: usize, caps: &Caps) -> Kernel {
         let (q, kv_heads, value_dim) = (&src[0], src[1].shape[1], src[2].shape[2]);
         let (tokens, heads) = (q.shape[0], q.shape[1]);
         let (rows, sinks) = (tokens * heads / kv_heads, src.len() > 4);
@@ -111,9 +117,11 @@ impl Attention {
             ..Pass::default()
         };
         main.params.extend(scale_planes(&src[1], &src[2]));
+        let of_tile = 2.0 * (tile.rows * kv_heads * (q.shape[2] + value_dim) * self.cells(src)) as f64;
         if splits == 1 {
             main.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
-            return Kernel { variant: tile.name(), passes: vec![main], scratch: vec![] };
+            let passes = main.pieces(tile.rows, of_tile, caps);
+            return Kernel { variant: tile.name(), passes, scratch: vec![], rounding: 0.0 };
         }
         let mut merge = Pass {
             shader: "attention_reduce",
@@ -126,7 +134,9 @@ impl Attention {
         };
         merge.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
         let scratch = vec![tokens * heads * splits * (value_dim + 2) * 4];
-        Kernel { variant: "split", passes: vec![main, merge], scratch }
+        let mut passes = main.pieces(tile.rows, of_tile, caps);
+        passes.push(merge);
+        Kernel { variant: "split", passes, scratch, rounding: 0.0 }
     }
 }
 
@@ -168,12 +178,12 @@ impl Op for Attention {
             let blocks = rows.div_ceil(tile.rows) * kv_heads;
             // Cells are split until some 128 workgroups are busy, but no part is shorter than 64 cells.
             let splits = (128 / blocks).clamp(1, (src[1].outer() / 64).clamp(1, 32));
-            self.kernel(src, tile, splits)
+            self.kernel(src, tile, splits, caps)
         };
         let mut kernels: Vec<Kernel> = tiles.iter().map(kernel).collect();
         // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
-        let other = if kernels[0].passes.len() == 1 { 3 } else { 1 };
-        kernels.push(self.kernel(src, &tiles[0], other));
+        let other = if kernels[0].scratch.is_empty() { 3 } else { 1 };
+        kernels.push(self.kernel(src, &tiles[0], other, caps));
         kernels
     }
 

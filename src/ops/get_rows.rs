@@ -83,7 +83,7 @@ impl Op for GetRows {
             pass
         };
         let passes = weight_shards(&src[0], caps).into_iter().enumerate().map(shard).collect();
-        let mut kernels = vec![Kernel { variant: "weights", passes, scratch: Vec::new() }];
+        let mut kernels = vec![Kernel { variant: "weights", passes, scratch: Vec::new(), rounding: 0.0 }];
         if src[0].dtype == DType::F32 {
             // Activations: the rows of a batch whose logits are wanted.
             let mut pass = pass(0, rows_all);

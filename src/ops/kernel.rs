@@ -12,6 +12,8 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// `f16` arithmetic and storage (`enable f16`).
     pub f16: bool,
+    /// Rows and columns of the matrices that subgroups multiply, f16 factors and f32 sums, where they do.
+    pub coop: Option<u32>,
     /// `dot4I8Packed` is done in hardware.
     pub dot4: bool,
     /// Bytes one storage binding may span.
@@ -22,6 +24,9 @@ pub struct Caps {
     pub max_shared: u32,
     /// Workgroups per dimension.
     pub max_workgroups: u32,
+    /// Multiplications and additions per second that slow devices of this kind reach; of bytes they move a tenth as many. Long
+    /// work is cut by it.
+    pub speed: f64,
 }
 
 impl Caps {
@@ -29,12 +34,23 @@ impl Caps {
     pub const BASELINE: Caps = Caps {
         subgroups: None,
         f16: false,
+        coop: None,
         dot4: false,
         max_binding: 128 << 20,
         max_invocations: 256,
         max_shared: 16 << 10,
         max_workgroups: 65535,
+        speed: Caps::SLOW,
     };
+
+    /// The speed of an integrated GPU with two channels of DDR4.
+    pub const SLOW: f64 = 3e11;
+    /// The speed of a small graphics card.
+    pub const CARD: f64 = 1e12;
+    /// Operations that take as long as moving a byte.
+    pub const PER_BYTE: f64 = 10.0;
+    /// Seconds that one dispatch may take at `speed`: a little less than a submission may.
+    const DISPATCH: f64 = 0.09;
 }
 
 /// One way of running an op: passes in order, with the scratch buffers they share.
@@ -48,12 +64,14 @@ pub struct Kernel {
     pub passes: Vec<Pass>,
     /// Sizes of scratch buffers in bytes.
     pub scratch: Vec<usize>,
+    /// What its arithmetic may add to the error of f32's, as normalised mean squared error.
+    pub rounding: f64,
 }
 
 impl Kernel {
     /// A kernel of one dispatch.
     pub fn single(variant: &'static str, pass: Pass) -> Kernel {
-        Kernel { variant, passes: vec![pass], scratch: Vec::new() }
+        Kernel { variant, passes: vec![pass], scratch: Vec::new(), rounding: 0.0 }
     }
 
     /// The passes with what they bind put elsewhere, to make them part of another op's kernel.
@@ -109,6 +127,21 @@ pub struct Pass {
     pub binds: Vec<(&'static str, Bind)>,
     /// Number of workgroups.
     pub workgroups: [u32; 3],
+}
+
+impl Pass {
+    /// The pass in pieces that take no longer than a dispatch may. A workgroup's x stands for `rows` rows, counted from
+    /// `params.row_base`, and all workgroups of one x do `operations`.
+    pub fn pieces(self, rows: usize, operations: f64, caps: &Caps) -> Vec<Pass> {
+        let (all, most) = (self.workgroups[0], ((Caps::DISPATCH * caps.speed / operations) as u32).max(1));
+        let piece = |first: u32| {
+            let mut pass = self.clone();
+            pass.params.push(("row_base", (first as usize * rows).into()));
+            pass.workgroups[0] = most.min(all - first);
+            pass
+        };
+        (0..all).step_by(most as usize).map(piece).collect()
+    }
 }
 
 /// A value in the `params` uniform.

@@ -5,7 +5,7 @@
 
 use super::linear::{Linear, Places, PreNorm, Then};
 use super::{Bind, Caps, Combine, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
-use crate::base::Meta;
+use crate::base::{DType, Meta};
 use crate::quant;
 use std::ops::Range;
 
@@ -13,6 +13,8 @@ use std::ops::Range;
 const VEC_THREADS: u32 = 64;
 /// Rows of a tile of `matmul_tile`.
 const TILE_ROWS: usize = 64;
+/// Bytes of workgroup memory of `matmul_tile` where subgroups multiply matrices.
+const COOP_SHARED: u32 = 24 << 10;
 /// Most tokens for `matmul_vec`: beyond, weights are better decoded into workgroup memory.
 const VEC_TOKENS: usize = 8;
 
@@ -37,17 +39,34 @@ struct Variant {
     /// Its name where the norm is a pass before.
     after_norm: &'static str,
     flags: &'static [&'static str],
+    /// See [`Kernel::rounding`].
+    rounding: f64,
 }
 
+const fn exact(name: &'static str, after_norm: &'static str, flags: &'static [&'static str]) -> Variant {
+    Variant { name, after_norm, flags, rounding: 0.0 }
+}
+
+const fn halves(name: &'static str, after_norm: &'static str, flags: &'static [&'static str]) -> Variant {
+    Variant { name, after_norm, flags, rounding: HALVES }
+}
+
+/// What factors rounded to f16 add to the error: twice a third of (2⁻¹² of the value)², with room.
+const HALVES: f64 = 1e-6;
+
 const VEC: [Variant; 4] = [
-    Variant { name: "vec_subgroups_x4", after_norm: "norm_vec_subgroups_x4", flags: &["SUBGROUPS", "X4"] },
-    Variant { name: "vec_subgroups", after_norm: "norm_vec_subgroups", flags: &["SUBGROUPS"] },
-    Variant { name: "vec_shared_x4", after_norm: "norm_vec_shared_x4", flags: &["X4"] },
-    Variant { name: "vec_shared", after_norm: "norm_vec_shared", flags: &[] },
+    exact("vec_subgroups_x4", "norm_vec_subgroups_x4", &["SUBGROUPS", "X4"]),
+    exact("vec_subgroups", "norm_vec_subgroups", &["SUBGROUPS"]),
+    exact("vec_shared_x4", "norm_vec_shared_x4", &["X4"]),
+    exact("vec_shared", "norm_vec_shared", &[]),
 ];
-const TILE: [Variant; 2] = [
-    Variant { name: "tile_x4", after_norm: "norm_tile_x4", flags: &["X4"] },
-    Variant { name: "tile", after_norm: "norm_tile", flags: &[] },
+/// Those in f16 come after those in f32: they are taken where they were measured to be faster and found to be right.
+const TILE: [Variant; 5] = [
+    exact("tile_x4", "norm_tile_x4", &["X4"]),
+    exact("tile", "norm_tile", &[]),
+    halves("tile_f16", "norm_tile_f16", &["X4", "F16", "SCALED"]),
+    halves("tile_coop16", "norm_tile_coop16", &["X4", "F16", "SCALED", "SUBGROUPS", "COOP", "COOP16"]),
+    halves("tile_coop8", "norm_tile_coop8", &["X4", "F16", "SCALED", "SUBGROUPS", "COOP"]),
 ];
 
 impl<'a> Product<'a> {
@@ -74,6 +93,7 @@ impl<'a> Product<'a> {
             variant: if p.fused == p.op.norm.is_some() { v.name } else { v.after_norm },
             passes: p.passes(|s| p.vec_pass(v, s)),
             scratch: vec![],
+            rounding: v.rounding,
         };
         let possible = |p: &Product| VEC.iter().filter(|v| p.possible(v)).map(|v| kernel(p, v)).collect::<Vec<_>>();
         let mut all = possible(self);
@@ -98,16 +118,28 @@ impl<'a> Product<'a> {
         let apart = !self.fused && self.op.norm.is_some();
         let mut kernel = Kernel {
             variant: if apart { v.after_norm } else { v.name },
-            passes: self.passes(|shard| self.tile_pass(v, shard)),
+            passes: self.passes(|shard| self.tile_pass(v, shard)).into_iter().flat_map(|p| self.cut(p)).collect(),
             scratch: Vec::new(),
+            rounding: v.rounding,
         };
+        if let Some(ids) = self.ids() {
+            kernel.passes.insert(0, self.sort_pass(ids, self.tile_tokens(v)));
+            kernel.scratch = vec![16 * self.tiles(ids, self.tile_tokens(v)), 4 * ids.shape.elements()];
+        }
+        if v.flags.contains(&"SCALED") {
+            let at = kernel.scratch.len();
+            let scales = Bind::Scratch(at);
+            kernel = kernel.rebind(|bind| if bind == SCALES { scales } else { bind });
+            kernel.passes.insert(0, self.scale_pass(scales));
+            kernel.scratch.push(4 * self.x.shape.rows());
+        }
         let Some(ids) = self.ids() else { return kernel };
-        kernel.passes.insert(0, self.sort_pass(ids));
-        kernel.scratch = vec![16 * self.tiles(ids), 4 * ids.shape.elements()];
         if let Then::Combine { .. } = self.op.then {
             let products = Meta::f32([ids.outer(), ids.shape[1], self.rows()]);
+            let at = kernel.scratch.len();
             kernel.scratch.push(products.span_bytes());
             kernel.passes.push(self.combine_pass(&products));
+            return kernel.rebind(|bind| if bind == PRODUCTS { Bind::Scratch(at) } else { bind });
         }
         kernel
     }
@@ -146,8 +178,23 @@ impl<'a> Product<'a> {
 
     fn possible(&self, variant: &Variant) -> bool {
         let x4 = self.k().is_multiple_of(8) && self.x.stride.is_multiple_of(4);
-        (x4 || !variant.flags.contains(&"X4"))
-            && (self.caps.subgroups.is_some() || !variant.flags.contains(&"SUBGROUPS"))
+        let has = |flag| variant.flags.contains(&flag);
+        let unit = if has("COOP16") { 16 } else { 8 };
+        // Weights that are exact in f32 only are not rounded to f16.
+        let halves = self.caps.f16 && (self.w.dtype.is_quantized() || self.w.dtype == DType::F16);
+        (x4 || !has("X4"))
+            && (self.caps.subgroups.is_some() || !has("SUBGROUPS"))
+            && (halves || !has("F16"))
+            && (!has("COOP") || self.caps.coop == Some(unit) && self.coop_threads(unit).is_some())
+            // naga wants subgroups' matrices in control flow that it knows to be uniform; a tile's expert comes from memory.
+            && (!has("COOP") || self.caps.max_shared >= COOP_SHARED && !self.op.ids)
+    }
+
+    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each; where subgroups are all of one size.
+    fn coop_threads(&self, unit: u32) -> Option<u32> {
+        let (size, largest) = self.caps.subgroups?;
+        let threads = size * if unit == 16 { 4 } else { 8 };
+        (size == largest && threads <= self.caps.max_invocations).then_some(threads)
     }
 
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {
@@ -269,8 +316,13 @@ impl<'a> Product<'a> {
     fn tile_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
         let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         let mut pass = Pass { shader: "matmul_tile", ..self.pass(variant, shard) };
-        let tokens = self.tile_tokens();
-        pass.consts = vec![("TOKENS", tokens as u32)];
+        let tokens = self.tile_tokens(variant);
+        let has = |flag| variant.flags.contains(&flag);
+        let threads = self.coop_threads(if has("COOP16") { 16 } else { 8 }).filter(|_| has("COOP")).unwrap_or(256);
+        pass.consts = vec![("TOKENS", tokens as u32), ("WG", threads)];
+        if has("SCALED") {
+            pass.binds.push(("scales", SCALES));
+        }
         let columns = match self.ids() {
             None => {
                 pass.params.push(("tokens", self.x.outer().into()));
@@ -278,7 +330,7 @@ impl<'a> Product<'a> {
             }
             Some(ids) => {
                 pass.binds.extend([("tiles", Bind::Scratch(0)), ("order", Bind::Scratch(1))]);
-                self.tiles(ids)
+                self.tiles(ids, tokens)
             }
         };
         pass.workgroups = [rows.div_ceil(TILE_ROWS) as u32, columns as u32, 1];
@@ -292,14 +344,25 @@ impl<'a> Product<'a> {
         pass
     }
 
-    fn sort_pass(&self, ids: &Meta) -> Pass {
+    /// The pass in pieces of as many rows as take no longer than a dispatch may: by what is computed, or by what is read.
+    fn cut(&self, pass: Pass) -> Vec<Pass> {
+        let (inputs, matrices) = match self.ids() {
+            None => (self.x.outer(), 1),
+            Some(ids) => (ids.shape.elements(), ids.shape.elements().min(self.w.outer())),
+        };
+        let row = self.w.dtype.row_bytes(self.k()).expect("rows are whole blocks");
+        let of_row = (2.0 * (self.k() * inputs) as f64).max(Caps::PER_BYTE * (row * matrices) as f64);
+        pass.pieces(TILE_ROWS, TILE_ROWS as f64 * of_row, self.caps)
+    }
+
+    fn sort_pass(&self, ids: &Meta, tokens: usize) -> Pass {
         Pass {
             shader: "matmul_id_sort",
-            consts: vec![("EXPERTS", self.w.outer() as u32), ("TOKENS", self.tile_tokens() as u32)],
+            consts: vec![("EXPERTS", self.w.outer() as u32), ("TOKENS", tokens as u32)],
             params: vec![
                 ("pairs", ids.shape.elements().into()),
                 ("used", ids.shape[1].into()),
-                ("tiles", self.tiles(ids).into()),
+                ("tiles", self.tiles(ids, tokens).into()),
                 ("ids_stride", ids.stride.into()),
             ],
             binds: vec![
@@ -308,6 +371,24 @@ impl<'a> Product<'a> {
                 ("order", Bind::Scratch(1)),
             ],
             workgroups: [1, 1, 1],
+            ..Pass::default()
+        }
+    }
+
+    /// Finds factors that bring rows of x into the range of f16.
+    fn scale_pass(&self, scales: Bind) -> Pass {
+        let rows = self.x.shape.rows();
+        Pass {
+            shader: "row_scale",
+            consts: vec![("WG", 64)],
+            params: vec![
+                ("rows", rows.into()),
+                ("n", self.k().into()),
+                ("per_token", (rows / self.x.outer()).into()),
+                ("x_stride", self.x.stride.into()),
+            ],
+            binds: vec![("x", self.x_bind), ("scales", scales)],
+            workgroups: line(rows, self.caps),
             ..Pass::default()
         }
     }
@@ -328,27 +409,33 @@ impl<'a> Product<'a> {
         kernel.passes.into_iter().next().expect("one pass")
     }
 
-    /// Tokens of a tile: few where few share their weights.
-    fn tile_tokens(&self) -> usize {
-        if self.op.ids || self.x.outer() <= 32 { 32 } else { 64 }
+    /// Tokens of a tile: few where few share their weights, and as subgroups that multiply matrices have it.
+    fn tile_tokens(&self, variant: &Variant) -> usize {
+        match variant.name {
+            "tile_coop16" => 64,
+            "tile_coop8" => 32,
+            _ if self.op.ids || self.x.outer() <= 32 => 32,
+            _ => 64,
+        }
     }
 
     /// Most tiles that the pairs can need: each expert may have one that is not full.
-    fn tiles(&self, ids: &Meta) -> usize {
+    fn tiles(&self, ids: &Meta, tokens: usize) -> usize {
         let pairs = ids.shape.elements();
-        pairs / self.tile_tokens() + pairs.min(self.w.outer())
+        pairs / tokens + pairs.min(self.w.outer())
     }
 }
 
-/// Where a product finds what a pass before has normalised. [`prepend`] gives it its number.
+/// Stand-ins for scratch buffers whose numbers are known when a kernel is complete: what a norm before gives, products of experts
+/// that are to be summed, factors of rows.
 const NORMED: Bind = Bind::Scratch(usize::MAX);
-/// Where tiles of experts put what is to be summed, behind the sorted pairs.
-const PRODUCTS: Bind = Bind::Scratch(2);
+const PRODUCTS: Bind = Bind::Scratch(usize::MAX - 1);
+const SCALES: Bind = Bind::Scratch(usize::MAX - 2);
 
 /// `kernel` behind the norm that it reads.
 fn prepend(norm: &Kernel, kernel: Kernel) -> Kernel {
     let at = kernel.scratch.len();
     let scratch = [kernel.scratch, norm.scratch.clone()].concat();
     let passes = [norm.passes.clone(), kernel.passes].concat();
-    Kernel { variant: kernel.variant, passes, scratch }.rebind(|b| if b == NORMED { Bind::Scratch(at) } else { b })
+    Kernel { passes, scratch, ..kernel }.rebind(|b| if b == NORMED { Bind::Scratch(at) } else { b })
 }

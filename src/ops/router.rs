@@ -107,7 +107,7 @@ impl Op for Router {
             ..Pass::default()
         };
         pass.binds.extend((src.len() > 1).then_some(("bias", Bind::Src(1))));
-        vec![Kernel { variant: "workgroup", passes: vec![pass], scratch: vec![] }]
+        vec![Kernel { variant: "workgroup", passes: vec![pass], scratch: vec![], rounding: 0.0 }]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

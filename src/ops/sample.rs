@@ -165,7 +165,7 @@ impl Op for Sample {
             ..Pass::default()
         };
         let scratch = vec![slices * Self::MAX_TOP_K as usize * 8];
-        vec![Kernel { variant: "two_pass", passes: vec![scan, draw], scratch }]
+        vec![Kernel { variant: "two_pass", passes: vec![scan, draw], scratch, rounding: 0.0 }]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -32,7 +32,9 @@ pub fn presets() -> Vec<(&'static str, Caps)> {
         ("subgroups 64", sizes(64, 64)),
         ("subgroups 4 to 128", sizes(4, 128)),
         ("f16", Caps { f16: true, ..base.clone() }),
-        ("all", Caps { f16: true, dot4: true, subgroups: Some((32, 32)), ..large }),
+        ("all", Caps { f16: true, dot4: true, coop: Some(16), subgroups: Some((32, 32)), ..large.clone() }),
+        ("matrices of 8", Caps { f16: true, coop: Some(8), subgroups: Some((32, 32)), ..large.clone() }),
+        ("matrices of 8, subgroups 8", Caps { f16: true, coop: Some(8), subgroups: Some((8, 8)), ..large }),
     ]
 }
 

@@ -56,6 +56,7 @@ fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
         device: args.device.clone(),
         n_gpu_layers,
         threads: None,
+        no_autotune: false,
         activation_bits: args.activation_bits,
     })
 }

@@ -82,7 +82,7 @@ impl Synthetic {
     }
 
     /// Metadata, vocabulary and the plan of tensors.
-    fn writer(&self) -> Result<Writer> {
+    pub fn writer(&self) -> Result<Writer> {
         let mut metadata = self.shape.metadata();
         metadata.set("general.file_type", self.mix.id);
         vocab::add(&mut metadata, self.shape.vocab);

@@ -1,0 +1,168 @@
+//! What is measured of kernels is kept and used, and changes no result. No test depends on how long anything takes.
+
+#[path = "common/device.rs"]
+mod device;
+#[path = "common/fixture.rs"]
+mod fixture;
+
+use std::sync::Arc;
+use wgpu_llm::base::DType;
+use wgpu_llm::gguf::Gguf;
+use wgpu_llm::gpu::{Device, Tuning};
+use wgpu_llm::model::Model;
+use wgpu_llm::model::synth::Synthetic;
+use wgpu_llm::ops::{Serial, nmse};
+use wgpu_llm::run::{Options, Session};
+
+/// A model with experts, in f32.
+fn experts() -> Gguf {
+    fixture::gguf(&fixture::json("qwen3moe-moe")).expect("a model")
+}
+
+/// A model whose products may be computed in f16.
+fn quantized() -> Gguf {
+    let model: Synthetic = "llama-tiny:q4_0".parse().expect("a shape");
+    model.model_file(&Serial, &mut |_| Ok(())).expect("a model")
+}
+
+fn logits(device: &Device, gguf: Gguf) -> Vec<f32> {
+    let model = Model::new(gguf).expect("a model");
+    let options = Options { context: 64, batch: 64, kv: DType::F32, threads: 1, ..Options::default() };
+    let mut session = Session::new(Arc::new(model), Some(device.clone()), options).expect("a session");
+    let tokens: Vec<u32> = (0..20).collect();
+    let mut all = session.logits(&tokens, &[19]).expect("logits").concat();
+    all.extend(session.logits(&[3], &[0]).expect("logits").concat());
+    all
+}
+
+#[test]
+fn measured_kernels_are_kept_and_give_the_same() {
+    let Some(device) = device::open("measured_kernels_are_kept_and_give_the_same") else { return };
+    let models = [(experts as fn() -> Gguf, 1e-6), (quantized, 1e-5)];
+    let plain = models.map(|(model, _)| exact(&logits(&device, model())));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("deep/tuning.json");
+    device.tune(Tuning::open(&device, &path));
+    let same = |device: &Device| {
+        for ((model, most), want) in models.iter().zip(&plain) {
+            let error = nmse(&logits(device, model()), want);
+            assert!(error < *most, "{error:e}");
+        }
+    };
+    same(&device);
+    if !device.has_timestamps() {
+        return;
+    }
+    let text = std::fs::read_to_string(&path).expect("a file");
+    let kept: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+    let (of, choices) = kept.as_object().unwrap().iter().next().expect("a device");
+    assert!(of.starts_with(&device.info().name), "{of}");
+    println!("{of}:\n{choices:#}");
+    assert!(choices.as_object().unwrap().len() >= 6, "{choices:#}");
+    // Read again, nothing is measured again: the same choices, and no more pipelines than they need.
+    let again = device::open("again").expect("there was one a moment ago");
+    again.tune(Tuning::open(&again, &path));
+    same(&again);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    assert!(again.counters().pipelines < device.counters().pipelines);
+}
+
+fn exact(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+const CLASS: &str = "q4_0 64x64 1 plain store";
+
+#[test]
+fn a_file_that_cannot_be_read_is_as_none() {
+    let Some(device) = device::open("a_file_that_cannot_be_read_is_as_none") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tuning.json");
+    for text in [&b"{\"half"[..], b"", b"[1, 2]", b"{\"a\": {\"b\": 3}}", b"\xff\xfe\0"] {
+        std::fs::write(&path, text).expect("written");
+        let mut tuning = Tuning::open(&device, &path);
+        assert_eq!(tuning.choice(CLASS), None);
+        tuning.set(CLASS, "vec_shared");
+        tuning.save().expect("saved");
+        assert_eq!(Tuning::open(&device, &path).choice(CLASS), Some("vec_shared"));
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_and_no_obstacle() {
+    let Some(device) = device::open("a_folder_that_cannot_be_written_is_an_error_and_no_obstacle") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "in the way").expect("written");
+    let mut tuning = Tuning::open(&device, &file.join("tuning.json"));
+    assert!(tuning.save().unwrap_err().to_string().contains("can't keep what was measured"));
+    let want = exact(&logits(&device, experts()));
+    device.tune(tuning);
+    assert!(nmse(&logits(&device, experts()), &want) < 1e-6);
+}
+
+#[test]
+fn other_drivers_choices_are_left_alone() {
+    let Some(device) = device::open("other_drivers_choices_are_left_alone") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tuning.json");
+    let mut tuning = Tuning::open(&device, &path);
+    tuning.set(CLASS, "vec_shared");
+    tuning.save().expect("saved");
+    // The same device with the driver of another day.
+    let text = std::fs::read_to_string(&path).expect("a file");
+    let driver = &device.info().driver;
+    assert!(!driver.is_empty() && text.contains(driver.as_str()), "{text}");
+    std::fs::write(&path, text.replace(driver.as_str(), "driver 1.0")).expect("written");
+    let mut tuning = Tuning::open(&device, &path);
+    assert_eq!(tuning.choice(CLASS), None);
+    tuning.set(CLASS, "vec_subgroups");
+    tuning.save().expect("saved");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    assert!(text.contains("driver 1.0") && text.contains("vec_shared") && text.contains("vec_subgroups"), "{text}");
+}
+
+#[test]
+fn writers_at_the_same_time_lose_nothing() {
+    let Some(device) = device::open("writers_at_the_same_time_lose_nothing") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tuning.json");
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let (device, path) = (&device, &path);
+            scope.spawn(move || {
+                let mut tuning = Tuning::open(device, path);
+                for i in 0..10 {
+                    tuning.set(&format!("class {writer} {i}"), "tile");
+                    tuning.save().expect("saved");
+                }
+            });
+        }
+    });
+    let tuning = Tuning::open(&device, &path);
+    for class in (0..80).map(|i| format!("class {} {}", i / 10, i % 10)) {
+        assert_eq!(tuning.choice(&class), Some("tile"), "{class}");
+    }
+    let files: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(files, ["tuning.json"], "no temporary file stays");
+}
+
+#[test]
+fn a_kernel_that_took_the_device_with_it_is_not_tried_again() {
+    let Some(device) = device::open("a_kernel_that_took_the_device_with_it_is_not_tried_again") else { return };
+    if !device.has_timestamps() || !device.caps().f16 {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tuning.json");
+    let mut tuning = Tuning::open(&device, &path);
+    // As a run leaves it that ended there.
+    tuning.set("trial of norm_tile_f16", "begun");
+    tuning.save().expect("saved");
+    device.tune(tuning);
+    logits(&device, quantized());
+    let tuning = Tuning::open(&device, &path);
+    assert_eq!(tuning.choice("trial of norm_tile_f16"), Some("begun"));
+    assert_eq!(tuning.choice("trial of tile_f16"), Some("ran"), "others are");
+    assert!(!std::fs::read_to_string(&path).expect("a file").contains(": \"norm_tile_f16\""));
+}
