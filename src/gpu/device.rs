@@ -89,12 +89,21 @@ impl Device {
 
     /// Opens `adapter` with all it has of limits and of the features that kernels know.
     pub async fn of(adapter: &Adapter) -> Result<Device> {
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let coop = coop(&adapter.raw);
+        if coop.is_some() {
+            wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgpu-llm"),
             required_features: adapter.raw.features() & wanted,
             required_limits: adapter.raw.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: match coop {
+                // SAFETY: only matrices of a kind that the adapter lists are used, in kernels that are compared with others first.
+                Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             ..Default::default()
         };
         let (raw, queue) = adapter.raw.request_device(&descriptor).await.map_err(|e| {
@@ -104,7 +113,7 @@ impl Device {
         let failure = Arc::new(Mutex::new(None));
         watch(&raw, &failure);
         let limits = raw.limits();
-        let caps = caps(&limits, raw.features(), &adapter.info);
+        let caps = Caps { coop, ..caps(&limits, raw.features(), &adapter.info) };
         let inner = Inner {
             raw,
             queue,
@@ -343,12 +352,29 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
         // The room that kernels have for the parts of a sum is for subgroups of four and more.
         subgroups: info.subgroups.filter(|(min, _)| *min >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        coop: None,
         dot4: false,
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BINDING),
         max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         max_shared: limits.max_compute_workgroup_storage_size,
         max_workgroups: limits.max_compute_workgroups_per_dimension,
     }
+}
+
+/// The size of the matrices with f16 factors and f32 sums that subgroups of `adapter` multiply: 16 or 8, the larger one.
+fn coop(adapter: &wgpu::Adapter) -> Option<u32> {
+    let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    if !adapter.features().contains(features) {
+        return None;
+    }
+    let known = adapter.cooperative_matrix_properties();
+    let of = |n: u32| {
+        known.iter().any(|p| {
+            let types = (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+            types && (p.m_size, p.n_size, p.k_size) == (n, n, n)
+        })
+    };
+    [16, 8].into_iter().find(|n| of(*n))
 }
 
 /// Catches what fails; see [`Device::scope`].

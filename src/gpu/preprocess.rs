@@ -15,6 +15,8 @@ static SHADERS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/shaders");
 pub const SUBGROUPS: &str = "SUBGROUPS";
 /// The flag that makes `f16` available.
 pub const F16: &str = "F16";
+/// The flag that makes matrices of subgroups available. No browser has them.
+pub const COOP: &str = "COOP";
 
 /// Who reads the expanded text. They differ in the `enable` lines: naga rejects `enable subgroups;`, browsers require it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +76,9 @@ fn expand_with(pass: &Pass, target: Target, source: &dyn Fn(&str) -> Option<Stri
     }
     if pass.flags.contains(&F16) {
         text.push_str("enable f16;\n");
+    }
+    if pass.flags.contains(&COOP) {
+        text.push_str("enable wgpu_cooperative_matrix;\n");
     }
     for (name, value) in &pass.consts {
         writeln!(text, "const {name}: u32 = {value}u;").expect("a string takes any text");

@@ -154,6 +154,7 @@ impl Shader {
         let mut naga = Capabilities::empty();
         naga.set(Capabilities::SUBGROUP, caps.subgroups.is_some());
         naga.set(Capabilities::SHADER_FLOAT16, caps.f16);
+        naga.set(Capabilities::COOPERATIVE_MATRIX, caps.coop.is_some());
         naga.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, true);
         let mut validator = Validator::new(ValidationFlags::all(), naga);
         validator

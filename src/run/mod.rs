@@ -5,6 +5,7 @@ mod engine;
 mod generate;
 mod measure;
 mod placement;
+pub mod roofline;
 pub mod selftest;
 mod session;
 mod trace;

@@ -17,7 +17,9 @@ mod disjoint;
 mod exp;
 mod level;
 mod math;
+mod pages;
 mod portable;
+pub mod roofline;
 mod vector;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
@@ -27,6 +29,7 @@ pub use math::{
     amax, axpy, axpy_bf16, axpy_f16, bf16_to_f32, dot, dot_bf16, dot_f16, f16_to_f32, f32_to_bf16, f32_to_f16, max,
     sum, sum_squares,
 };
+pub use pages::LargePages;
 pub use portable::Portable;
 pub use vector::Simd;
 

@@ -85,6 +85,9 @@ pub struct BenchArgs {
     /// Where time goes: after each test run it once more, kernel by kernel.
     #[arg(long, env = "WGPU_LLM_KERNELS")]
     pub kernels: bool,
+    /// Measure instead what each device can do at the most: bandwidth of memory, rates of arithmetic.
+    #[arg(long, env = "WGPU_LLM_DEVICE_ROOFLINE")]
+    pub device_roofline: bool,
     /// Form of the results.
     #[arg(short, long, value_name = "md|csv|json|jsonl|sql", default_value = "md", env = "WGPU_LLM_OUTPUT")]
     pub output: Format,

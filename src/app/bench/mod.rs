@@ -5,6 +5,7 @@ pub mod args;
 pub mod kernels;
 pub mod numbers;
 pub mod output;
+pub mod roofline;
 pub mod row;
 
 use super::args::{DeviceArgs, Layers};
@@ -13,9 +14,10 @@ use super::{inspect, load, pull, term};
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
+use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
-use crate::run::{Event, Options, Session, Traffic};
+use crate::run::{Event, Options, Session, Traffic, roofline as limits};
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
 use row::{DeviceFacts, ModelFacts, Row};
@@ -24,6 +26,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Measures everything that the flags ask for.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.device_roofline {
+        return roofline::run(args);
+    }
     let (origins, settings, tests) = (args.origins()?, args.settings()?, args.tests()?);
     let (device, why) = device(args)?;
     let name = device.as_ref().map_or("the CPU".to_owned(), |d| format!("{} ({})", d.info().name, d.info().backend));
@@ -36,11 +41,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         kv: differ(&|s| s.kv != crate::base::DType::F16),
     };
     let mut printer = Printer::new(args.format(), shown);
+    // Before any model takes memory.
+    let bandwidths = Bandwidths::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
         let (model, file) = open(origin, args.offline)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
-        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device };
+        let mut bench =
+            Bench { args, facts: facts(&model, file, load), model, device: &device, bandwidths: &bandwidths };
         for setting in &settings {
             bench.run(setting, &tests, &mut printer)?;
         }
@@ -87,6 +95,35 @@ struct Bench<'a> {
     model: Arc<Model>,
     facts: ModelFacts,
     device: &'a Option<gpu::Device>,
+    bandwidths: &'a Bandwidths,
+}
+
+/// Bytes per second that can be read at the most.
+struct Bandwidths {
+    gpu: Option<f64>,
+    /// By number of threads.
+    cpu: Vec<(u32, Option<f64>)>,
+}
+
+impl Bandwidths {
+    fn measure(settings: &[Setting], device: Option<&gpu::Device>) -> Result<Self> {
+        let gpu = device.map(|d| gpu::roofline::measure(d, gpu::roofline::Limit::Read)).transpose()?.flatten();
+        let on_cpu = settings.iter().filter(|s| device.is_none() || s.layers == Layers::Count(0));
+        let mut threads: Vec<u32> = on_cpu.map(|s| s.threads).collect();
+        threads.sort_unstable();
+        threads.dedup();
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let rate = |n: u32| limits::cpu_read(if n == 0 { cores } else { n as usize });
+        Ok(Bandwidths { gpu, cpu: threads.into_iter().map(|n| (n, rate(n))).collect() })
+    }
+
+    /// Where layers run in one place, what that place reads.
+    fn of(&self, session: &mut Session, setting: &Setting) -> Option<f64> {
+        match session.engine().placement().single()? {
+            Place::Gpu => self.gpu,
+            Place::Cpu => self.cpu.iter().find(|(n, _)| *n == setting.threads)?.1,
+        }
+    }
 }
 
 impl Bench<'_> {
@@ -159,7 +196,7 @@ impl Bench<'_> {
             time,
             samples,
             bytes_per_token,
-            bandwidth: None,
+            bandwidth: self.bandwidths.of(session, setting),
             dispatches: on_gpu.unwrap_or(nodes),
             kernels,
         })
