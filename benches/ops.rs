@@ -132,7 +132,7 @@ impl Job {
     }
 
     fn views<'a>(&self, bytes: &'a [Vec<u8>]) -> Vec<View<'a>> {
-        let view = |(i, (piece, bytes)): (usize, (&Piece, &'a Vec<u8>))| match self.op.in_place() == Some(i) {
+        let view = |(i, (piece, bytes)): (usize, (&Piece, &'a Vec<u8>))| match self.op.written().any(|w| w == i) {
             true => View { meta: piece.meta, data: &[] },
             false => piece.view(bytes),
         };
@@ -152,10 +152,14 @@ impl Job {
                 Some(i) => sources[0][i].clone(),
                 None => vec![0; self.dst.span_bytes()],
             };
+            let updates = self.op.updates().map(|i| (self.src[i].meta, sources[0][i].clone()));
+            let mut updated: Vec<(Meta, Vec<u8>)> = updates.collect();
             let mut turn = 0;
             b.iter(|| {
                 turn = (turn + 1) % views.len();
-                self.op.cpu(&views[turn], ViewMut { meta: self.dst, data: black_box(&mut out) }, pool);
+                let more = updated.iter_mut().map(|(meta, data)| ViewMut { meta: *meta, data });
+                let mut more: Vec<ViewMut> = more.collect();
+                self.op.cpu(&views[turn], ViewMut { meta: self.dst, data: black_box(&mut out) }, &mut more, pool);
             });
         });
     }
@@ -172,12 +176,13 @@ impl Job {
         });
     }
 
-    /// The op as a graph of its own: what it updates is a cache, all else weights.
+    /// The op as a graph of its own: what it updates is a cache, as are blocks that attention reads; all else are weights.
     fn program(&self, device: &Device) -> Result<gpu::Program> {
         let (mut graph, mut tensors, mut src) = (Graph::new(), HashMap::new(), Vec::new());
         for (i, (piece, bytes)) in self.src.iter().zip((self.make)()).enumerate() {
             let name = format!("src{i}");
-            let buffer = match self.op.in_place() == Some(i) {
+            let blocks = matches!(self.op, AnyOp::Attention(_)) && piece.whole.dtype.is_quantized();
+            let buffer = match blocks || self.op.written().any(|w| w == i) {
                 true => graph.cache(Cache { layer: i as u32, part: CachePart::Key }, piece.whole),
                 false => graph.weight(&name, piece.whole),
             };

@@ -6,7 +6,7 @@
 //   workgroup (x, y, z): rows x·ROWS …, kv head y, part z of the cells
 //   thread = (row r, column c): one score per tile; of the result it owns channels c, c + COLS, …
 // Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; COLS; WG = ROWS · COLS; OWN = ceil(DIM_V / COLS).
-// Flags: KV_F16 (else f32), SPLIT (partial results for attention_reduce), SINKS.
+// Flags: KV_F32, KV_F16, KV_Q8_0, KV_Q4_0 as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
 
 struct Params {
     rows: u32,          // tokens · GROUP
@@ -22,6 +22,14 @@ struct Params {
     slope_base_rest: f32, // … of the others rest^(2(h − slope_heads)+1); both 0: none
     slope_heads: u32,
     pos_offset: u32,
+#if KV_Q8_0
+    key_scales: u32,
+    value_scales: u32,
+#end
+#if KV_Q4_0
+    key_scales: u32,
+    value_scales: u32,
+#end
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -33,6 +41,8 @@ struct Params {
 #if SINKS
 @group(0) @binding(6) var<storage, read> sinks: array<f32>;
 #end
+
+#import kv_read
 
 // Finite, so that no NaN can come out of differences: WGSL may assume there are no infinities.
 const MASKED: f32 = -1e30;
@@ -87,23 +97,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     for (var base = start; base < end; base += COLS) {
         workgroupBarrier();
-#if KV_F16
-        for (var i = thread; i < COLS * DIM / 2u; i += WG) {
-            let cell = i / (DIM / 2u);
-            let pair = i % (DIM / 2u);
-            var k = vec2<f32>(0.0);
-            if base + cell < end { k = unpack2x16float(keys[((base + cell) * params.kv_heads + kv) * (DIM / 2u) + pair]); }
-            tile[cell * PITCH + 2u * pair] = k.x;
-            tile[cell * PITCH + 2u * pair + 1u] = k.y;
+        for (var i = thread; i < COLS * (DIM / KV_UNIT); i += WG) {
+            let cell = i / (DIM / KV_UNIT);
+            let unit = i % (DIM / KV_UNIT);
+            var k: array<f32, KV_UNIT>;
+            if base + cell < end { k = kv_key(((base + cell) * params.kv_heads + kv) * (DIM / KV_UNIT) + unit); }
+            for (var j = 0u; j < KV_UNIT; j++) { tile[cell * PITCH + KV_UNIT * unit + j] = k[j]; }
         }
-#else
-        for (var i = thread; i < COLS * DIM; i += WG) {
-            let cell = i / DIM;
-            var k = 0.0;
-            if base + cell < end { k = bitcast<f32>(keys[((base + cell) * params.kv_heads + kv) * DIM + i % DIM]); }
-            tile[cell * PITCH + i % DIM] = k;
-        }
-#end
         workgroupBarrier();
         var score = 0.0;
         for (var d = 0u; d < DIM; d++) { score += query[r * DIM + d] * tile[c * PITCH + d]; }
@@ -115,23 +115,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         weights[thread] = select(MASKED, score, seen);
         workgroupBarrier();
 
-#if KV_F16
-        for (var i = thread; i < COLS * DIM_V / 2u; i += WG) {
-            let at = i / (DIM_V / 2u);
-            let pair = i % (DIM_V / 2u);
-            var v = vec2<f32>(0.0);
-            if base + at < end { v = unpack2x16float(values[((base + at) * params.kv_heads + kv) * (DIM_V / 2u) + pair]); }
-            tile[at * PITCH + 2u * pair] = v.x;
-            tile[at * PITCH + 2u * pair + 1u] = v.y;
+        for (var i = thread; i < COLS * (DIM_V / KV_UNIT); i += WG) {
+            let at = i / (DIM_V / KV_UNIT);
+            let unit = i % (DIM_V / KV_UNIT);
+            var v: array<f32, KV_UNIT>;
+            if base + at < end { v = kv_value(((base + at) * params.kv_heads + kv) * (DIM_V / KV_UNIT) + unit); }
+            for (var j = 0u; j < KV_UNIT; j++) { tile[at * PITCH + KV_UNIT * unit + j] = v[j]; }
         }
-#else
-        for (var i = thread; i < COLS * DIM_V; i += WG) {
-            let at = i / DIM_V;
-            var v = 0.0;
-            if base + at < end { v = bitcast<f32>(values[((base + at) * params.kv_heads + kv) * DIM_V + i % DIM_V]); }
-            tile[at * PITCH + i % DIM_V] = v;
-        }
-#end
         var tile_greatest = greatest;
         for (var i = 0u; i < COLS; i++) { tile_greatest = max(tile_greatest, weights[r * COLS + i]); }
         workgroupBarrier();

@@ -1,4 +1,4 @@
-// y[t, i] = sum over u of w[t, u] * x[t, u, i]; one thread per value.
+// y[t, i] = scale * sum over u of w[t, u] * x[t, u, i], plus residual[t, i] with ADD; one thread per value.
 
 struct Params {
   rows: u32,
@@ -9,12 +9,20 @@ struct Params {
   w_stride: u32,
   w_offset: u32,
   y_offset: u32,
+  scale: f32,
+#if ADD
+  residual_stride: u32,
+  residual_offset: u32,
+#end
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+#if ADD
+@group(0) @binding(4) var<storage, read> residual: array<f32>;
+#end
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -27,5 +35,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let weight = w[params.w_offset + row * params.w_stride + u];
     sum += weight * x[params.x_offset + row * params.x_stride + u * params.n + id.x];
   }
+  sum *= params.scale;
+#if ADD
+  sum += residual[params.residual_offset + row * params.residual_stride + id.x];
+#end
   y[params.y_offset + row * params.n + id.x] = sum;
 }

@@ -1,4 +1,4 @@
-// y[t] = scale * table[ids[t]]; one thread per eight values. Rows `first .. first + rows_here` of the table are in this
+// y[t] = scale * table[ids[t]], plus beside[t] with ADD; one thread per eight values. Rows `first .. first + rows_here` of the table are in this
 // shard; ids outside all of the table give zeros, written with the first shard.
 
 #if !PLAIN
@@ -21,6 +21,10 @@ struct Params {
   row_w8: u32, // eights of a row, padding included
 #end
   scale: f32,
+#if ADD
+  beside_stride: u32,
+  beside_offset: u32,
+#end
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,6 +35,10 @@ struct Params {
 #else
 @group(0) @binding(3) var<storage, read> wq: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> wd: array<u32>;
+#end
+
+#if ADD
+@group(0) @binding(5) var<storage, read> beside: array<f32>;
 #end
 
 // Values 8 i .. 8 i + 7 of row `row` of the shard.
@@ -66,6 +74,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   }
   let to = params.y_offset + t * params.n + 8u * id.x;
   for (var j = 0u; j < min(8u, params.n - 8u * id.x); j++) {
-    y[to + j] = params.scale * values[j / 4u][j % 4u];
+    var value = params.scale * values[j / 4u][j % 4u];
+#if ADD
+    value += beside[params.beside_offset + t * params.beside_stride + 8u * id.x + j];
+#end
+    y[to + j] = value;
   }
 }

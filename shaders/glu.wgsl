@@ -1,8 +1,6 @@
 // y = act(gate) * up; one thread per value. Result packed.
 
-#if !CLAMPED
-#import activation
-#end
+#import pointwise
 
 struct Params {
   rows: u32,
@@ -12,24 +10,14 @@ struct Params {
   up_stride: u32,
   up_offset: u32,
   y_offset: u32,
-  alpha: f32,
-  limit: f32,
+  a: f32,
+  b: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> gate: array<f32>;
 @group(0) @binding(2) var<storage, read> up: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-
-fn eval(g: f32, u: f32) -> f32 {
-#if CLAMPED
-  let bounded = min(g, params.limit);
-  let sigmoid = 1.0 / (1.0 + exp(-max(params.alpha * bounded, -80.0)));
-  return (clamp(u, -params.limit, params.limit) + 1.0) * bounded * sigmoid;
-#else
-  return activate(g) * u;
-#end
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -39,5 +27,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   }
   let g = gate[params.gate_offset + row * params.gate_stride + id.x];
   let u = up[params.up_offset + row * params.up_stride + id.x];
-  y[params.y_offset + row * params.n + id.x] = eval(g, u);
+  y[params.y_offset + row * params.n + id.x] = glu_eval(g, u);
 }

@@ -1,39 +1,51 @@
-// cache[pos[t]] = x[t]; one thread per pair of values, which is one word of an f16 cache. In place.
+// keys[pos[t]] = k[t], values[pos[t]] = v[t], in place; one workgroup per head of keys or of values, and token.
+// Consts: WG, DIM_K, DIM_V channels of a head. Flags: KV_* as in kv_write.wgsl.
 
 struct Params {
-  rows: u32, // tokens
-  n: u32,    // values of a cell, even
+  heads: u32,
   cells: u32,
-  x_stride: u32,
-  x_offset: u32,
+  k_stride: u32,
+  k_offset: u32,
+  v_stride: u32,
+  v_offset: u32,
   pos_offset: u32,
-  cache_offset: u32, // even for f16
+#if KV_Q8_0
+  key_scales: u32,
+  value_scales: u32,
+#end
+#if KV_Q4_0
+  key_scales: u32,
+  value_scales: u32,
+#end
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> pos: array<u32>;
-@group(0) @binding(3) var<storage, read_write> cache: array<u32>;
+@group(0) @binding(1) var<storage, read> k: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<f32>;
+@group(0) @binding(3) var<storage, read> pos: array<u32>;
+#import kv_bindings
+
+#import kv_write
+
+var<workgroup> head: array<f32, max(DIM_K, DIM_V)>;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let row = id.y + id.z * groups.y;
-  let i = 2u * id.x;
-  if (i >= params.n || row >= params.rows) {
-    return;
-  }
-  let cell = pos[params.pos_offset + row];
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let cell = pos[params.pos_offset + group.y];
   if (cell >= params.cells) {
     return;
   }
-  let source = params.x_offset + row * params.x_stride + i;
-  let values = vec2<f32>(x[source], x[source + 1u]);
-  let to = params.cache_offset + cell * params.n + i;
-#if F16_CACHE
-  // Beyond 65504 packing is undefined.
-  cache[to / 2u] = pack2x16float(clamp(values, vec2<f32>(-65504.0), vec2<f32>(65504.0)));
-#else
-  cache[to] = bitcast<u32>(values.x);
-  cache[to + 1u] = bitcast<u32>(values.y);
-#end
+  let h = group.x % params.heads;
+  let is_value = group.x >= params.heads;
+  if (is_value) {
+    for (var i = thread; i < DIM_V; i += WG) {
+      head[i] = v[params.v_offset + group.y * params.v_stride + h * DIM_V + i];
+    }
+  } else {
+    for (var i = thread; i < DIM_K; i += WG) {
+      head[i] = k[params.k_offset + group.y * params.k_stride + h * DIM_K + i];
+    }
+  }
+  workgroupBarrier();
+  kv_write(thread, is_value, (cell * params.heads + h) * select(DIM_K, DIM_V, is_value));
 }

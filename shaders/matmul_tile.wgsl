@@ -4,7 +4,8 @@
 // copies the inputs into workgroup memory, from where each thread multiplies 4 rows by TOKENS / 16 tokens.
 // With IDS the "tokens" are (token, used) pairs sorted by expert (shaders/matmul_id_sort.wgsl), so that all of a tile see
 // the same weights.
-// Consts: TOKENS (32 or 64). Flags: X4 (x is read four values at a time), BIAS, IDS.
+// Consts: TOKENS (32 or 64). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD, POINTWISE, EPILOGUE as in
+// matmul_vec.wgsl.
 
 #import quant
 
@@ -17,6 +18,7 @@ struct Params {
   first: u32,  // first row of this shard; with IDS, its first expert
   x_stride: u32,
   x_offset: u32,
+  y_stride: u32,
   y_offset: u32,
 #if BIAS
   bias_offset: u32,
@@ -27,6 +29,14 @@ struct Params {
   x_step: u32,  // from one of a token's inputs to the next; 0 where all experts see the same
 #else
   tokens: u32,
+#end
+#if ADD
+  residual_stride: u32,
+  residual_offset: u32,
+#end
+#if EPILOGUE
+  a: f32,
+  b: f32,
 #end
 }
 
@@ -45,6 +55,14 @@ struct Params {
 #if IDS
 @group(0) @binding(6) var<storage, read> tiles: array<vec4<u32>>; // expert, first place in `order`, pairs
 @group(0) @binding(7) var<storage, read> order: array<u32>;
+#end
+
+#if ADD
+@group(0) @binding(8) var<storage, read> residual: array<f32>;
+#end
+
+#if POINTWISE
+#import pointwise
 #end
 
 const WG: u32 = 256u;
@@ -140,20 +158,39 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var t = 0u; t < EACH; t++) {
     if (my_token + t < count) {
 #if IDS
-      let to = params.y_offset + order[tile.y + my_token + t] * params.n;
+      let token = order[tile.y + my_token + t];
 #else
-      let to = params.y_offset + (first_token + my_token + t) * params.n;
+      let token = first_token + my_token + t;
 #end
+      var values = sums[t];
+#if BIAS
+      for (var j = 0u; j < 4u; j++) {
+        let last = params.rows - 1u; // rows past the end are not stored
+        values[j] += bias[params.bias_offset + bias_start + min(row + my_row + j, last)];
+      }
+#end
+#if GLU
+      for (var j = 0u; j < 2u; j++) {
+        if (row + my_row + 2u * j < params.rows) {
+          let at = (column + row + my_row) / 2u + j;
+          y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
+        }
+      }
+#else
       for (var j = 0u; j < 4u; j++) {
         let r = row + my_row + j;
         if (r < params.rows) {
-#if BIAS
-          y[to + column + r] = sums[t][j] + bias[params.bias_offset + bias_start + r];
-#else
-          y[to + column + r] = sums[t][j];
+          var value = values[j];
+#if POINTWISE
+          value = unary_eval(value);
 #end
+#if ADD
+          value = residual[params.residual_offset + token * params.residual_stride + column + r] + params.a * value;
+#end
+          y[params.y_offset + token * params.y_stride + column + r] = value;
         }
       }
+#end
     }
   }
 }

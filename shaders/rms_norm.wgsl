@@ -1,4 +1,4 @@
-// y = x * w / sqrt(mean(x^2) + eps); one workgroup per row of `n` values.
+// y = x * w / sqrt(mean(x^2) + eps); one workgroup per row of `n` values. With ADD, y = residual + scale * that.
 // A token has `heads` rows; row r uses row r mod `w_rows` of the weight.
 
 #import reduce
@@ -15,6 +15,11 @@ struct Params {
   w_offset: u32,
 #end
   eps: f32,
+#if ADD
+  residual_stride: u32,
+  residual_offset: u32,
+  scale: f32,
+#end
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -22,6 +27,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 #if WEIGHT
 @group(0) @binding(3) var<storage, read> w: array<f32>;
+#end
+#if ADD
+@group(0) @binding(4) var<storage, read> residual: array<f32>;
 #end
 
 @compute @workgroup_size(WG)
@@ -41,10 +49,13 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   let weights = params.w_offset + row % params.w_rows * params.n;
 #end
   for (var i = thread.index; i < params.n; i += WG) {
+    var value = x[source + i] * scale;
 #if WEIGHT
-    y[to + i] = x[source + i] * scale * w[weights + i];
-#else
-    y[to + i] = x[source + i] * scale;
+    value *= w[weights + i];
 #end
+#if ADD
+    value = residual[params.residual_offset + row * params.residual_stride + i] + params.scale * value;
+#end
+    y[to + i] = value;
   }
 }

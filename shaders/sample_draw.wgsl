@@ -1,8 +1,9 @@
-// Second pass of sampling, one workgroup: merges the slices' candidates, then one thread cuts them by top-p and min-p and draws.
+// Second pass of sampling, one workgroup: merges the slices' candidates, then one thread cuts them by top-p and min-p, draws,
+// and moves the positions past the batch.
 // Maths: src/ops/sample.rs. Consts: SLICES, MAX_K.
 
 struct Params {
-    pos_offset: u32,
+    positions_offset: u32,
     last: u32,          // index of the batch's last token
     tokens_offset: u32,
 }
@@ -10,7 +11,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> best: array<u32>;
 @group(0) @binding(2) var<storage, read> sampler: array<u32>;
-@group(0) @binding(3) var<storage, read> pos: array<u32>;
+@group(0) @binding(3) var<storage, read_write> positions: array<u32>;
 @group(0) @binding(4) var<storage, read_write> tokens: array<u32>;
 
 #import sample_order
@@ -44,7 +45,7 @@ fn draw(k: u32) -> u32 {
     total = 0.0;
     let top = order_value(kept[0].key);
     for (var i = 0u; i < n; i++) { total += exp((order_value(kept[i].key) - top) / temp); }
-    let step = pos[params.pos_offset + params.last] + 1u - sampler[6];
+    let step = positions[params.positions_offset + params.last] + 1u - sampler[6];
     var left = rng_uniform(vec2<u32>(sampler[4], sampler[5]), step) * total;
     for (var i = 0u; i < n; i++) {
         left -= exp((order_value(kept[i].key) - top) / temp);
@@ -75,5 +76,8 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         }
     }
     workgroupBarrier();
-    if thread == 0u { tokens[params.tokens_offset] = draw(k); }
+    if thread == 0u {
+        tokens[params.tokens_offset] = draw(k);
+        positions[params.positions_offset] = positions[params.positions_offset + params.last] + 1u;
+    }
 }

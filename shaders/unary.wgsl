@@ -1,8 +1,6 @@
 // One thread per value. Result packed.
 
-#if ACT
-#import activation
-#end
+#import pointwise
 
 struct Params {
   rows: u32,
@@ -18,27 +16,11 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-fn eval(v: f32) -> f32 {
-#if ACT
-  return activate(v);
-#end
-#if SCALE
-  return params.a * v;
-#end
-#if SOFTCAP
-  // tanh is 1 in f32 from 10 on, and some drivers overflow far beyond.
-  return params.a * tanh(clamp(v / params.a, -10.0, 10.0));
-#end
-#if CLAMP
-  return min(max(v, params.a), params.b);
-#end
-}
-
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let row = id.y + id.z * groups.y;
   if (id.x >= params.n || row >= params.rows) {
     return;
   }
-  y[params.y_offset + row * params.n + id.x] = eval(x[params.x_offset + row * params.x_stride + id.x]);
+  y[params.y_offset + row * params.n + id.x] = unary_eval(x[params.x_offset + row * params.x_stride + id.x]);
 }

@@ -313,7 +313,7 @@ fn layers_without_attention_or_network_are_left_out() {
     assert_eq!(labels(0), [&["attn_norm", "attn_output", "attn_residual"][..], &network].concat());
     assert_eq!(labels(1), network);
     assert_eq!(labels(2).last(), Some(&"attn_residual"));
-    assert_eq!(labels(2).iter().filter(|l| l.starts_with("cache_")).count(), 2);
+    assert_eq!(labels(2).iter().filter(|l| **l == "cache").count(), 1);
 }
 
 fn retain_tensors(json: &mut Json, keep: impl Fn(&str) -> bool) {
@@ -391,14 +391,33 @@ fn without_output_weights_the_embedding_gives_logits() {
     assert_eq!(graph.storage(&head.src[0]), &Storage::Weight("token_embd.weight".to_owned()));
 }
 
+/// Compares a graph with the file of this name; WGPU_LLM_BLESS=1 replaces the file.
+fn compare(name: &str, graph: &Graph) {
+    let path = format!("{}/tests/data/graphs/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let dump = graph.to_string();
+    if std::env::var_os("WGPU_LLM_BLESS").is_some() {
+        std::fs::write(&path, &dump).unwrap();
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    assert!(dump == want, "the graph differs from {path}; if it should, run this with WGPU_LLM_BLESS=1\n{dump}");
+}
+
+#[test]
+fn decoded_tokens_are_fused_like_this() {
+    for name in ["qwen3-dense", "gemma3-dense", "gpt2-dense", "phi3-dense", "qwen2moe-moe", "gpt-oss-moe"] {
+        let f = Fixture::load(name);
+        let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
+        compare(&format!("{name}-decode-fused"), &build(&f.spec, &batch).unwrap().fuse());
+    }
+}
+
 #[test]
 fn a_decoded_token_of_llama_is_this_graph() {
     let f = Fixture::load("llama-dense");
     let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
-    let dump = build(&f.spec, &batch).unwrap().to_string();
-    let path = format!("{}/tests/data/graphs/llama-dense-decode.txt", env!("CARGO_MANIFEST_DIR"));
-    let want = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    assert!(dump == want, "the graph differs from {path}; if it should, replace the file by\n{dump}");
+    let graph = build(&f.spec, &batch).unwrap();
+    compare("llama-dense-decode", &graph);
+    compare("llama-dense-decode-fused", &graph.fuse());
 }
 
 #[test]
@@ -408,7 +427,7 @@ fn a_batch_without_rows_ends_with_the_last_cache() {
     let graph = build(&f.spec, &batch).unwrap();
     assert!(graph.output.is_none());
     let last = graph.nodes.last().unwrap();
-    assert_eq!((last.op.name(), last.label, last.layer), ("kv_store", "cache_v", Some(1)));
+    assert_eq!((last.op.name(), last.label, last.layer), ("kv_store", "cache", Some(1)));
 }
 
 #[test]
@@ -421,7 +440,7 @@ fn a_batch_that_cannot_be_is_an_error() {
         Batch { tokens: 65, ..fine },
         Batch { rows: 9, ..fine },
         Batch { rows: 2, sample: true, ..fine },
-        Batch { kv: DType::Q8_0, ..fine },
+        Batch { kv: DType::Q5_1, ..fine },
     ] {
         assert!(build(&f.spec, &batch).is_err(), "{batch:?}");
     }

@@ -1,4 +1,4 @@
-//! Every architecture with a row against the reference's logits on its tiny model: the prompt in one go, in two chunks and
+//! Every architecture with a row against the reference's logits on its tiny model, in fused graphs: the prompt in one go, in two chunks and
 //! token by token, with keys and values in f32 and in f16.
 
 #[path = "common/cpu.rs"]
@@ -25,7 +25,7 @@ const NMSE: f64 = 1e-4;
 /// The graph of a run that wants all logits.
 fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
     let batch = Batch { tokens, rows: tokens, context: CONTEXT, kv, sample: false };
-    let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name));
+    let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name)).fuse();
     assert_eq!(graph.output.expect("rows were wanted").meta.shape.dims(), [tokens, f.spec.vocab]);
     graph
 }

@@ -8,9 +8,10 @@ mod fixture;
 
 use serde_json::{Value as Json, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 const REAL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -192,6 +193,84 @@ fn a_model_file_that_is_cut_off_under_a_running_chat_ends_it_with_an_error() {
     let output = child.wait_with_output().unwrap();
     expect(&output, 1, "the file shrank");
     assert!(stderr(&output).contains("model.gguf"), "{}", stderr(&output));
+}
+
+/// A model with room for a prompt that takes minutes, and such a prompt in a file.
+#[cfg(unix)]
+fn slow_place() -> (Place, PathBuf) {
+    let place = Place::with(|json| fixture::set(json, "llama.context_length", json!(["UINT32"]), (1u32 << 20).into()));
+    let text = place.dir.path().join("long.txt");
+    fs::write(&text, "the quick brown fox ".repeat(5_000)).expect("written");
+    (place, text)
+}
+
+const SLOW: [&str; 4] = ["--device", "cpu", "-c", "110000"];
+
+/// Tokens of the prompt that were computed, as the line about the speed says.
+#[cfg(unix)]
+fn computed(text: &str) -> usize {
+    let before = text.split(" prompt token").next().unwrap();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap_or_else(|e| panic!("{e}: {text:?}"))
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_in_a_long_prompt_ends_the_program_with_code_130() {
+    let (place, text) = slow_place();
+    let mut child = place.command(&[&["complete", "-f", text.to_str().unwrap()][..], &SLOW].concat()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("on the CPU"), "{line}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    expect(&output, 130, "");
+    assert_eq!(stdout(&output).trim(), "", "nothing was said");
+    assert!(computed(&stderr(&output)) < 100_000, "{}", stderr(&output));
+}
+
+/// On a terminal of `script`'s making: util-linux has it, other systems' takes other arguments.
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_in_a_long_prompt_goes_back_to_the_chat() {
+    let (place, text) = slow_place();
+    let command = [env!("CARGO_BIN_EXE_wgpu-llm"), "chat -n 5 --temp 0 -m"].join(" ");
+    let command = format!("{command} {} {}", place.model.display(), SLOW.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qefc", &command, "/dev/null"]).env("HOME", place.dir.path()).env("TERM", "xterm");
+    let Ok(mut child) = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+        eprintln!("ctrl_c_in_a_long_prompt_goes_back_to_the_chat: SKIPPED, no `script` to make a terminal with");
+        return;
+    };
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut seen = String::new();
+    let mut wait_for = |what: &str| {
+        let mut bytes = [0; 4096];
+        while !seen.contains(what) {
+            let n = screen.read(&mut bytes).unwrap();
+            assert!(n > 0, "no {what:?} in {seen:?}");
+            seen += &String::from_utf8_lossy(&bytes[..n]);
+        }
+        seen.drain(..seen.rfind(what).unwrap() + what.len()).collect::<String>()
+    };
+    wait_for(">>> ");
+    write!(keys, "/read {}\r", text.display()).unwrap();
+    wait_for("100000 characters");
+    wait_for(">>> ");
+    keys.write_all(b"summarize\r").unwrap();
+    wait_for("summarize");
+    // Until then the line editor has let go of the terminal: before that, Ctrl-C would be a key.
+    std::thread::sleep(Duration::from_secs(1));
+    keys.write_all(b"\x03").unwrap();
+    wait_for("stopped before the answer");
+    assert!(computed(&wait_for(" prompt token")) < 100_000);
+    keys.write_all(b"/show history\r").unwrap();
+    wait_for("nothing was said yet");
+    wait_for(">>> ");
+    keys.write_all(b"hello\r").unwrap();
+    wait_for("of 110000 tokens of context");
+    keys.write_all(b"/exit\r").unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use wgpu_llm::cpu;
 use wgpu_llm::gpu::{Check, Device, Memory, Program, Source, Weights};
 use wgpu_llm::graph::{Graph, Input, Place, Plan, Tensor};
 use wgpu_llm::ops::Input as Made;
-use wgpu_llm::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Unary};
+use wgpu_llm::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Stack, Unary};
 
 struct Tensors(HashMap<String, Vec<u8>>);
 
@@ -258,19 +258,30 @@ fn weights_in_many_shards_give_the_same() {
     device.restrict(|caps| caps.max_binding = 20 << 10);
     let (mut cases, mut ran) = (0, Vec::new());
     for case in AnyOp::cases() {
-        let weights = matches!(case.op, AnyOp::MatMul(_) | AnyOp::MatMulId(_) | AnyOp::GetRows(_));
-        let sharded = weights && wgpu_llm::ops::weight_shards(&case.src[0].meta, device.caps()).len() > 1;
+        let weights = match &case.op {
+            AnyOp::MatMul(_) | AnyOp::MatMulId(_) | AnyOp::GetRows(_) => 1,
+            AnyOp::Linear(op) => op.parts,
+            _ => 0,
+        };
+        let metas: Vec<Meta> = case.src[..weights].iter().map(|s| s.meta).collect();
+        let cut = |meta: &Meta| wgpu_llm::ops::weight_shards(meta, device.caps()).len() > 1;
+        let sharded = weights > 0 && cut(&Stack::meta(&metas));
         // Activations have no shards; they have to fit.
-        let fits = case.src[1..].iter().all(|s| s.meta.span_bytes() <= 16 << 10);
+        let fits = case.src[weights..].iter().all(|s| s.meta.span_bytes() <= 16 << 10);
         if sharded && fits {
             cases += 1;
             ran.extend(check(&device, &case).into_iter().map(|variant| (case.op.name(), variant)));
         }
     }
     println!("shards: {cases} cases, {} runs with bindings of 20 KiB", ran.len());
-    for kernel in
-        [("matmul", "vec_shared_x4"), ("matmul", "tile"), ("matmul_id", "vec_shared_x4"), ("get_rows", "weights")]
-    {
+    for kernel in [
+        ("linear", "vec_shared_x4"),
+        ("linear", "norm_tile_x4"),
+        ("matmul", "vec_shared_x4"),
+        ("matmul", "tile"),
+        ("matmul_id", "vec_shared_x4"),
+        ("get_rows", "weights"),
+    ] {
         assert!(ran.contains(&kernel), "{kernel:?} did not run");
     }
     assert!(ran.iter().any(|(op, variant)| *op == "matmul_id" && variant.starts_with("tile")));

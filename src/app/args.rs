@@ -5,6 +5,7 @@
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
 use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
+use crate::ops::CACHE_TYPES;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -110,7 +111,7 @@ pub struct DeviceArgs {
     /// [-dev] auto, cpu, gpu, gpu:N or gpu:NAME. auto takes a real GPU, else the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WGPU_LLM_DEVICE")]
     pub device: DeviceChoice,
-    /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
+    /// [-ngl] Layers on the GPU, the output counted as one: auto or all, or a number where memory is short.
     #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Layers,
     /// CPU threads. Default: one per physical core.
@@ -131,10 +132,10 @@ pub struct ContextArgs {
     /// [-ub] Tokens that are computed at once.
     #[arg(long, value_name = "N", default_value_t = 512, env = "WGPU_LLM_UBATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub ubatch_size: u32,
-    /// [-ctk] Type of the cache's keys: f16 or f32.
+    /// [-ctk] Type of the cache's keys: f16, f32, q8_0 or q4_0.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_K")]
     pub cache_type_k: String,
-    /// [-ctv] Type of the cache's values: f16 or f32.
+    /// [-ctv] Type of the cache's values: f16, f32, q8_0 or q4_0.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_V")]
     pub cache_type_v: String,
 }
@@ -147,10 +148,10 @@ impl ContextArgs {
 
     /// The type that keys and values called so have.
     pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
-        match (keys, values) {
-            ("f16", "f16") => Ok(DType::F16),
-            ("f32", "f32") => Ok(DType::F32),
-            (k, v) => Err(Error::usage(format!("a cache of {k} keys and {v} values")).help("use f16 or f32 for both")),
+        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
+            Some(dtype) if keys == values => Ok(*dtype),
+            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
+                .help("use f16, f32, q8_0 or q4_0 for both")),
         }
     }
 }
@@ -191,9 +192,9 @@ impl FromStr for DeviceChoice {
 /// How many layers go to the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// As many as fit.
+    /// Every one, and none without a GPU.
     Auto,
-    /// Every one, or an error.
+    /// Every one.
     All,
     /// This many.
     Count(u32),

@@ -66,6 +66,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
         trace: args.debug.trace.is_some(),
     };
     let mut session = Session::new(model, device, options)?;
+    session.stop_when(term::interrupted);
     describe(&mut session, &path, &why);
     dump(&args.debug, &mut session)?;
     Ok(session)
@@ -164,9 +165,9 @@ fn describe(session: &mut Session, path: &Path, why: &str) {
     let part = match placement.single() {
         Some(_) => String::new(),
         None => format!(
-            ", {} of {} layers there and the rest on the CPU",
-            placement.gpu_layers.min(placement.layers),
-            placement.layers
+            ", {} of {} layers there (the output is one) and the rest on the CPU",
+            placement.gpu_layers,
+            placement.layers + 1
         ),
     };
     let architecture = session.model().spec().architecture();

@@ -28,8 +28,8 @@ impl Builder<'_> {
                 (q, k) = self.rotate(layer, q, k)?;
             }
         }
-        let keys = self.store("cache_k", CachePart::Key, k)?;
-        let values = self.store("cache_v", CachePart::Value, v)?;
+        let (keys, values) = (self.cache(CachePart::Key, k), self.cache(CachePart::Value, v));
+        self.g.op("cache", KvStore, &[keys, values, k, v, self.positions])?;
         if last && self.batch.rows == 0 {
             return Ok(None);
         }
@@ -148,11 +148,10 @@ impl Builder<'_> {
         self.gate("attn_temperature", q, factors)
     }
 
-    /// Puts the batch's keys or values into the cache; gives the cache.
-    fn store(&mut self, label: &'static str, part: CachePart, x: Tensor) -> Result<Tensor> {
+    /// The cache for keys or values like `x` `[tokens, heads, dim]`.
+    fn cache(&mut self, part: CachePart, x: Tensor) -> Tensor {
         let layer = self.layer.expect("attention stands in a layer") as u32;
         let meta = Meta::new(self.batch.kv, [self.batch.context, x.meta.shape[1], x.meta.shape[2]]);
-        let cache = self.g.cache(Cache { layer, part }, meta);
-        self.g.op(label, KvStore, &[cache, x, self.positions])
+        self.g.cache(Cache { layer, part }, meta)
     }
 }

@@ -4,7 +4,7 @@ use super::row::{Biases, Norm, Norms, Row};
 use super::spec::{Layer, Spec};
 use crate::base::{DType, Error, Meta, Result, Shape};
 use crate::graph::{Graph, Input, Tensor};
-use crate::ops::{Add, Advance, AnyOp, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
+use crate::ops::{Add, AnyOp, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
 
 /// The shape of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,7 +15,7 @@ pub struct Batch {
     pub rows: usize,
     /// Tokens the cache holds.
     pub context: usize,
-    /// Element type of the cache: `f16` or `f32`.
+    /// Element type of the cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
     pub kv: DType,
     /// Draw the next token from the logits (of which there must be one row) and advance the positions.
     pub sample: bool,
@@ -268,9 +268,7 @@ impl Builder<'_> {
     /// Draws the next token into place 0 of the tokens and moves the positions on.
     fn sample(&mut self, tokens: Tensor, logits: Tensor) -> Result<Tensor> {
         let params = self.g.input(Input::Sampler, Meta::new(DType::U32, [8]));
-        let drawn = self.g.op("sample", Sample, &[tokens, logits, params, self.positions])?;
-        self.g.op("advance", Advance, &[self.positions])?;
-        Ok(drawn)
+        self.g.op("sample", Sample, &[tokens, logits, params, self.positions])
     }
 
     /// Multiplies each token's values by a factor of its own: `[tokens, 1]`.

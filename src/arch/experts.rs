@@ -26,7 +26,7 @@ impl Builder<'_> {
         let (ids, weights) = (chosen.columns(0, used), chosen.columns(used, used));
         let y = self.expert_hidden(x, ids)?;
         let y = self.expert_linear("ffn_down_exps", y, ids, self.spec.n_embd)?;
-        let y = self.g.op("ffn_experts", Combine, &[y, weights])?;
+        let y = self.g.op("ffn_experts", Combine { scale: 1.0 }, &[y, weights])?;
         if !self.has(SHARED.up) {
             return Ok(y);
         }

@@ -169,7 +169,8 @@ fn read_layers(keys: &Keys, row: &Row, tensors: usize) -> Result<Vec<Layer>> {
     let all = keys.need_size("block_count")?;
     if all > tensors {
         return Err(Error::format(format!("{all} layers in a file of {tensors} tensors"))
-            .at(format!("key {}", keys.name("block_count"))));
+            .at(format!("key {}", keys.name("block_count")))
+            .help("the file is damaged or holds only a vocabulary: use another"));
     }
     // Layers that predict further tokens stand after the others and take no part in plain decoding.
     let n = all.saturating_sub(keys.size("nextn_predict_layers")?.unwrap_or(0));

@@ -23,6 +23,10 @@ pub struct Memory {
     caches: HashMap<Cache, usize>,
 }
 
+/// Most sources of an op, and most that it updates beside its result.
+const MAX_SOURCES: usize = 12;
+const MAX_UPDATES: usize = 2;
+
 /// How long one node took.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -183,16 +187,34 @@ impl Program {
         };
         let op = &graph.nodes[step.node].op;
         let empty = View { meta: tensor.meta, data: &[] };
-        let mut views = [empty; 8];
+        let mut views = [empty; MAX_SOURCES];
+        // So do those that are updated beside it.
+        let mut updated: [Vec<u64>; MAX_UPDATES] = Default::default();
+        for (buffer, n) in updated.iter_mut().zip(op.updates()) {
+            let Location::Shared(s) = step.src[n].0 else { unreachable!("only what outlives a run is updated") };
+            *buffer = std::mem::take(&mut memory.buffers[s]);
+        }
         for (n, (location, t)) in step.src.iter().enumerate() {
-            views[n] = if op.in_place() == Some(n) {
+            views[n] = if op.written().any(|w| w == n) {
                 View { meta: t.meta, data: &[] }
             } else {
                 View::new(t.meta, &self.bytes(*location, memory)[start_byte(t)..])
             };
         }
         let data = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut out)[start_byte(&tensor)..];
-        op.cpu(&views[..step.src.len()], ViewMut { meta: tensor.meta, data }, pool);
+        let mut places = op.updates();
+        let mut more = updated.each_mut().map(|buffer| {
+            let t = places.next().map_or(&tensor, |n| &step.src[n].1);
+            let start = if buffer.is_empty() { 0 } else { start_byte(t) };
+            ViewMut { meta: t.meta, data: &mut bytemuck::cast_slice_mut(buffer)[start..] }
+        });
+        let dst = ViewMut { meta: tensor.meta, data };
+        op.cpu(&views[..step.src.len()], dst, &mut more[..op.updates().len()], pool);
+        for (buffer, n) in updated.into_iter().zip(op.updates()) {
+            if let Location::Shared(s) = step.src[n].0 {
+                memory.buffers[s] = buffer;
+            }
+        }
         match location {
             Location::Slot(s) => self.slots[s] = out,
             Location::Shared(s) => memory.buffers[s] = out,

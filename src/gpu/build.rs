@@ -7,10 +7,10 @@ use super::pipeline::Entry;
 use super::readback::Ring;
 use super::runner::{Choose, Held, Program, Step, byte_offset};
 use super::shader::Binding;
-use super::weights::{Weights, is_plain};
+use super::weights::{Part, Stacked, Weights, is_plain};
 use crate::base::{Error, Meta, Result};
 use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
-use crate::ops::{Bind, Kernel, Pass, weight_shards};
+use crate::ops::{Bind, Kernel, Pass, Stack, weight_shards};
 use crate::quant;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,8 +26,16 @@ pub(super) struct Builder<'a> {
     graph: &'a Graph,
     plan: &'a Plan,
     homes: HashMap<BufId, Arc<Buffer>>,
-    /// Weights and constants, by whether they are in shards.
-    fixed: HashMap<(BufId, bool), Held>,
+    /// Weights and constants.
+    fixed: HashMap<Fixed, Held>,
+}
+
+/// What was uploaded.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Fixed {
+    Whole(BufId),
+    Shards(Stacked),
+    Vectors(Stacked),
 }
 
 /// A dispatch with its shader and the bytes of its parameters; its bind group is still to be made.
@@ -54,6 +62,7 @@ impl<'a> Builder<'a> {
         self.make_homes(nodes.clone(), memory)?;
         let (mut ready, mut kernels, mut costs) = (Vec::new(), Vec::new(), Vec::new());
         let mut sizes: Vec<usize> = Vec::new();
+        let mut weight_bytes = 0.0;
         for i in nodes {
             let node = &self.graph.nodes[i];
             let at = || format!("{} {}", node.op.name(), node.label);
@@ -62,6 +71,7 @@ impl<'a> Builder<'a> {
             sizes.resize(sizes.len().max(kernel.scratch.len()), 0);
             sizes.iter_mut().zip(&kernel.scratch).for_each(|(size, need)| *size = (*size).max(*need));
             self.upload(node, &kernel, weights).await?;
+            weight_bytes += self.weight_bytes(node, &kernel);
             let passes: Vec<Pass> = kernel.passes.into_iter().filter(|p| !p.workgroups.contains(&0)).collect();
             let seconds = if node.dst.meta.outer() <= DECODE { 0.0 } else { Cost::of(node).seconds() };
             costs.extend(passes.iter().map(|_| seconds / passes.len() as f64));
@@ -79,6 +89,7 @@ impl<'a> Builder<'a> {
             cuts: cost::cut(&costs),
             kernels,
             homes: self.homes,
+            weight_bytes: weight_bytes as u64,
             ring: Ring::default(),
             held,
         })
@@ -96,10 +107,10 @@ impl<'a> Builder<'a> {
         }
         for node in &self.graph.nodes[nodes] {
             for t in node.src.iter().chain([&node.dst]) {
-                let bytes = self.graph.buffers[t.buf.0 as usize].meta.span_bytes();
+                let meta = &self.graph.buffers[t.buf.0 as usize].meta;
                 let home = match self.graph.storage(t) {
-                    Storage::Input(input) => memory.input(*input, bytes)?,
-                    Storage::Cache(cache) => memory.cache(*cache, bytes)?,
+                    Storage::Input(input) => memory.input(*input, meta.span_bytes())?,
+                    Storage::Cache(cache) => memory.cache(*cache, cache_bytes(meta))?,
                     Storage::Weight(_) | Storage::Const(..) | Storage::Temp => continue,
                 };
                 self.homes.insert(t.buf, home);
@@ -138,7 +149,10 @@ impl<'a> Builder<'a> {
             Bind::Scratch(_) => return None,
             Bind::Dst => &node.dst,
             Bind::Src(i) => &node.src[i],
-            Bind::Shard { src, part } => return self.unfit_shard(&node.src[src], part, &binding.name),
+            Bind::Shard { of, part } => return self.unfit_shard(node, of, part, &binding.name),
+            Bind::Stack(of) => {
+                return (!self.are_weights(node, of)).then(|| format!("{} is no weight", binding.name));
+            }
         };
         if matches!(self.graph.storage(t), Storage::Weight(_)) && !is_plain(t.meta.dtype) {
             return Some(format!("{} is {}", binding.name, t.meta.dtype));
@@ -153,41 +167,74 @@ impl<'a> Builder<'a> {
         (span > limit).then(|| format!("{} takes {}, {} can be bound", binding.name, human(span), human(limit)))
     }
 
-    /// Why part `part` of weight `t` cannot be bound.
-    fn unfit_shard(&self, t: &Tensor, part: usize, name: &str) -> Option<String> {
-        let whole = matches!(self.graph.storage(t), Storage::Weight(_)) && t.offset == 0;
-        if !whole {
-            return Some(format!("{name} is no whole weight"));
+    /// Why part `part` of the weights `of` cannot be bound.
+    fn unfit_shard(&self, node: &Node, of: Stack, part: usize, name: &str) -> Option<String> {
+        if !self.are_weights(node, of) {
+            return Some(format!("{name} is no weight"));
         }
         // Experts are not cut: one alone may be too large.
-        let caps = self.device.caps();
-        let rows = weight_shards(&t.meta, caps)[part].len();
-        let bytes = 4 * quant::gpu_planes(t.meta.dtype, rows, t.meta.shape.row()).words as u64;
+        let (caps, meta) = (self.device.caps(), self.stacked(node, of).meta());
+        let rows = weight_shards(&meta, caps)[part].len();
+        let bytes = 4 * quant::gpu_planes(meta.dtype, rows, meta.shape.row()).words as u64;
         (bytes > caps.max_binding)
             .then(|| format!("{name} takes {}, {} can be bound", human(bytes), human(caps.max_binding)))
+    }
+
+    fn are_weights(&self, node: &Node, of: Stack) -> bool {
+        node.src[of.sources()].iter().all(|t| matches!(self.graph.storage(t), Storage::Weight(_)))
+    }
+
+    /// The weights that `of` means.
+    fn stacked(&self, node: &Node, of: Stack) -> Stacked {
+        let part = |t: &Tensor| match self.graph.storage(t) {
+            Storage::Weight(name) => Part { name: name.clone(), meta: t.meta, offset: t.offset },
+            other => unreachable!("{other:?} is no weight"),
+        };
+        Stacked { parts: node.src[of.sources()].iter().map(part).collect(), interleaved: of.interleaved }
     }
 
     /// Sees to it that the weights and constants that `kernel` reads are on the device.
     async fn upload(&mut self, node: &Node, kernel: &Kernel, weights: &mut Weights) -> Result<()> {
         for (_, bind) in kernel.passes.iter().flat_map(|p| &p.binds) {
-            let (t, sharded) = match bind {
-                Bind::Src(i) => (&node.src[*i], false),
-                Bind::Shard { src, .. } => (&node.src[*src], true),
-                Bind::Dst | Bind::Scratch(_) => continue,
-            };
-            if self.fixed.contains_key(&(t.buf, sharded)) {
+            let Some(key) = self.key(node, *bind) else { continue };
+            if self.fixed.contains_key(&key) {
                 continue;
             }
-            let meta = &self.graph.buffers[t.buf.0 as usize].meta;
-            let held = match self.graph.storage(t) {
-                Storage::Weight(name) if sharded => Held::Shards(weights.sharded(name, meta).await?),
-                Storage::Weight(name) => Held::Whole(weights.plain(name, meta).await?),
-                Storage::Const(label, bytes) => Held::Whole(weights.constant(label, bytes).await?),
-                Storage::Input(_) | Storage::Cache(_) | Storage::Temp => continue,
+            let held = match &key {
+                Fixed::Shards(stack) => Held::Shards(weights.sharded(stack).await?),
+                Fixed::Vectors(stack) => Held::Whole(weights.vectors(stack).await?),
+                Fixed::Whole(buf) => {
+                    let buffer = &self.graph.buffers[buf.0 as usize];
+                    match &buffer.storage {
+                        Storage::Weight(name) => Held::Whole(weights.plain(name, &buffer.meta).await?),
+                        Storage::Const(label, bytes) => Held::Whole(weights.constant(label, bytes).await?),
+                        Storage::Input(_) | Storage::Cache(_) | Storage::Temp => continue,
+                    }
+                }
             };
-            self.fixed.insert((t.buf, sharded), held);
+            self.fixed.insert(key, held);
         }
         Ok(())
+    }
+
+    /// Bytes of decoded weights that a kernel reads, if it reads each once.
+    fn weight_bytes(&self, node: &Node, kernel: &Kernel) -> f64 {
+        let shards = kernel.passes.iter().flat_map(|p| &p.binds).filter(|(name, _)| *name == "wq");
+        let bytes = shards.filter_map(|(_, bind)| match (bind, &self.fixed[&self.key(node, *bind)?]) {
+            (Bind::Shard { part, .. }, Held::Shards(shards)) => Some(shards[*part].size as f64),
+            _ => None,
+        });
+        bytes.sum::<f64>() * cost::share(node)
+    }
+
+    /// What a binding points at, among what is uploaded.
+    fn key(&self, node: &Node, bind: Bind) -> Option<Fixed> {
+        match bind {
+            Bind::Src(i) => Some(Fixed::Whole(node.src[i].buf)),
+            Bind::Shard { of, .. } => Some(Fixed::Shards(self.stacked(node, of))),
+            Bind::Stack(of) => Some(Fixed::Vectors(self.stacked(node, of))),
+            Bind::Dst | Bind::Scratch(_) => None,
+        }
     }
 
     fn prepare(&self, i: usize, node: &'a Node, pass: Pass) -> Result<Ready<'a>> {
@@ -196,7 +243,7 @@ impl<'a> Builder<'a> {
         let offset = |name: &str| match bind(name)? {
             Bind::Src(i) => Some(node.src[i].offset as u32),
             Bind::Dst => Some(node.dst.offset as u32),
-            Bind::Shard { .. } | Bind::Scratch(_) => Some(0),
+            Bind::Shard { .. } | Bind::Stack(_) | Bind::Scratch(_) => Some(0),
         };
         let params = entry.shader.params(&pass.params, &offset)?;
         let missing = entry.shader.bindings.iter().find(|b| bind(&b.name).is_none());
@@ -255,10 +302,14 @@ impl<'a> Builder<'a> {
                 Bind::Scratch(i) => (&*scratch[i], 0),
                 Bind::Dst => (self.whole(&r.tensors.dst), byte_offset(&r.tensors.dst)),
                 Bind::Src(i) => (self.whole(&r.tensors.src[i]), byte_offset(&r.tensors.src[i])),
-                Bind::Shard { src, part } => match &self.fixed[&(r.tensors.src[src].buf, true)] {
-                    Held::Shards(shards) => (&shards[part], 0),
-                    Held::Whole(_) => unreachable!("uploaded in shards"),
-                },
+                of @ (Bind::Shard { .. } | Bind::Stack(_)) => {
+                    let key = self.key(r.tensors, of).expect("weights have keys");
+                    match (&self.fixed[&key], of) {
+                        (Held::Shards(shards), Bind::Shard { part, .. }) => (&shards[part], 0),
+                        (Held::Whole(buffer), _) => (&**buffer, 0),
+                        _ => unreachable!("uploaded as it is bound"),
+                    }
+                }
             };
             // A shader that takes the offset as a parameter sees the whole buffer, any other only what begins there.
             let at = if r.entry.shader.takes_offset(name) { 0 } else { at };
@@ -275,10 +326,18 @@ impl<'a> Builder<'a> {
 
     /// The buffer that tensor `t` lies in, unless it is a weight in shards.
     fn whole(&self, t: &Tensor) -> &Buffer {
-        match (self.homes.get(&t.buf), self.fixed.get(&(t.buf, false))) {
+        match (self.homes.get(&t.buf), self.fixed.get(&Fixed::Whole(t.buf))) {
             (Some(buffer), _) => buffer,
             (None, Some(Held::Whole(buffer))) => buffer,
             _ => unreachable!("every tensor has a home or was uploaded"),
         }
+    }
+}
+
+/// Bytes of a cache, whose blocks lie in planes.
+pub(super) fn cache_bytes(meta: &Meta) -> usize {
+    match meta.dtype.is_quantized() {
+        true => 4 * quant::gpu_planes(meta.dtype, meta.outer(), meta.inner()).words,
+        false => meta.span_bytes(),
     }
 }

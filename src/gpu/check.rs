@@ -1,25 +1,29 @@
 //! Runs single ops on a device and compares them with their f64 oracles: for tests, and for users whose GPU is in doubt.
 
+use super::build::cache_bytes;
 use super::device::Device;
 use super::memory::Memory;
 use super::runner::Program;
 use super::weights::{Source, Weights};
-use crate::base::{Error, Meta, Result, View};
-use crate::graph::{Cache, CachePart, Graph, Place, Plan, Tensor};
+use crate::base::{DType, Error, Meta, Result, View};
+use crate::graph::{Cache, CachePart, Graph, Place, Plan, Storage, Tensor};
 use crate::ops::{AnyOp, Case, Exact, nmse};
+use crate::quant;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A case on a device: a graph of one node, with made-up inputs and the right answer.
 ///
-/// Sources are weights, but for the one that is updated in place, which is a cache.
+/// Sources are weights, but for those that are updated in place, and blocks that attention reads, which are caches.
 pub struct Check {
     device: Device,
     graph: Graph,
     output: Tensor,
     weights: Weights,
-    /// What the cache holds before the run.
-    cache: Option<Vec<u8>>,
+    /// What the caches hold before a run.
+    caches: Vec<(Cache, Vec<u8>)>,
+    /// What is updated beside the output.
+    updated: Vec<Tensor>,
     want: Vec<f64>,
     kernels: Vec<&'static str>,
 }
@@ -32,8 +36,6 @@ pub struct Checked {
     /// Normalised mean squared error against the oracle; infinite where a value is missing or not finite.
     pub nmse: f64,
 }
-
-const CACHE: Cache = Cache { layer: 0, part: CachePart::Key };
 
 struct Tensors(HashMap<String, Vec<u8>>);
 
@@ -49,18 +51,32 @@ impl Check {
     /// Makes up inputs for `case` from `seed` and computes the right answer, which takes the CPU a while for large cases.
     pub fn new(device: &Device, case: &Case<AnyOp>, seed: u64) -> Result<Check> {
         let mut graph = Graph::new();
-        let (mut tensors, mut src, mut exact, mut cache) = (HashMap::new(), Vec::new(), Vec::new(), None);
+        let (mut tensors, mut src, mut exact, mut caches) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
         for (i, input) in case.src.iter().enumerate() {
             let bytes = input.bytes(seed + i as u64);
             exact.push(Exact::of(&input.view(&bytes)));
             let whole = match input.offset == 0 && input.meta.is_packed() {
                 true => input.meta,
-                false => Meta::new(input.meta.dtype, [bytes.len() / input.meta.dtype.block_bytes()]),
+                false => Meta::new(
+                    input.meta.dtype,
+                    [bytes.len() / input.meta.dtype.block_bytes() * input.meta.dtype.block()],
+                ),
             };
             let name = format!("src{i}");
-            let buffer = if case.op.in_place() == Some(i) {
-                cache = Some(bytes);
-                graph.cache(CACHE, whole)
+            // What attention reads of keys and values lies in a cache too, and blocks there in planes.
+            let read = matches!(case.op, AnyOp::Attention(_)) && (1..3).contains(&i) && whole.dtype.is_quantized();
+            let buffer = if read || case.op.written().any(|w| w == i) {
+                let cache = Cache { layer: i as u32, part: CachePart::Key };
+                // Caches in blocks lie in planes.
+                let bytes = match whole.dtype.is_quantized() {
+                    true => {
+                        let words = quant::gpu_layout(whole.dtype, whole.outer(), whole.inner(), &bytes);
+                        bytemuck::cast_slice(&words).to_vec()
+                    }
+                    false => bytes,
+                };
+                caches.push((cache, bytes));
+                graph.cache(cache, whole)
             } else {
                 tensors.insert(name.clone(), bytes);
                 graph.weight(&name, whole)
@@ -77,7 +93,8 @@ impl Check {
             device: device.clone(),
             graph,
             output,
-            cache,
+            caches,
+            updated: case.op.updates().map(|i| src[i]).collect(),
         })
     }
 
@@ -102,17 +119,32 @@ impl Check {
             &only,
         );
         let mut program = pollster::block_on(program)?;
-        match &self.cache {
-            Some(bytes) => memory.write_cache(CACHE, 0, bytes)?,
-            None => {
-                // NaNs, so that what is not written is noticed.
-                let blank = vec![0xff; self.output.meta.span_bytes().next_multiple_of(4)];
-                program.write_temp(self.output.buf, &blank)?;
-            }
+        for (cache, bytes) in &self.caches {
+            memory.write_cache(*cache, 0, bytes)?;
         }
-        let bytes = program.run_read(&self.output)?.wait()?;
-        let got = Exact::of(&View::new(self.output.meta, &bytes)).data;
-        let got: Vec<f32> = got.iter().map(|v| *v as f32).collect();
+        if *self.graph.storage(&self.output) == Storage::Temp {
+            // NaNs, so that what is not written is noticed.
+            let blank = vec![0xff; self.output.meta.span_bytes().next_multiple_of(4)];
+            program.write_temp(self.output.buf, &blank)?;
+        }
+        program.run()?;
+        let mut got = Vec::new();
+        for tensor in [&self.output].into_iter().chain(&self.updated) {
+            got.extend(self.values(&mut program, tensor)?);
+        }
         Ok(Checked { variant: self.kernels[n], nmse: nmse(&got, &self.want) })
+    }
+
+    /// The values of `tensor` after a run.
+    fn values(&self, program: &mut Program, tensor: &Tensor) -> Result<Vec<f32>> {
+        let meta = tensor.meta;
+        if meta.dtype.is_quantized() {
+            let words = cache_bytes(&meta) / 4;
+            let whole = Tensor { meta: Meta::new(DType::U32, [words]), ..*tensor };
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&whole)?.wait()?);
+            return Ok(quant::gpu_decode(meta.dtype, meta.outer(), meta.inner(), &words));
+        }
+        let bytes = program.read(tensor)?.wait()?;
+        Ok(Exact::of(&View::new(meta, &bytes)).data.iter().map(|v| *v as f32).collect())
     }
 }

@@ -26,10 +26,17 @@ impl Cost {
         let flops = match &node.op {
             AnyOp::MatMul(_) => 2.0 * out * src[0].meta.shape.row() as f64,
             AnyOp::MatMulId(_) => {
-                // Of the experts only those that are chosen are read.
-                let (experts, pairs) = (src[0].meta.outer() as f64, (src[2].meta.shape.elements()) as f64);
-                bytes -= src[0].meta.span_bytes() as f64 * (1.0 - (pairs / experts).min(1.0));
+                bytes -= src[0].meta.span_bytes() as f64 * (1.0 - share(node));
                 2.0 * out * src[0].meta.shape.row() as f64
+            }
+            AnyOp::Linear(op) => {
+                let weights = &src[..op.parts];
+                let values: f64 = weights.iter().map(|w| w.meta.shape.elements() as f64).sum();
+                if !op.ids {
+                    return Cost { bytes, flops: 2.0 * values * dst.outer() as f64 };
+                }
+                bytes -= weights.iter().map(|w| w.meta.span_bytes() as f64).sum::<f64>() * (1.0 - share(node));
+                2.0 * values / weights[0].meta.outer() as f64 * src[op.parts + 1].meta.shape.elements() as f64
             }
             // As if all cells were taken: the program is the same for a full cache.
             AnyOp::Attention(_) => 4.0 * src[0].meta.shape.elements() as f64 * src[1].meta.outer() as f64,
@@ -37,10 +44,14 @@ impl Cost {
                 bytes -= src[0].meta.span_bytes() as f64;
                 out
             }
+            // Of the caches only the batch's cells are written.
             AnyOp::KvStore(_) => {
-                bytes -= (src[0].meta.span_bytes() + dst.span_bytes()) as f64;
-                bytes += src[1].meta.span_bytes() as f64;
-                src[1].meta.shape.elements() as f64
+                bytes = 2.0 * (src[2].meta.span_bytes() + src[3].meta.span_bytes()) as f64;
+                bytes / 4.0
+            }
+            AnyOp::RopeStore(_) => {
+                bytes = 2.0 * (src[0].meta.span_bytes() + src[1].meta.span_bytes()) as f64;
+                8.0 * bytes / 4.0
             }
             _ => 8.0 * out,
         };
@@ -51,6 +62,17 @@ impl Cost {
     pub fn seconds(&self) -> f64 {
         (self.bytes / SLOW_BYTES).max(self.flops / SLOW_FLOPS)
     }
+}
+
+/// The part of its weights that a node reads: of experts those that are chosen, of a table the rows.
+pub(super) fn share(node: &Node) -> f64 {
+    let ids = match &node.op {
+        AnyOp::MatMulId(_) => &node.src[2],
+        AnyOp::Linear(op) if op.ids => &node.src[op.parts + 1],
+        AnyOp::GetRows(_) => &node.src[1],
+        _ => return 1.0,
+    };
+    (ids.meta.shape.elements() as f64 / node.src[0].meta.outer() as f64).min(1.0)
 }
 
 /// Longest submission aimed at, in seconds.

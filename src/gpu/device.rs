@@ -31,6 +31,8 @@ pub struct Counters {
     pub submits: u64,
     /// Dispatches encoded.
     pub dispatches: u64,
+    /// Bytes brought to the host.
+    pub read_back: u64,
     /// Buffers made.
     pub buffers: u64,
     /// Bind groups made.
@@ -45,6 +47,7 @@ pub struct Counters {
 pub(super) struct Tally {
     pub submits: AtomicU64,
     pub dispatches: AtomicU64,
+    pub read_back: AtomicU64,
     pub buffers: AtomicU64,
     pub bind_groups: AtomicU64,
     pub pipelines: AtomicU64,
@@ -169,6 +172,7 @@ impl Device {
         Counters {
             submits: get(&t.submits),
             dispatches: get(&t.dispatches),
+            read_back: get(&t.read_back),
             buffers: get(&t.buffers),
             bind_groups: get(&t.bind_groups),
             pipelines: get(&t.pipelines),

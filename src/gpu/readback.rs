@@ -48,6 +48,7 @@ impl Ring {
         };
         slot.busy.store(true, Ordering::Release);
         encoder.copy_buffer_to_buffer(&from.raw, at, &slot.buffer.raw, 0, Some(size as u64));
+        device.inner.tally.read_back.fetch_add(size as u64, Ordering::Relaxed);
         let after = device.submit(encoder);
         let mapped = Signal::default();
         let sender = mapped.clone();

@@ -38,6 +38,8 @@ pub struct Program {
     pub(super) kernels: Vec<(usize, &'static str, &'static str)>,
     /// Buffers of temporaries, inputs and caches, for reading and writing.
     pub(super) homes: HashMap<BufId, Arc<Buffer>>,
+    /// Bytes of weights that a run reads.
+    pub(super) weight_bytes: u64,
     pub(super) ring: Ring,
     /// What bind groups point at, kept so that it counts against the budget.
     pub(super) held: Vec<Held>,
@@ -155,6 +157,12 @@ impl Program {
     /// Submissions per run.
     pub fn submissions(&self) -> usize {
         self.cuts.len().max(1)
+    }
+
+    /// Bytes of the weights of products and lookups that a run reads, each once: of experts those that are chosen, of tables the
+    /// rows. Kernels for many tokens may read them more often.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     /// Dispatches per run.

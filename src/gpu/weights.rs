@@ -5,11 +5,12 @@
 
 use super::device::{Buffer, Device};
 use super::memory::STORAGE;
-use crate::base::{DType, Meta, Result};
-use crate::ops::weight_shards;
+use crate::base::{DType, Meta, Result, Shape};
+use crate::ops::{Stack, weight_shards};
 use crate::quant;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes that wait in staging memory before the device is made to take them.
@@ -21,11 +22,39 @@ pub trait Source: Send + Sync {
     fn read(&self, name: &str, at: u64, out: &mut [u8]) -> Result<()>;
 }
 
+/// A tensor of the file, or a view of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Part {
+    pub name: String,
+    /// `[rows, k]`, `[experts, rows, k]`, or a vector.
+    pub meta: Meta,
+    /// Its first value, in elements from the tensor's start.
+    pub offset: usize,
+}
+
+/// What lies in one buffer, or in the shards of one: see [`Stack`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Stacked {
+    pub parts: Vec<Part>,
+    pub interleaved: bool,
+}
+
+impl Stacked {
+    pub fn meta(&self) -> Meta {
+        Stack::meta(&self.parts.iter().map(|p| p.meta).collect::<Vec<_>>())
+    }
+
+    fn label(&self) -> String {
+        format!("tensor {}", self.parts.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// The tensors of one model on one device; shared by its programs.
 pub struct Weights {
     device: Device,
     source: Arc<dyn Source>,
-    sharded: HashMap<String, Arc<[Buffer]>>,
+    sharded: HashMap<Stacked, Arc<[Buffer]>>,
+    vectors: HashMap<Stacked, Arc<Buffer>>,
     plain: HashMap<String, Arc<Buffer>>,
     consts: HashMap<(String, u64), Arc<Buffer>>,
     staged: u64,
@@ -38,6 +67,7 @@ impl Weights {
             device: device.clone(),
             source,
             sharded: HashMap::new(),
+            vectors: HashMap::new(),
             plain: HashMap::new(),
             consts: HashMap::new(),
             staged: 0,
@@ -53,27 +83,83 @@ impl Weights {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         let sharded = self.sharded.values().flat_map(|s| s.iter());
-        sharded.chain(self.plain.values().chain(self.consts.values()).map(|b| &**b)).map(|b| b.size).sum()
+        let whole = self.plain.values().chain(self.vectors.values()).chain(self.consts.values());
+        sharded.chain(whole.map(|b| &**b)).map(|b| b.size).sum()
     }
 
-    /// Tensor `name` for kernels that decode it, in the shards of [`weight_shards`].
-    pub(super) async fn sharded(&mut self, name: &str, meta: &Meta) -> Result<Arc<[Buffer]>> {
-        if let Some(shards) = self.sharded.get(name) {
+    /// Weights for kernels that decode them, in the shards of [`weight_shards`].
+    pub(super) async fn sharded(&mut self, stack: &Stacked) -> Result<Arc<[Buffer]>> {
+        if let Some(shards) = self.sharded.get(stack) {
             return Ok(shards.clone());
         }
-        let k = meta.shape.row();
-        let row_bytes = meta.dtype.row_bytes(k).expect("rows are whole blocks");
+        let meta = stack.meta();
         let mut shards = Vec::new();
-        for rows in weight_shards(meta, self.device.caps()) {
-            let mut bytes = vec![0; rows.len() * row_bytes];
-            self.source.read(name, (rows.start * row_bytes) as u64, &mut bytes)?;
-            let words = quant::gpu_layout(meta.dtype, rows.len(), k, &bytes);
+        for rows in weight_shards(&meta, self.device.caps()) {
+            let bytes = self.rows(stack, rows.clone())?;
+            let words = quant::gpu_layout(meta.dtype, rows.len(), meta.shape.row(), &bytes);
             drop(bytes);
-            shards.push(self.upload(&format!("tensor {name}"), bytemuck::cast_slice(&words)).await?);
+            shards.push(self.upload(&stack.label(), bytemuck::cast_slice(&words)).await?);
         }
         let shards: Arc<[Buffer]> = shards.into();
-        self.sharded.insert(name.to_owned(), shards.clone());
+        self.sharded.insert(stack.clone(), shards.clone());
         Ok(shards)
+    }
+
+    /// Vectors of `f32`, one after the other or value by value in turn.
+    pub(super) async fn vectors(&mut self, stack: &Stacked) -> Result<Arc<Buffer>> {
+        if let Some(buffer) = self.vectors.get(stack) {
+            return Ok(buffer.clone());
+        }
+        // Rows of one value: the last dimension of a vector is the last but one of a weight.
+        let row = |p: &Part| {
+            let shape = Shape::new(&[p.meta.shape.dims(), &[1]].concat());
+            let meta = Meta { shape, stride: if shape.dims().len() == 2 { 1 } else { p.meta.stride }, ..p.meta };
+            Part { meta, ..p.clone() }
+        };
+        let rows = Stacked { parts: stack.parts.iter().map(row).collect(), ..*stack };
+        let bytes = self.rows(&rows, 0..rows.meta().shape.rows())?;
+        let buffer = Arc::new(self.upload(&stack.label(), &bytes).await?);
+        self.vectors.insert(stack.clone(), buffer.clone());
+        Ok(buffer)
+    }
+
+    /// The bytes of rows `range` of a stack.
+    fn rows(&self, stack: &Stacked, range: Range<usize>) -> Result<Vec<u8>> {
+        let meta = stack.meta();
+        let size = |n: usize| meta.dtype.row_bytes(n).expect("rows are whole blocks");
+        let (k, row) = (meta.shape.row(), size(meta.shape.row()));
+        let mut out = vec![0; range.len() * row];
+        let turns = if stack.interleaved { stack.parts.len() } else { 1 };
+        let (mut first, mut run) = (0, Vec::new());
+        for (p, part) in stack.parts.iter().enumerate() {
+            let rows = part.meta.shape.rows();
+            // The part's rows that are wanted, and where in the stack its first one lies.
+            let base = if stack.interleaved { p } else { first };
+            let wanted = match stack.interleaved {
+                true => range.start / turns..range.end / turns,
+                false => range.start.clamp(first, first + rows) - first..range.end.clamp(first, first + rows) - first,
+            };
+            first += rows;
+            // Runs of rows that are neighbours in the file.
+            let per = if part.meta.is_packed() { rows } else { rows / part.meta.outer() };
+            let mut i = wanted.start;
+            while i < wanted.end {
+                let end = wanted.end.min((i / per + 1) * per);
+                let element = part.offset + if per == rows { i * k } else { i / per * part.meta.stride + i % per * k };
+                let to = (base + i * turns - range.start) * row;
+                if turns == 1 {
+                    self.source.read(&part.name, size(element) as u64, &mut out[to..][..(end - i) * row])?;
+                } else {
+                    run.resize((end - i) * row, 0);
+                    self.source.read(&part.name, size(element) as u64, &mut run)?;
+                    for (from, to) in run.chunks_exact(row).zip(out[to..].chunks_mut(turns * row)) {
+                        to[..row].copy_from_slice(from);
+                    }
+                }
+                i = end;
+            }
+        }
+        Ok(out)
     }
 
     /// Tensor `name` as it is in the file.

@@ -13,6 +13,10 @@ impl fmt::Display for Graph {
             }
             writeln!(f, ")")?;
         }
+        let rules: Vec<String> = self.fused.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
+        if !rules.is_empty() {
+            writeln!(f, "fused {}", rules.join(", "))?;
+        }
         match &self.output {
             Some(output) => writeln!(f, "output {}", self.name(output)),
             None => Ok(()),

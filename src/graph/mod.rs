@@ -4,6 +4,7 @@
 //! gives temporaries their memory.
 
 mod dump;
+mod fuse;
 mod plan;
 
 pub use plan::{Copy, Place, Plan, Segment, Slot};
@@ -129,6 +130,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The result the host reads, if any: logits `[rows, vocab]`, or the sampled token.
     pub output: Option<Tensor>,
+    /// The rules of fusion that were applied, and how often.
+    pub fused: Vec<(&'static str, usize)>,
     layer: Option<u32>,
     weights: HashMap<String, Tensor>,
 }

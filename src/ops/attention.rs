@@ -5,12 +5,15 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
+use super::kv_store::{cache_flag, scale_planes};
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::quant;
 use crate::simd;
 use std::cell::RefCell;
 
-/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both `f16` or `f32`),
+/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both of one of
+/// [`CACHE_TYPES`](super::CACHE_TYPES)),
 /// positions `[tokens]` `u32`, optional sinks `[heads]`. Result: `[tokens, heads, value_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
@@ -71,7 +74,7 @@ impl Attention {
         let powers = 1usize << heads.ilog2();
         let rest = if powers < heads { slopes[powers] } else { 0.0 };
         let mut flags = Vec::new();
-        flags.extend((src[1].dtype == DType::F16).then_some("KV_F16"));
+        flags.push(cache_flag(src[1].dtype));
         flags.extend((splits > 1).then_some("SPLIT"));
         flags.extend((sinks && splits == 1).then_some("SINKS"));
         let target = if splits > 1 { Bind::Scratch(0) } else { Bind::Dst };
@@ -110,6 +113,7 @@ impl Attention {
             workgroups: [rows.div_ceil(tile.rows) as u32, kv_heads as u32, splits as u32],
             ..Pass::default()
         };
+        main.params.extend(scale_planes(&src[1], &src[2]));
         if splits == 1 {
             main.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
             return Kernel { variant: tile.name(), passes: vec![main], scratch: vec![] };
@@ -146,6 +150,7 @@ impl Tile {
 enum Cells<'a> {
     F16(&'a [half::f16]),
     F32(&'a [f32]),
+    Blocks(DType, &'a [u8]),
 }
 
 impl<'a> Cells<'a> {
@@ -153,12 +158,14 @@ impl<'a> Cells<'a> {
         let bytes = &cache.data[..cache.meta.span_bytes()];
         match cache.meta.dtype {
             DType::F32 => Cells::F32(bytemuck::cast_slice(bytes)),
-            _ => Cells::F16(bytemuck::cast_slice(bytes)),
+            DType::F16 => Cells::F16(bytemuck::cast_slice(bytes)),
+            dtype => Cells::Blocks(dtype, bytes),
         }
     }
 
     fn dot(self, at: usize, q: &[f32]) -> f32 {
         match self {
+            Cells::Blocks(dtype, c) => decoded(dtype, c, at, q.len(), |row| simd::dot(row, q)),
             Cells::F16(c) => simd::dot_f16(&c[at..at + q.len()], q),
             Cells::F32(c) => simd::dot(&c[at..at + q.len()], q),
         }
@@ -166,13 +173,25 @@ impl<'a> Cells<'a> {
 
     fn axpy(self, at: usize, w: f32, y: &mut [f32]) {
         match self {
+            Cells::Blocks(dtype, c) => decoded(dtype, c, at, y.len(), |row| simd::axpy(w, row, y)),
             Cells::F16(c) => simd::axpy_f16(w, &c[at..at + y.len()], y),
             Cells::F32(c) => simd::axpy(w, &c[at..at + y.len()], y),
         }
     }
 }
 
+/// Calls `f` with values `at .. at + n` of a cache in blocks.
+fn decoded<T>(dtype: DType, cells: &[u8], at: usize, n: usize, f: impl FnOnce(&[f32]) -> T) -> T {
+    let byte = |n: usize| dtype.row_bytes(n).expect("heads are whole blocks");
+    ROW.with_borrow_mut(|row| {
+        row.resize(n, 0.0);
+        quant::decode(dtype, &cells[byte(at)..byte(at + n)], row);
+        f(row)
+    })
+}
+
 thread_local! {
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     // Scores of one head over all cells it sees: kept per thread so that a token allocates nothing once warm.
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -288,6 +307,10 @@ impl Op for Attention {
             case(Attention { softcap: 5.0, ..plain }, DType::F32, [17, 4, 2, 64, 64, 3], false),
             case(Attention { max_bias: 8.0, ..plain }, DType::F32, [9, 12, 12, 32, 64, 20], false),
             case(plain, DType::F16, [5, 8, 2, 256, 64, 10], true),
+            case(plain, DType::Q8_0, [1, 8, 2, 128, 300, 280], false),
+            case(plain, DType::Q8_0, [20, 4, 2, 96, 64, 7], false),
+            case(Attention { window: 32, ..plain }, DType::Q4_0, [1, 6, 2, 64, 200, 150], true),
+            case(plain, DType::Q4_0, [35, 4, 1, 64, 64, 0], false),
         ]
     }
 }

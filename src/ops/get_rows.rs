@@ -1,12 +1,12 @@
-//! Row lookup: y[t] = scale · table[ids[t]]: token embeddings, learned positions, the tokens whose logits are wanted.
+//! Row lookup: y[t] = scale · table[ids[t]] (+ beside[t]): token embeddings, learned positions, the tokens whose logits are wanted.
 //! The table may be in any block format; each row is decoded on its own.
 //! Shader: shaders/get_rows.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, weight_shards};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, for_chunks, grid, weight_shards};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
 
-/// Sources: table `[rows, k]` of any type, ids `[tokens]` `u32`. Result: `[tokens, k]` `f32`.
+/// Sources: table `[rows, k]` of any type, ids `[tokens]` `u32`, optionally what is added `[tokens, k]`. Result: `[tokens, k]` `f32`.
 /// Ids past the table give zeros (the caller checks token ids; a shard of a table sees ids of the others).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GetRows {
@@ -22,7 +22,13 @@ impl Op for GetRows {
         if src[0].shape.dims().len() != 2 {
             return Err(Error::format(format!("get_rows wants a table of two dimensions, got {:?}", src[0])));
         }
-        Ok(Meta::f32([src[1].outer(), src[0].shape.row()]))
+        let result = Meta::f32([src[1].outer(), src[0].shape.row()]);
+        match src.get(2) {
+            Some(beside) if beside.dtype != DType::F32 || beside.shape != result.shape => {
+                Err(Error::format(format!("get_rows: {beside:?} does not fit {result:?}")))
+            }
+            _ => Ok(result),
+        }
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
@@ -31,9 +37,13 @@ impl Op for GetRows {
         for_chunks(pool, dst.f32(), k, |t, y| {
             let id = ids[t] as usize;
             if id >= table.meta.outer() {
-                return y.fill(0.0);
+                y.fill(0.0);
+            } else {
+                quant::decode(table.meta.dtype, table.row_bytes(id), y);
             }
-            quant::decode(table.meta.dtype, table.row_bytes(id), y);
+            if let Some(beside) = src.get(2) {
+                return y.iter_mut().zip(beside.row(t)).for_each(|(y, b)| *y = b + self.scale * *y);
+            }
             if self.scale != 1.0 {
                 y.iter_mut().for_each(|v| *v *= self.scale);
             }
@@ -42,14 +52,12 @@ impl Op for GetRows {
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
         let (rows, n, rows_all) = (dst.outer(), dst.inner(), src[0].outer());
-        let pass = |first: usize, rows_here: usize| Pass {
+        let mut all = Pass {
             shader: Self::NAME,
             consts: vec![("WG", WG)],
             params: vec![
                 ("rows", rows.into()),
                 ("n", n.into()),
-                ("first", first.into()),
-                ("rows_here", rows_here.into()),
                 ("rows_all", rows_all.into()),
                 ("scale", self.scale.into()),
             ],
@@ -57,11 +65,21 @@ impl Op for GetRows {
             workgroups: grid(n.div_ceil(8), rows, caps),
             ..Pass::default()
         };
+        if let Some(beside) = src.get(2) {
+            all.flags.push("ADD");
+            all.params.push(("beside_stride", beside.stride.into()));
+            all.binds.push(("beside", Bind::Src(2)));
+        }
+        let pass = |first: usize, rows_here: usize| {
+            let mut pass = all.clone();
+            pass.params.extend([("first", first.into()), ("rows_here", rows_here.into())]);
+            pass
+        };
         let shard = |(part, shard): (usize, std::ops::Range<usize>)| {
             let mut pass = Pass { quant: Some(src[0].dtype), ..pass(shard.start, shard.len()) };
             let planes = quant::gpu_planes(src[0].dtype, shard.len(), n).planes;
             pass.params.extend([("planes", planes.into()), ("row_w8", (quant::gpu_padded(n) / 8).into())]);
-            pass.binds.extend(["wq", "wd"].map(|name| (name, Bind::Shard { src: 0, part })));
+            pass.binds.extend(["wq", "wd"].map(|name| (name, Bind::Shard { of: Stack::one(0), part })));
             pass
         };
         let passes = weight_shards(&src[0], caps).into_iter().enumerate().map(shard).collect();
@@ -79,7 +97,11 @@ impl Op for GetRows {
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
         let rows = src[1].data.iter().map(|id| src[0].row(*id as usize));
-        rows.flat_map(|row| row.iter().map(|v| v * self.scale as f64)).collect()
+        let mut y: Vec<f64> = rows.flat_map(|row| row.iter().map(|v| v * self.scale as f64)).collect();
+        if let Some(beside) = src.get(2) {
+            y.iter_mut().zip(&beside.data).for_each(|(y, b)| *y += b);
+        }
+        y
     }
 
     fn cases() -> Vec<Case<Self>> {
@@ -92,6 +114,9 @@ impl Op for GetRows {
             nmse: 1e-13,
         };
         let mut all = vec![case(DType::F32, 7, 33, 5, 1.0), case(DType::F32, 300, 576, 70, 24.0)];
+        let mut beside = case(DType::F16, 30, 100, 9, 1.0);
+        beside.src.push(Input::f32([9, 100]).strided(132, 32));
+        all.push(beside);
         all.extend(quant::SUPPORTED.iter().map(|dtype| case(*dtype, 19, 512, 9, 1.0)));
         all
     }

@@ -20,7 +20,23 @@ pub enum Glu {
 }
 
 impl Glu {
-    fn eval(self, g: f32, u: f32) -> f32 {
+    /// The flags that pick it in shaders/pointwise.wgsl.
+    pub(super) fn flags(self) -> Vec<&'static str> {
+        match self {
+            Glu::Plain(act) => vec!["GLU", "ACT", act.flag()],
+            Glu::Clamped { .. } => vec!["GLU", "CLAMPED"],
+        }
+    }
+
+    /// `params.a` and `params.b` there.
+    pub(super) fn constants(self) -> (f32, f32) {
+        match self {
+            Glu::Plain(_) => (0.0, 0.0),
+            Glu::Clamped { alpha, limit } => (alpha, limit),
+        }
+    }
+
+    pub(super) fn eval(self, g: f32, u: f32) -> f32 {
         match self {
             Glu::Plain(act) => act_f32(act, g) * u,
             Glu::Clamped { alpha, limit } => {
@@ -55,24 +71,21 @@ impl Op for Glu {
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let (flag, alpha, limit) = match *self {
-            Glu::Plain(act) => (act.flag(), 0.0, 0.0),
-            Glu::Clamped { alpha, limit } => ("CLAMPED", alpha, limit),
-        };
+        let (a, b) = self.constants();
         let (rows, n) = (dst.outer(), dst.inner());
         vec![Kernel::single(
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags: vec![flag],
+                flags: self.flags(),
                 consts: vec![("WG", WG)],
                 params: vec![
                     ("rows", rows.into()),
                     ("n", n.into()),
                     ("gate_stride", src[0].stride.into()),
                     ("up_stride", src[1].stride.into()),
-                    ("alpha", alpha.into()),
-                    ("limit", limit.into()),
+                    ("a", a.into()),
+                    ("b", b.into()),
                 ],
                 binds: vec![("gate", Bind::Src(0)), ("up", Bind::Src(1)), ("y", Bind::Dst)],
                 workgroups: grid(n, rows, caps),

@@ -59,6 +59,12 @@ impl Kernel {
         Kernel { variant, passes: vec![pass], scratch: Vec::new() }
     }
 
+    /// The passes with what they bind put elsewhere, to make them part of another op's kernel.
+    pub fn rebind(mut self, to: impl Fn(Bind) -> Bind) -> Kernel {
+        self.passes.iter_mut().flat_map(|p| &mut p.binds).for_each(|(_, bind)| *bind = to(*bind));
+        self
+    }
+
     /// The same pass with subgroup operations, where there are any, then with workgroup memory alone.
     pub fn reductions(pass: Pass, caps: &Caps) -> Vec<Kernel> {
         let mut all = Vec::new();
@@ -142,17 +148,52 @@ impl From<[u32; 4]> for Param {
 pub enum Bind {
     /// Source tensor `i`.
     Src(usize),
-    /// Part `part` of source tensor `src`, a weight cut by [`shards`].
+    /// Part `part` of the weights `of`, cut by [`weight_shards`].
     Shard {
-        /// Which source.
-        src: usize,
-        /// Which of its shards.
+        /// Which sources.
+        of: Stack,
+        /// Which of their shards.
         part: usize,
     },
+    /// Vectors of `f32` in one buffer: biases of stacked weights.
+    Stack(Stack),
     /// The result.
     Dst,
     /// Scratch buffer `i` of the kernel.
     Scratch(usize),
+}
+
+/// Weights that are put into one buffer, so that one dispatch multiplies by all of them: sources `first .. first + count`, of
+/// one type and row length. They are stacked when they are uploaded, and are on the device only once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stack {
+    /// The first source.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Row by row in turn (a gate's row, then the same of `up`), instead of one after the other.
+    pub interleaved: bool,
+}
+
+impl Stack {
+    /// A weight on its own.
+    pub fn one(src: usize) -> Stack {
+        Stack { first: src, count: 1, interleaved: false }
+    }
+
+    /// The sources' indices.
+    pub fn sources(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.count
+    }
+
+    /// The stack as one weight, `parts` being what [`sources`](Self::sources) are: `[Σ rows, k]`, or `[experts, Σ rows, k]`.
+    pub fn meta(parts: &[Meta]) -> Meta {
+        let dims = parts[0].shape.dims();
+        let at = dims.len().saturating_sub(2);
+        let mut all = dims.to_vec();
+        all[at] = parts.iter().map(|p| p.shape[at]).sum();
+        Meta::new(parts[0].dtype, crate::base::Shape::new(&all))
+    }
 }
 
 /// Cuts a weight into ranges of whole outermost-but-one rows (`[rows, k]`, `[experts, rows, k]` counted flat) so that each
@@ -168,7 +209,8 @@ pub fn shards(rows: usize, per_row: usize, granule: usize, caps: &Caps) -> Vec<s
 /// The shards of weight `meta` (`[rows, k]` or `[experts, rows, k]`); expert tensors are cut between experts.
 pub fn weight_shards(meta: &Meta, caps: &Caps) -> Vec<std::ops::Range<usize>> {
     let dims = meta.shape.dims();
-    let granule = if dims.len() == 3 { dims[1] } else { 1 };
+    // Rows of a gate and of `up` in turn stay together.
+    let granule = if dims.len() == 3 { dims[1] } else { 2 };
     let k = meta.shape.row();
     // GPU layouts pad plain rows to 32 weights and never grow a block by more than an eighth.
     let padded = k.next_multiple_of(32);

@@ -1,86 +1,178 @@
-//! Writes the batch's keys or values into the cache: cache[pos[t]] = x[t], rounded to the cache's type.
-//! Shader: shaders/kv_store.wgsl.
+//! Writes the batch's keys and values into the cache: cache[pos[t]] = x[t], rounded to the cache's type.
+//!
+//! On a GPU a cache in blocks lies as weights of its type do: codes in one plane, scales in another (`quant::gpu_planes`).
+//! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, grid};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::quant;
 use half::f16;
+use std::ops::Range;
 
-/// Sources: cache `[cells, heads, dim]` `f16` or `f32` (updated in place), x `[tokens, heads, dim]`, positions `[tokens]` `u32`,
-/// each below `cells`.
+/// Sources: keys `[cells, heads, dim]` and values `[cells, heads, value_dim]` of one type (both updated in place; the result is
+/// the keys), k `[tokens, heads, dim]`, v `[tokens, heads, value_dim]`, positions `[tokens]` `u32`, each below `cells`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KvStore;
+
+/// What a cache can be made of.
+pub const CACHE_TYPES: &[DType] = &[DType::F16, DType::F32, DType::Q8_0, DType::Q4_0];
+
+/// An error unless x `[tokens, heads, dim]` can be kept in `cache`.
+pub(super) fn check_cache(name: &str, cache: &Meta, x: &Meta) -> Result<()> {
+    x.want(name, DType::F32)?;
+    if !CACHE_TYPES.contains(&cache.dtype) {
+        let names: Vec<&str> = CACHE_TYPES.iter().map(|t| t.name()).collect();
+        let help = format!("use one of {}", names.join(", "));
+        return Err(Error::unsupported(format!("the KV cache cannot be {}", cache.dtype)).help(help));
+    }
+    if !cache.shape.row().is_multiple_of(cache.dtype.block()) {
+        let what = format!("heads of {} channels in a cache of {}", cache.shape.row(), cache.dtype);
+        return Err(Error::unsupported(what).help("use a cache of f16"));
+    }
+    if cache.shape.dims()[1..] != x.shape.dims()[1..] || !cache.inner().is_multiple_of(2) {
+        return Err(Error::format(format!("{name}: {x:?} does not fit the cache {cache:?}")));
+    }
+    Ok(())
+}
+
+/// Writes row `t` to cell `pos[t]`, rounded to the cache's type.
+pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usize) -> &'a [f32] + Sync, pool: &dyn Pool) {
+    let (n, dtype) = (cache.meta.inner(), cache.meta.dtype);
+    let bytes = dtype.row_bytes(n).expect("whole blocks");
+    let write = |x: &[f32], out: &mut [u8]| match dtype {
+        DType::F32 => out.copy_from_slice(bytemuck::cast_slice(x)),
+        DType::F16 => {
+            bytemuck::cast_slice_mut(out).iter_mut().zip(x).for_each(|(y, x): (&mut f16, _)| *y = f16::from_f32(*x))
+        }
+        _ => quant::encode(dtype, x, n, out),
+    };
+    let first = pos.first().map_or(0, |p| *p as usize);
+    if pos.iter().enumerate().all(|(t, p)| *p as usize == first + t) {
+        let cells = &mut cache.data[first * bytes..(first + pos.len()) * bytes];
+        return for_chunks(pool, cells, bytes, |t, out| write(row(t), out));
+    }
+    for (t, p) in pos.iter().enumerate() {
+        write(row(t), &mut cache.data[*p as usize * bytes..][..bytes]);
+    }
+}
+
+/// The flag that picks a cache's type in shaders.
+pub(super) fn cache_flag(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "KV_F32",
+        DType::F16 => "KV_F16",
+        DType::Q8_0 => "KV_Q8_0",
+        _ => "KV_Q4_0",
+    }
+}
+
+/// The words at which the scales of keys and of values begin, as shaders want them.
+pub(super) fn scale_planes(keys: &Meta, values: &Meta) -> Vec<(&'static str, Param)> {
+    if !keys.dtype.is_quantized() {
+        return Vec::new();
+    }
+    let plane = |m: &Meta| quant::gpu_planes(m.dtype, m.outer(), m.inner()).planes[1] as usize;
+    vec![("key_scales", plane(keys).into()), ("value_scales", plane(values).into())]
+}
 
 impl Op for KvStore {
     const NAME: &str = "kv_store";
     const IN_PLACE: Option<usize> = Some(0);
 
+    fn updates(&self) -> Range<usize> {
+        1..2
+    }
+
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
-        src[1].want(Self::NAME, DType::F32)?;
-        src[2].want(Self::NAME, DType::U32)?;
-        if !matches!(src[0].dtype, DType::F16 | DType::F32) {
-            return Err(Error::unsupported(format!("the KV cache cannot be {}", src[0].dtype)).help("use f16 or f32"));
-        }
-        if src[0].inner() != src[1].inner() || !src[0].inner().is_multiple_of(2) {
-            return Err(Error::format(format!("kv_store: {:?} does not fit the cache {:?}", src[1], src[0])));
+        check_cache(Self::NAME, &src[0], &src[2])?;
+        check_cache(Self::NAME, &src[1], &src[3])?;
+        src[4].want(Self::NAME, DType::U32)?;
+        if src[0].dtype != src[1].dtype {
+            return Err(Error::format(format!("kv_store: keys {:?} and values {:?}", src[0], src[1])));
         }
         Ok(src[0])
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, _pool: &dyn Pool) {
-        let n = dst.meta.inner();
-        for (t, pos) in src[2].u32().iter().enumerate() {
-            let cell = *pos as usize * n;
-            let x = src[1].row(t);
-            match dst.meta.dtype {
-                DType::F32 => dst.f32()[cell..cell + n].copy_from_slice(x),
-                _ => {
-                    let cells: &mut [f16] = bytemuck::cast_slice_mut(dst.data);
-                    cells[cell..cell + n].iter_mut().zip(x).for_each(|(y, x)| *y = f16::from_f32(*x));
-                }
-            }
-        }
+    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {
+        unreachable!("it updates the values too");
     }
 
-    fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let (rows, n) = (src[1].outer(), dst.inner());
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+        let pos = src[4].u32();
+        write_cells(&mut dst, pos, |t| src[2].row(t), pool);
+        write_cells(&mut more[0], pos, |t| src[3].row(t), pool);
+    }
+
+    fn gpu(&self, src: &[Meta], dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+        let (tokens, heads) = (src[2].outer(), dst.shape[1]);
+        let mut params: Vec<(&str, Param)> = vec![
+            ("heads", heads.into()),
+            ("cells", dst.outer().into()),
+            ("k_stride", src[2].stride.into()),
+            ("v_stride", src[3].stride.into()),
+        ];
+        params.extend(scale_planes(dst, &src[1]));
         vec![Kernel::single(
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags: if dst.dtype == DType::F16 { vec!["F16_CACHE"] } else { Vec::new() },
-                consts: vec![("WG", WG)],
-                params: vec![
-                    ("rows", rows.into()),
-                    ("n", n.into()),
-                    ("cells", dst.outer().into()),
-                    ("x_stride", src[1].stride.into()),
+                flags: vec![cache_flag(dst.dtype)],
+                consts: vec![("WG", 64), ("DIM_K", dst.shape[2] as u32), ("DIM_V", src[1].shape[2] as u32)],
+                params,
+                binds: vec![
+                    ("k", Bind::Src(2)),
+                    ("v", Bind::Src(3)),
+                    ("pos", Bind::Src(4)),
+                    ("keys", Bind::Dst),
+                    ("values", Bind::Src(1)),
                 ],
-                binds: vec![("x", Bind::Src(1)), ("pos", Bind::Src(2)), ("cache", Bind::Dst)],
-                workgroups: grid(n / 2, rows, caps),
+                workgroups: [2 * heads as u32, tokens as u32, 1],
                 ..Pass::default()
             },
         )]
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
-        let mut cache = src[0].data.clone();
-        let n = src[0].meta.inner();
-        for (t, pos) in src[2].data.iter().enumerate() {
-            cache[*pos as usize * n..][..n].copy_from_slice(src[1].row(t));
+        let mut caches = Vec::new();
+        for (cache, x) in [(&src[0], &src[2]), (&src[1], &src[3])] {
+            let mut cells = cache.data.clone();
+            let n = cache.meta.inner();
+            for (t, pos) in src[4].data.iter().enumerate() {
+                cells[*pos as usize * n..][..n].copy_from_slice(x.row(t));
+            }
+            caches.extend(cells);
         }
-        cache
+        caches
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let case = |dtype, cells: usize, tokens: usize, heads: usize, dim: usize, start| Case {
+        let case = |dtype, [cells, tokens, heads, dim, value_dim]: [usize; 5], start| Case {
             op: KvStore,
             src: vec![
                 Input::uniform(Meta::new(dtype, [cells, heads, dim])),
+                Input::uniform(Meta::new(dtype, [cells, heads, value_dim])),
                 Input::f32([tokens, heads, dim]).strided(3 * heads * dim, heads * dim),
+                Input::f32([tokens, heads, value_dim]),
                 Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
             ],
-            nmse: if dtype == DType::F32 { 0.0 } else { 1e-6 },
+            nmse: rounding(dtype),
         };
-        vec![case(DType::F16, 40, 3, 2, 64, 7), case(DType::F32, 33, 1, 3, 64, 32), case(DType::F16, 64, 64, 1, 80, 0)]
+        vec![
+            case(DType::F16, [40, 3, 2, 64, 64], 7),
+            case(DType::F32, [33, 1, 3, 64, 32], 32),
+            case(DType::F16, [64, 64, 1, 80, 80], 0),
+            case(DType::Q8_0, [20, 5, 2, 64, 96], 3),
+            case(DType::Q4_0, [20, 20, 3, 96, 32], 0),
+        ]
+    }
+}
+
+/// The error of uniform values rounded to a cache's type: a twelfth of a squared step, over a third.
+pub(super) fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 0.0,
+        DType::F16 => 1e-6,
+        DType::Q8_0 => 3e-5,
+        _ => 8e-3,
     }
 }

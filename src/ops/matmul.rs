@@ -1,14 +1,15 @@
 //! Matrix product with quantized weights: y[t, n] = Σ_k w[n, k] · x[t, k] (+ bias[n]). Decoding is part of the kernel.
 //!
-//! CPU: each input row is quantized once to two planes of int8, 15 bits in all, then threads take ranges of weight rows.
+//! CPU: each input row is quantized once, to 16 bits, then threads take ranges of weight rows.
 //! GPU: `matmul_vec` for up to 8 tokens (memory-bound), `matmul_tile` beyond (compute-bound); activations stay `f32`.
 //! Weights larger than a binding are cut into shards of rows, one dispatch each.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
 
-use super::product::{Product, VEC_TOKENS};
+use super::linear::Linear;
+use super::product::Product;
 use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant::{self, Activations};
+use crate::quant::{self, Activations, Team};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
 
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MatMul;
 
-/// The largest error against exact arithmetic: f32 rounding, and the 15 bits of activations that meet quantized weights.
+/// The largest error against exact arithmetic: f32 rounding, and the 16 bits of activations that meet quantized weights.
 pub(super) fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 1e-10,
@@ -29,11 +30,33 @@ thread_local! {
     pub(super) static ACTIVATIONS: RefCell<Activations> = const { RefCell::new(Activations::new()) };
 }
 
+/// Lets the threads of a pool share the preparation of activations.
+pub(super) struct Shared<'a>(pub &'a dyn Pool);
+
+impl Team for Shared<'_> {
+    fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        for_chunks(self.0, data, len, f);
+    }
+}
+
 /// y `[columns, n]` = activations · weightsᵀ, weight rows shared out among the threads.
 pub(super) fn multiply(dtype: DType, w: &[u8], acts: &Activations, y: &mut [f32], n: usize, pool: &dyn Pool) {
-    // Eight parts per thread even out their speed; multiples of 16 rows suit the kernels.
-    let block = n.div_ceil(pool.threads() * 8).next_multiple_of(16).max(n.div_ceil(256));
-    let blocks = ColumnBlocks::new(y, acts.columns(), n, n, block);
+    multiply_columns(dtype, w, acts, y, n, n, pool);
+}
+
+/// As [`multiply`], into the first `n` of every `stride` values of `y`.
+pub(super) fn multiply_columns(
+    dtype: DType,
+    w: &[u8],
+    acts: &Activations,
+    y: &mut [f32],
+    stride: usize,
+    n: usize,
+    pool: &dyn Pool,
+) {
+    // Eight parts per thread even out their speed.
+    let block = n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK);
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         quant::dot_rows(dtype, w, acts.k(), part.range(), acts, &mut part);
@@ -62,7 +85,7 @@ impl Op for MatMul {
         let (w, x) = (&src[0], &src[1]);
         let (tokens, n) = (x.meta.outer(), w.meta.outer());
         ACTIVATIONS.with_borrow_mut(|acts| {
-            acts.fill(w.meta.dtype, x.f32(), x.meta.stride, tokens, w.meta.inner());
+            acts.fill(&Shared(pool), w.meta.dtype, x.f32(), x.meta.stride, tokens, w.meta.inner());
             multiply(w.meta.dtype, w.data, acts, dst.f32(), n, pool);
         });
         if let Some(bias) = src.get(2) {
@@ -71,8 +94,7 @@ impl Op for MatMul {
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let product = Product { w: &src[0], x: &src[1], ids: None, bias: src.get(2).map(|_| 2), caps };
-        if src[1].outer() <= VEC_TOKENS { product.vec() } else { product.tile() }
+        Product::new(&Linear::plain(false, src.len() > 2), src, caps).kernels()
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

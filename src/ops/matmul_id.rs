@@ -3,8 +3,9 @@
 //! GPU: for a few tokens each (token, used) pair on its own, for many the pairs sorted by expert, in tiles.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
-use super::matmul::{ACTIVATIONS, multiply, tolerance};
-use super::product::{Product, VEC_TOKENS};
+use super::linear::Linear;
+use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
+use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
@@ -54,7 +55,7 @@ impl Op for MatMulId {
             chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
             product.resize(chosen.len() * n, 0.0);
             ACTIVATIONS.with_borrow_mut(|acts| {
-                acts.fill(w.meta.dtype, gathered, k, chosen.len(), k);
+                acts.fill(&Shared(pool), w.meta.dtype, gathered, k, chosen.len(), k);
                 multiply(w.meta.dtype, w.row_bytes(expert), acts, product, n, pool);
             });
             let bias = src.get(3).map(|b| b.row(expert));
@@ -67,9 +68,7 @@ impl Op for MatMulId {
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let product = Product { w: &src[0], x: &src[1], ids: Some(&src[2]), bias: src.get(3).map(|_| 3), caps };
-        let (vec, tile) = (product.vec(), product.tile());
-        if src[1].outer() <= VEC_TOKENS { [vec, tile].concat() } else { [tile, vec].concat() }
+        Product::new(&Linear::plain(true, src.len() > 3), src, caps).kernels()
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -5,14 +5,16 @@
 
 mod case;
 mod kernel;
+mod linear_cpu;
 mod pool;
 mod product;
 
 pub use case::{Case, Exact, Fill, Input, Random, nmse};
-pub use kernel::{Bind, Caps, Kernel, Param, Pass, WG, grid, line, shards, weight_shards};
+pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};
 pub use pool::{Pool, Serial, for_chunks, for_each};
 
 use crate::base::{Meta, Result, View, ViewMut};
+use std::ops::Range;
 
 /// One operation. Everything about it is in its one file.
 pub trait Op: Clone + std::fmt::Debug {
@@ -22,16 +24,27 @@ pub trait Op: Clone + std::fmt::Debug {
     /// The source that is also the result, where the op updates a buffer (a cache, the current token).
     const IN_PLACE: Option<usize> = None;
 
+    /// The sources that the op updates in place beside its result. They share no buffer with anything else it uses.
+    fn updates(&self) -> Range<usize> {
+        0..0
+    }
+
     /// The result's metadata, or what is wrong with the sources.
     fn infer(&self, src: &[Meta]) -> Result<Meta>;
 
     /// Computes on the CPU. Where [`IN_PLACE`](Self::IN_PLACE) names source `i`, its data is in `dst` and `src[i]` is empty.
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool);
 
+    /// As [`cpu`](Self::cpu) for an op that [`updates`](Self::updates) sources: their data is in `more`, and empty in `src`.
+    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+        debug_assert!(more.is_empty(), "{} updates nothing else", Self::NAME);
+        self.cpu(src, dst, pool);
+    }
+
     /// The ways of running this on a GPU with `caps`, best first. Never empty.
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel>;
 
-    /// The definition, in f64: the packed result for exact sources.
+    /// The definition, in f64: the packed result for exact sources, then what [`updates`](Self::updates) leaves in its sources.
     fn oracle(&self, src: &[Exact]) -> Vec<f64>;
 
     /// Shapes and tolerances for tests and benches alike.
@@ -71,9 +84,19 @@ macro_rules! ops {
                 match self { $(AnyOp::$name(op) => op.infer(src),)* }
             }
 
-            /// See [`Op::cpu`].
-            pub fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
-                match self { $(AnyOp::$name(op) => op.cpu(src, dst, pool),)* }
+            /// See [`Op::updates`].
+            pub fn updates(&self) -> Range<usize> {
+                match self { $(AnyOp::$name(op) => op.updates(),)* }
+            }
+
+            /// The sources that are written: the one that is the result too, and those that are updated beside it.
+            pub fn written(&self) -> impl Iterator<Item = usize> + use<> {
+                self.in_place().into_iter().chain(self.updates())
+            }
+
+            /// See [`Op::cpu_updating`].
+            pub fn cpu(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+                match self { $(AnyOp::$name(op) => op.cpu_updating(src, dst, more, pool),)* }
             }
 
             /// See [`Op::gpu`].
@@ -100,6 +123,7 @@ ops! {
     get_rows::GetRows,
     matmul::MatMul,
     matmul_id::MatMulId,
+    linear::Linear,
     rms_norm::RmsNorm,
     layer_norm::LayerNorm,
     rope::Rope,
@@ -112,10 +136,14 @@ ops! {
     router::Router,
     combine::Combine,
     sample::Sample,
-    advance::Advance,
+    rope_store::RopeStore,
+    norm_add::NormAdd,
 }
 
+pub use kv_store::CACHE_TYPES;
+pub use linear::{PreNorm, Then};
 pub use rope::{Pairs, RopeTable};
+pub use rope_store::HeadNorm;
 pub use router::Gate;
 pub use sample::SampleParams;
 pub use unary::Act;

@@ -1,9 +1,10 @@
-//! How the matrix products `matmul` and `matmul_id` run on a GPU: their shaders' parameters, variants and shards.
+//! How matrix products run on a GPU: the shaders' parameters, variants and shards, for `matmul`, `matmul_id` and `linear`.
 //!
 //! Activations are read four at a time where rows begin at multiples of four; whether the tensor at hand does too, only
 //! the runner knows, so the variant that reads one at a time follows in the list.
 
-use super::{Bind, Caps, Kernel, Param, Pass, line, weight_shards};
+use super::linear::{Linear, Places, PreNorm, Then};
+use super::{Bind, Caps, Combine, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
 use crate::base::Meta;
 use crate::quant;
 use std::ops::Range;
@@ -13,34 +14,122 @@ const VEC_THREADS: u32 = 64;
 /// Rows of a tile of `matmul_tile`.
 const TILE_ROWS: usize = 64;
 /// Most tokens for `matmul_vec`: beyond, weights are better decoded into workgroup memory.
-pub(super) const VEC_TOKENS: usize = 8;
+const VEC_TOKENS: usize = 8;
 
-/// A product of weights `w` with activations `x`, plain or with experts chosen by source 2.
+/// A product with its sources.
 pub(super) struct Product<'a> {
-    pub w: &'a Meta,
-    pub x: &'a Meta,
-    /// Expert ids `[tokens, used]`.
-    pub ids: Option<&'a Meta>,
-    /// The source that is the bias.
-    pub bias: Option<usize>,
+    pub op: &'a Linear,
+    pub src: &'a [Meta],
     pub caps: &'a Caps,
+    at: Places,
+    /// All weights, as one.
+    w: Meta,
+    /// The activations that are multiplied: source or, normalised before, scratch.
+    x: Meta,
+    x_bind: Bind,
+    /// Whether the norm is part of the product.
+    fused: bool,
 }
 
 /// The ways of reading activations and of adding up, best first.
 struct Variant {
     name: &'static str,
+    /// Its name where the norm is a pass before.
+    after_norm: &'static str,
     flags: &'static [&'static str],
 }
 
 const VEC: [Variant; 4] = [
-    Variant { name: "vec_subgroups_x4", flags: &["SUBGROUPS", "X4"] },
-    Variant { name: "vec_subgroups", flags: &["SUBGROUPS"] },
-    Variant { name: "vec_shared_x4", flags: &["X4"] },
-    Variant { name: "vec_shared", flags: &[] },
+    Variant { name: "vec_subgroups_x4", after_norm: "norm_vec_subgroups_x4", flags: &["SUBGROUPS", "X4"] },
+    Variant { name: "vec_subgroups", after_norm: "norm_vec_subgroups", flags: &["SUBGROUPS"] },
+    Variant { name: "vec_shared_x4", after_norm: "norm_vec_shared_x4", flags: &["X4"] },
+    Variant { name: "vec_shared", after_norm: "norm_vec_shared", flags: &[] },
 ];
-const TILE: [Variant; 2] = [Variant { name: "tile_x4", flags: &["X4"] }, Variant { name: "tile", flags: &[] }];
+const TILE: [Variant; 2] = [
+    Variant { name: "tile_x4", after_norm: "norm_tile_x4", flags: &["X4"] },
+    Variant { name: "tile", after_norm: "norm_tile", flags: &[] },
+];
 
-impl Product<'_> {
+impl<'a> Product<'a> {
+    pub fn new(op: &'a Linear, src: &'a [Meta], caps: &'a Caps) -> Self {
+        let at = op.places();
+        let (w, x, x_bind) = (Stack::meta(&src[..op.parts]), src[at.x], Bind::Src(at.x));
+        Product { op, src, caps, at, w, x, x_bind, fused: op.norm.is_some() }
+    }
+
+    /// The kernels, best first.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        let few = self.src[self.at.x].outer() <= VEC_TOKENS;
+        match (few, self.op.ids) {
+            (true, false) => self.vec(),
+            (true, true) => [self.vec(), self.tile()].concat(),
+            (false, false) => self.tile(),
+            (false, true) => [self.tile(), self.vec()].concat(),
+        }
+    }
+
+    /// Kernels that read each weight once for a few tokens, or for one (token, used) pair.
+    fn vec(&self) -> Vec<Kernel> {
+        let kernel = |p: &Product, v: &Variant| Kernel {
+            variant: if p.fused == p.op.norm.is_some() { v.name } else { v.after_norm },
+            passes: p.passes(|s| p.vec_pass(v, s)),
+            scratch: vec![],
+        };
+        let possible = |p: &Product| VEC.iter().filter(|v| p.possible(v)).map(|v| kernel(p, v)).collect::<Vec<_>>();
+        let mut all = possible(self);
+        if self.fused {
+            let (apart, norm) = self.after_norm();
+            all.extend(possible(&apart).into_iter().take(1).map(|k| prepend(&norm, k)));
+        }
+        all
+    }
+
+    /// Kernels for many tokens: the norm comes first, and expert sums come last, in passes of their own.
+    fn tile(&self) -> Vec<Kernel> {
+        if self.fused {
+            let (apart, norm) = self.after_norm();
+            return apart.tile().into_iter().map(|k| prepend(&norm, k)).collect();
+        }
+        let possible = TILE.iter().filter(|v| self.possible(v));
+        possible.map(|v| self.tile_kernel(v)).collect()
+    }
+
+    fn tile_kernel(&self, v: &Variant) -> Kernel {
+        let apart = !self.fused && self.op.norm.is_some();
+        let mut kernel = Kernel {
+            variant: if apart { v.after_norm } else { v.name },
+            passes: self.passes(|shard| self.tile_pass(v, shard)),
+            scratch: Vec::new(),
+        };
+        let Some(ids) = self.ids() else { return kernel };
+        kernel.passes.insert(0, self.sort_pass(ids));
+        kernel.scratch = vec![16 * self.tiles(ids), 4 * ids.shape.elements()];
+        if let Then::Combine { .. } = self.op.then {
+            let products = Meta::f32([ids.outer(), ids.shape[1], self.rows()]);
+            kernel.scratch.push(products.span_bytes());
+            kernel.passes.push(self.combine_pass(&products));
+        }
+        kernel
+    }
+
+    /// This product of activations that a pass before has normalised, and that pass.
+    fn after_norm(&self) -> (Product<'a>, Kernel) {
+        let norm = self.op.norm.expect("a norm");
+        let sources: Vec<usize> = [self.at.x].into_iter().chain(self.at.norm.clone()).collect();
+        let metas: Vec<Meta> = sources.iter().map(|i| self.src[*i]).collect();
+        let normed = Meta::f32(self.x.shape);
+        let mut kernels = match norm {
+            PreNorm::Rms { eps, .. } => RmsNorm { eps }.gpu(&metas, &normed, self.caps),
+            PreNorm::Layer { eps, .. } => LayerNorm { eps }.gpu(&metas, &normed, self.caps),
+        };
+        let kernel = kernels.remove(0).rebind(|bind| match bind {
+            Bind::Src(i) => Bind::Src(sources[i]),
+            _ => NORMED,
+        });
+        let product = Product { at: self.at.clone(), x: normed, x_bind: NORMED, fused: false, ..*self };
+        (product, Kernel { scratch: vec![normed.span_bytes()], ..kernel })
+    }
+
     /// Rows of one matrix of weights: of all, or of one expert.
     fn rows(&self) -> usize {
         self.w.shape[self.w.shape.dims().len() - 2]
@@ -50,44 +139,27 @@ impl Product<'_> {
         self.w.shape.row()
     }
 
+    /// Expert ids `[tokens, used]`.
+    fn ids(&self) -> Option<&Meta> {
+        self.at.ids.map(|i| &self.src[i])
+    }
+
     fn possible(&self, variant: &Variant) -> bool {
         let x4 = self.k().is_multiple_of(8) && self.x.stride.is_multiple_of(4);
         (x4 || !variant.flags.contains(&"X4"))
             && (self.caps.subgroups.is_some() || !variant.flags.contains(&"SUBGROUPS"))
     }
 
-    /// Kernels that read each weight once for a few tokens, or for one (token, used) pair.
-    pub fn vec(&self) -> Vec<Kernel> {
-        let possible = VEC.iter().filter(|v| self.possible(v));
-        possible
-            .map(|v| Kernel { variant: v.name, passes: self.passes(|s| self.vec_pass(v, s)), scratch: vec![] })
-            .collect()
-    }
-
-    /// Kernels for many tokens.
-    pub fn tile(&self) -> Vec<Kernel> {
-        let possible = TILE.iter().filter(|v| self.possible(v));
-        possible
-            .map(|v| {
-                let mut passes = self.passes(|shard| self.tile_pass(v, shard));
-                let mut scratch = Vec::new();
-                if let Some(ids) = self.ids {
-                    passes.insert(0, self.sort_pass(ids));
-                    scratch = vec![16 * self.tiles(ids), 4 * ids.shape.elements()];
-                }
-                Kernel { variant: v.name, passes, scratch }
-            })
-            .collect()
-    }
-
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {
-        weight_shards(self.w, self.caps).into_iter().enumerate().map(pass).collect()
+        weight_shards(&self.w, self.caps).into_iter().enumerate().map(pass).collect()
     }
 
     /// What both shaders share, for one shard of the weights' rows.
     fn pass(&self, variant: &Variant, (part, shard): (usize, Range<usize>)) -> Pass {
         let (rows, k) = (self.rows(), self.k());
+        let of = Stack { first: 0, count: self.op.parts, interleaved: self.op.interleaved() };
         let planes = quant::gpu_planes(self.w.dtype, shard.len(), k).planes;
+        let halved = if self.op.interleaved() { 2 } else { 1 };
         let mut pass = Pass {
             quant: Some(self.w.dtype),
             flags: variant.flags.to_vec(),
@@ -96,21 +168,23 @@ impl Product<'_> {
                 ("k", k.into()),
                 ("row_w8", (quant::gpu_padded(k) / 8).into()),
                 ("n", rows.into()),
+                ("y_stride", (rows / halved).into()),
                 ("x_stride", self.x.stride.into()),
             ],
             binds: vec![
-                ("wq", Bind::Shard { src: 0, part }),
-                ("wd", Bind::Shard { src: 0, part }),
-                ("x", Bind::Src(1)),
+                ("wq", Bind::Shard { of, part }),
+                ("wd", Bind::Shard { of, part }),
+                ("x", self.x_bind),
                 ("y", Bind::Dst),
             ],
             ..Pass::default()
         };
-        if let Some(bias) = self.bias {
+        if self.op.bias {
+            let of = Stack { first: self.at.bias.start, ..of };
             pass.flags.push("BIAS");
-            pass.binds.push(("bias", Bind::Src(bias)));
+            pass.binds.push(("bias", if of.count == 1 { Bind::Src(of.first) } else { Bind::Stack(of) }));
         }
-        match self.ids {
+        match self.ids() {
             None => pass.params.extend([("rows", shard.len().into()), ("first", shard.start.into())]),
             Some(ids) => {
                 let step = if self.x.shape.dims().len() == 2 { 0 } else { k };
@@ -127,30 +201,77 @@ impl Product<'_> {
         pass
     }
 
+    /// What happens to the sums before they are stored.
+    fn epilogue(&self, pass: &mut Pass) {
+        let (flags, (a, b)) = match self.op.then {
+            Then::Store => return,
+            Then::Unary(unary) => ([vec!["POINTWISE"], unary.flags()].concat(), unary.constants()),
+            Then::Glu(glu) => ([vec!["POINTWISE"], glu.flags()].concat(), glu.constants()),
+            Then::Add { scale } | Then::Combine { add: Some(scale) } => (vec!["ADD"], (scale, 0.0)),
+            Then::Combine { add: None } => return,
+        };
+        pass.flags.push("EPILOGUE");
+        pass.flags.extend(flags);
+        pass.params.extend([("a", Param::F32(a)), ("b", Param::F32(b))]);
+        if let Some(residual) = self.at.residual {
+            pass.params.push(("residual_stride", self.src[residual].stride.into()));
+            pass.binds.push(("residual", Bind::Src(residual)));
+        }
+    }
+
     fn vec_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
-        let rows = if self.ids.is_some() { self.rows() } else { shard.1.len() };
+        let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         // More rows reuse the activations more; with few rows in all, the device is better filled.
         let per_group = if rows >= 1024 { 4 } else { 2 };
         let groups = rows.div_ceil(per_group);
+        let part = shard.0;
         let mut pass = Pass { shader: "matmul_vec", workgroups: line(groups, self.caps), ..self.pass(variant, shard) };
-        let columns = if self.ids.is_some() { 1 } else { self.x.outer() };
+        let columns = if self.op.ids { 1 } else { self.x.outer() };
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", per_group as u32), ("COLS", columns as u32)];
-        if let Some(ids) = self.ids {
-            let pairs = ids.shape.elements();
+        if self.fused
+            && let Some(norm) = self.op.norm
+        {
+            let (flag, eps) = match norm {
+                PreNorm::Rms { eps, .. } => ("RMS", eps),
+                PreNorm::Layer { eps, .. } => ("LAYER", eps),
+            };
+            pass.flags.push(flag);
+            pass.params.push(("eps", eps.into()));
+            for (i, (flag, name)) in self.at.norm.clone().zip([("NORM_W", "norm_w"), ("NORM_B", "norm_b")]) {
+                pass.flags.push(flag);
+                pass.binds.push((name, Bind::Src(i)));
+            }
+        }
+        if let Some(ids) = self.ids() {
+            let combine = matches!(self.op.then, Then::Combine { .. });
+            let pairs = if combine { ids.outer() } else { ids.shape.elements() };
             let [y, z, _] = line(pairs, self.caps);
             pass.workgroups = [groups as u32, y, z];
             pass.params.extend([("pairs", pairs.into()), ("ids_stride", ids.stride.into())]);
-            pass.binds.push(("ids", Bind::Src(2)));
+            pass.binds.push(("ids", Bind::Src(self.at.ids.expect("ids"))));
+            if let Some(factors) = self.at.factors {
+                pass.flags.push("COMBINE");
+                pass.params.push(("factors_stride", self.src[factors].stride.into()));
+                pass.binds.push(("factors", Bind::Src(factors)));
+                if part > 0 {
+                    // The shards before have stored their experts' share, and what is added once.
+                    let scale = if let Then::Combine { add: Some(scale) } = self.op.then { scale } else { 1.0 };
+                    pass.flags.extend(["EPILOGUE", "MORE"]);
+                    pass.params.extend([("a", Param::F32(scale)), ("b", Param::F32(0.0))]);
+                    return pass;
+                }
+            }
         }
+        self.epilogue(&mut pass);
         pass
     }
 
     fn tile_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
-        let rows = if self.ids.is_some() { self.rows() } else { shard.1.len() };
+        let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         let mut pass = Pass { shader: "matmul_tile", ..self.pass(variant, shard) };
         let tokens = self.tile_tokens();
         pass.consts = vec![("TOKENS", tokens as u32)];
-        let columns = match self.ids {
+        let columns = match self.ids() {
             None => {
                 pass.params.push(("tokens", self.x.outer().into()));
                 self.x.outer().div_ceil(tokens)
@@ -161,6 +282,13 @@ impl Product<'_> {
             }
         };
         pass.workgroups = [rows.div_ceil(TILE_ROWS) as u32, columns as u32, 1];
+        match self.op.then {
+            Then::Combine { .. } => {
+                let y = pass.binds.iter_mut().find(|(name, _)| *name == "y").expect("it is bound");
+                y.1 = PRODUCTS;
+            }
+            _ => self.epilogue(&mut pass),
+        }
         pass
     }
 
@@ -174,15 +302,35 @@ impl Product<'_> {
                 ("tiles", self.tiles(ids).into()),
                 ("ids_stride", ids.stride.into()),
             ],
-            binds: vec![("ids", Bind::Src(2)), ("tiles", Bind::Scratch(0)), ("order", Bind::Scratch(1))],
+            binds: vec![
+                ("ids", Bind::Src(self.at.ids.expect("ids"))),
+                ("tiles", Bind::Scratch(0)),
+                ("order", Bind::Scratch(1)),
+            ],
             workgroups: [1, 1, 1],
             ..Pass::default()
         }
     }
 
+    /// Sums the experts' products.
+    fn combine_pass(&self, products: &Meta) -> Pass {
+        let factors = self.at.factors.expect("experts are weighted");
+        let mut metas = vec![*products, self.src[factors]];
+        metas.extend(self.at.residual.map(|i| self.src[i]));
+        let dst = Meta::f32([products.shape[0], products.shape[2]]);
+        let scale = if let Then::Combine { add: Some(scale) } = self.op.then { scale } else { 1.0 };
+        let kernel = Combine { scale }.gpu(&metas, &dst, self.caps).remove(0).rebind(|bind| match bind {
+            Bind::Src(0) => PRODUCTS,
+            Bind::Src(1) => Bind::Src(factors),
+            Bind::Src(_) => Bind::Src(self.at.residual.expect("a third source")),
+            bind => bind,
+        });
+        kernel.passes.into_iter().next().expect("one pass")
+    }
+
     /// Tokens of a tile: few where few share their weights.
     fn tile_tokens(&self) -> usize {
-        if self.ids.is_some() || self.x.outer() <= 32 { 32 } else { 64 }
+        if self.op.ids || self.x.outer() <= 32 { 32 } else { 64 }
     }
 
     /// Most tiles that the pairs can need: each expert may have one that is not full.
@@ -190,4 +338,17 @@ impl Product<'_> {
         let pairs = ids.shape.elements();
         pairs / self.tile_tokens() + pairs.min(self.w.outer())
     }
+}
+
+/// Where a product finds what a pass before has normalised. [`prepend`] gives it its number.
+const NORMED: Bind = Bind::Scratch(usize::MAX);
+/// Where tiles of experts put what is to be summed, behind the sorted pairs.
+const PRODUCTS: Bind = Bind::Scratch(2);
+
+/// `kernel` behind the norm that it reads.
+fn prepend(norm: &Kernel, kernel: Kernel) -> Kernel {
+    let at = kernel.scratch.len();
+    let scratch = [kernel.scratch, norm.scratch.clone()].concat();
+    let passes = [norm.passes.clone(), kernel.passes].concat();
+    Kernel { variant: kernel.variant, passes, scratch }.rebind(|b| if b == NORMED { Bind::Scratch(at) } else { b })
 }

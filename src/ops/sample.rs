@@ -4,14 +4,17 @@
 //! the lower token. The random number is a hash of seed and step, so nothing is carried from token to token.
 //! GPU: many workgroups keep their slice's best candidates, one merges them and draws.
 //! Shader: shaders/sample.wgsl, shaders/rng.wgsl.
+//! Source: arXiv 1805.04833 (top-k), 1904.09751 (top-p), 2407.01082 (min-p).
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// Sources: tokens `[n]` `u32` (updated in place: the drawn token goes to place 0), logits `[1, vocab]`, parameters `[8]` `u32`
-/// (see [`SampleParams`]), positions `[tokens]` `u32`.
+/// (see [`SampleParams`]), positions `[tokens]` `u32` (updated too: place 0 gets what follows the last), so that the next token needs
+/// nothing from the host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample;
 
@@ -107,6 +110,10 @@ impl Op for Sample {
     const NAME: &str = "sample";
     const IN_PLACE: Option<usize> = Some(0);
 
+    fn updates(&self) -> Range<usize> {
+        3..4
+    }
+
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         src[0].want(Self::NAME, DType::U32)?;
         src[1].want(Self::NAME, DType::F32)?;
@@ -118,9 +125,15 @@ impl Op for Sample {
         Ok(src[0])
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, _pool: &dyn Pool) {
-        let (logits, params, pos) = (src[1].row(0), SampleParams::from_words(src[2].u32()), src[3].u32());
-        let step = (pos[pos.len() - 1] + 1).wrapping_sub(params.first);
+    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {
+        unreachable!("it updates the positions too");
+    }
+
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], _pool: &dyn Pool) {
+        let (logits, params) = (src[1].row(0), SampleParams::from_words(src[2].u32()));
+        let pos = more[0].u32();
+        pos[0] = pos[pos.len() - 1] + 1;
+        let step = pos[0].wrapping_sub(params.first);
         let logit = |i: u32| logits[i as usize] as f64;
         dst.u32()[0] = ORDER.with_borrow_mut(|order| Self::draw(&params, logits.len(), &logit, step, order));
     }
@@ -145,7 +158,7 @@ impl Op for Sample {
             binds: vec![
                 ("best", Bind::Scratch(0)),
                 ("sampler", Bind::Src(2)),
-                ("pos", Bind::Src(3)),
+                ("positions", Bind::Src(3)),
                 ("tokens", Bind::Dst),
             ],
             workgroups: [1, 1, 1],
@@ -162,7 +175,9 @@ impl Op for Sample {
         let logit = |i: u32| src[1].data[i as usize];
         let mut tokens = src[0].data.clone();
         tokens[0] = Self::draw(&params, src[1].data.len(), &logit, step, &mut Vec::new()) as f64;
-        tokens
+        let mut pos = src[3].data.clone();
+        pos[0] = pos[pos.len() - 1] + 1.0;
+        [tokens, pos].concat()
     }
 
     fn cases() -> Vec<Case<Self>> {

@@ -114,6 +114,37 @@ fn erf(x: f64) -> f64 {
     (1.0 - (-a * a).exp() / fraction / std::f64::consts::PI.sqrt()).copysign(x)
 }
 
+impl Unary {
+    /// The flags that pick it in shaders/pointwise.wgsl.
+    pub(super) fn flags(self) -> Vec<&'static str> {
+        match self {
+            Unary::Act(act) => vec!["ACT", act.flag()],
+            Unary::Scale(_) => vec!["SCALE"],
+            Unary::Softcap(_) => vec!["SOFTCAP"],
+            Unary::Clamp(..) => vec!["CLAMP"],
+        }
+    }
+
+    /// `params.a` and `params.b` there.
+    pub(super) fn constants(self) -> (f32, f32) {
+        match self {
+            Unary::Act(_) => (0.0, 0.0),
+            Unary::Scale(s) => (s, 0.0),
+            Unary::Softcap(cap) => (cap, 0.0),
+            Unary::Clamp(lo, hi) => (lo, hi),
+        }
+    }
+
+    pub(super) fn eval(self, x: f32) -> f32 {
+        match self {
+            Unary::Act(act) => act_f32(act, x),
+            Unary::Scale(s) => s * x,
+            Unary::Softcap(cap) => cap * (x / cap).tanh(),
+            Unary::Clamp(lo, hi) => x.clamp(lo, hi),
+        }
+    }
+}
+
 impl Op for Unary {
     const NAME: &str = "unary";
 
@@ -136,18 +167,13 @@ impl Op for Unary {
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let (flags, a, b) = match *self {
-            Unary::Act(act) => (vec!["ACT", act.flag()], 0.0, 0.0),
-            Unary::Scale(s) => (vec!["SCALE"], s, 0.0),
-            Unary::Softcap(cap) => (vec!["SOFTCAP"], cap, 0.0),
-            Unary::Clamp(lo, hi) => (vec!["CLAMP"], lo, hi),
-        };
+        let (a, b) = self.constants();
         let (rows, n) = (dst.outer(), dst.inner());
         vec![Kernel::single(
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags,
+                flags: self.flags(),
                 consts: vec![("WG", WG)],
                 params: vec![
                     ("rows", rows.into()),

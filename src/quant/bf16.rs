@@ -1,4 +1,4 @@
-//! BF16: the upper half of an f32.
+//! BF16: the upper half of an f32. Source: arXiv 1905.12322.
 //! Shader: shaders/quant/bf16.wgsl, two weights per word.
 
 use super::format::Plain;

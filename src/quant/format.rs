@@ -1,11 +1,9 @@
 //! What a format has to give, and the table entry made of it.
 
 use super::activations::Activations;
-use super::dot::{self, Weights};
-use super::dot_blocks::DotBlocks;
-use super::dot_plain::DotPlain;
+use super::dot::Weights;
 use super::tile::Sink;
-use super::{FORMATS, gpu};
+use super::{FORMATS, dot_blocks, dot_plain, gpu};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
 use bytemuck::Pod;
@@ -19,6 +17,8 @@ pub(super) trait Block: 'static {
     const DTYPE: DType;
     /// Whether `unpack` gives signed codes and no mins. Otherwise codes are unsigned and at most 127.
     const SIGNED: bool = false;
+    /// Whether each 16 weights have a scale of their own. Otherwise each 32.
+    const HALVES: bool = false;
     /// Bytes per block of each plane of the GPU layout.
     const PLANES: [usize; MAX_PLANES];
     /// One block as it lies in a file: bytes only, so without alignment.
@@ -73,7 +73,7 @@ impl Format {
                     *b = F::encode(x);
                 }
             },
-            dot: dot::dot::<DotBlocks<F>>,
+            dot: dot_blocks::dot::<F>,
             planes: F::PLANES,
             gpu: gpu::layout_blocks::<F>,
         }
@@ -92,7 +92,7 @@ impl Format {
                     out.copy_from_slice(bytemuck::bytes_of(&F::narrow(*x)));
                 }
             },
-            dot: dot::dot::<DotPlain<F>>,
+            dot: dot_plain::dot::<F>,
             planes: [32 * size_of::<F::Raw>(), 0, 0, 0],
             gpu: gpu::layout_plain,
         }

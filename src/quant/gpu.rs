@@ -44,6 +44,18 @@ pub fn gpu_layout(dtype: DType, rows: usize, k: usize, bytes: &[u8]) -> Vec<u32>
     out
 }
 
+/// The values of a GPU layout in one of the types that caches are made of, Q8_0 or Q4_0: what tests read back.
+pub fn gpu_decode(dtype: DType, rows: usize, k: usize, words: &[u32]) -> Vec<f32> {
+    let (codes, scales) = words.split_at(gpu_planes(dtype, rows, k).planes[1] as usize);
+    let (codes, scales): (&[u8], &[half::f16]) = (bytemuck::cast_slice(codes), bytemuck::cast_slice(scales));
+    let code = |i: usize| match dtype {
+        DType::Q8_0 => codes[i] as i8 as f32,
+        DType::Q4_0 => (codes[i / 2] >> (4 * (i % 2)) & 15) as f32 - 8.0,
+        _ => panic!("no cache is made of {dtype}"),
+    };
+    (0..rows * k).map(|i| code(i) * scales[i / 32].to_f32()).collect()
+}
+
 /// Any block format: its own permutation, plane by plane.
 pub(super) fn layout_blocks<F: Block>(bytes: &[u8], rows: usize, k: usize, out: &mut [u32]) {
     let ends = gpu_planes(F::DTYPE, rows, k).planes;

@@ -1,4 +1,4 @@
-//! IQ4_NL: 32 weights in 18 bytes; codes index a table of 16 values, denser around zero.
+//! IQ4_NL: 32 weights in 18 bytes; codes index a table of 16 values, denser around zero. Source: ggml, block_iq4_nl.
 //!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · VALUES[q]
 //! Shader: shaders/quant/iq4_nl.wgsl; planes: nibbles ascending (16 bytes), d (2).
 

@@ -1,4 +1,5 @@
 //! IQ4_XS: 256 weights in 136 bytes; every 32 have a signed 6-bit scale, codes index the table of IQ4_NL.
+//! Source: ggml, block_iq4_xs.
 //!   byte 0..2    d: f16      byte 2..4  high 2 bits of the scales, ascending      byte 4..8  low 4 bits, ascending
 //!   byte 8..136  q: 4 bits × 256; of each 32 weights, weight j with weight j + 16      w = d · (s − 32) · VALUES[q]
 //! Shader: shaders/quant/iq4_xs.wgsl; planes: nibbles ascending (128 bytes), low bits (4), high bits and d (4).

@@ -16,9 +16,9 @@ mod gpu;
 mod search;
 mod tile;
 
-pub use activations::{Activations, Precision};
-pub use dot::{dot_rows, dot_rows_at};
-pub use gpu::{GpuPlanes, gpu_layout, gpu_padded, gpu_planes};
+pub use activations::{Activations, Alone, Team};
+pub use dot::{ROW_BLOCK, dot_rows, dot_rows_at};
+pub use gpu::{GpuPlanes, gpu_decode, gpu_layout, gpu_padded, gpu_planes};
 
 use crate::base::{DType, Error};
 use format::{Format, format};

@@ -1,4 +1,4 @@
-//! Q2_K: 256 weights in 84 bytes; every 16 have a 4-bit scale and a 4-bit minimum.
+//! Q2_K: 256 weights in 84 bytes; every 16 have a 4-bit scale and a 4-bit minimum. Source: ggml, block_q2_K.
 //!   byte 0..16   s: low nibble scale, high nibble minimum, one byte per 16 weights
 //!   byte 16..80  q: 2 bits × 256; of each 128 weights, weight 32 j + l lies in bits 2j of byte l
 //!   byte 80..82  d: f16      byte 82..84  dmin: f16      w = d · scale · q − dmin · minimum
@@ -53,6 +53,7 @@ pub(super) fn unpack_two_bits<S: Simd>(s: S, qs: &[u8; 64], j: usize) -> S::Byte
 
 impl Block for Q2_K {
     const DTYPE: DType = DType::Q2_K;
+    const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [64, 16, 4, 0];
     type Raw = Raw;
 

@@ -1,4 +1,4 @@
-//! Q3_K: 256 weights in 110 bytes; every 16 have a signed 6-bit scale.
+//! Q3_K: 256 weights in 110 bytes; every 16 have a signed 6-bit scale. Source: ggml, block_q3_K.
 //!   byte 0..32    h: bit 2 of weight 32 j + l in bit j of byte l
 //!   byte 32..96   q: 2 bits × 256; of each 128 weights, weight 32 j + l lies in bits 2j of byte l
 //!   byte 96..108  s: 6 bits × 16: low nibbles of s[i] and s[i + 8] in byte i < 8, then the high bits of s[i], s[i + 4],
@@ -52,6 +52,8 @@ fn high_bit(hmask: &[u8; 32], i: usize) -> u8 {
 
 impl Block for Q3_K {
     const DTYPE: DType = DType::Q3_K;
+    const SIGNED: bool = true;
+    const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [64, 32, 12, 2];
     type Raw = Raw;
 
@@ -78,9 +80,8 @@ impl Block for Q3_K {
     fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let scales = s.sub(s.widen_i8(&unpack_scales(&b.scales)), s.splat(32.0));
         let scales = s.mul(scales, s.splat(b.d.with(s)));
-        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
+        let mut d = [0.0; 16];
         s.store(scales, &mut d);
-        s.store(s.mul(scales, s.splat(-4.0)), &mut m);
         let hmask = s.bytes(&b.hmask);
         for j in 0..8 {
             let high = match j {
@@ -94,7 +95,8 @@ impl Block for Q3_K {
                 _ => s.shr::<5>(hmask),
             };
             let codes = s.or(unpack_two_bits(s, &b.qs, j), s.and(high, s.splat_byte(4)));
-            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [m[2 * j], m[2 * j + 1]]);
+            let codes = s.sub_bytes(codes, s.splat_byte(4));
+            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [0.0; 2]);
         }
     }
 

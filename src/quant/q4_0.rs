@@ -1,4 +1,4 @@
-//! Q4_0: 32 weights in 18 bytes, one scale.
+//! Q4_0: 32 weights in 18 bytes, one scale. Source: ggml, block_q4_0.
 //!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · (q − 8)
 //! Shader: shaders/quant/q4_0.wgsl; planes: nibbles ascending (16 bytes), d (2).
 
@@ -22,6 +22,7 @@ pub(super) struct Raw {
 
 impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
+    const SIGNED: bool = true;
     const PLANES: [usize; MAX_PLANES] = [16, 2, 0, 0];
     type Raw = Raw;
 
@@ -40,8 +41,8 @@ impl Block for Q4_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let d = b.d.with(s);
-        out.put(s, 0, s.nibbles(&b.qs), [d; 2], [-8.0 * d; 2]);
+        let codes = s.sub_bytes(s.nibbles(&b.qs), s.splat_byte(8));
+        out.put(s, 0, codes, [b.d.with(s); 2], [0.0; 2]);
     }
 
     fn planes(b: &Raw, [q, d, ..]: [&mut [u8]; MAX_PLANES]) {

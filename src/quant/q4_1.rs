@@ -1,4 +1,4 @@
-//! Q4_1: 32 weights in 20 bytes, a scale and a minimum.
+//! Q4_1: 32 weights in 20 bytes, a scale and a minimum. Source: ggml, block_q4_1.
 //!   byte 0..2  d: f16   byte 2..4  m: f16   byte 4..20  q: 4 bits × 32, weight j with weight j + 16     w = d · q + m
 //! Shader: shaders/quant/q4_1.wgsl; planes: nibbles ascending (16 bytes), d and m (4).
 

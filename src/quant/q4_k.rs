@@ -1,4 +1,4 @@
-//! Q4_K: 256 weights in 144 bytes; every 32 have a 6-bit scale and a 6-bit minimum.
+//! Q4_K: 256 weights in 144 bytes; every 32 have a 6-bit scale and a 6-bit minimum. Source: ggml, block_q4_K.
 //!   byte 0..2    d: f16      byte 2..4  dmin: f16
 //!   byte 4..16   s, m: 6 bits × 8 each: s[j] and m[j] of j < 4 in the low bits of bytes j and j + 4; of j ≥ 4 the nibbles
 //!                in byte j + 4, their upper bits in the top bits of bytes j − 4 and j

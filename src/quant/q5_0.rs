@@ -1,4 +1,4 @@
-//! Q5_0: 32 weights in 22 bytes, one scale.
+//! Q5_0: 32 weights in 22 bytes, one scale. Source: ggml, block_q5_0.
 //!   byte 0..2  d: f16   byte 2..6  h: bit 4 of weight j in bit j   byte 6..22  q: 4 bits × 32, weight j with j + 16
 //!   w = d · (q + 16 h − 16)
 //! Shader: shaders/quant/q5_0.wgsl; planes: nibbles ascending (16 bytes), h (4), d (2).
@@ -43,6 +43,7 @@ pub(super) fn unpack_codes<S: Simd>(s: S, qs: &[u8; 16], qh: [u8; 4]) -> S::Byte
 
 impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
+    const SIGNED: bool = true;
     const PLANES: [usize; MAX_PLANES] = [16, 4, 2, 0];
     type Raw = Raw;
 
@@ -61,8 +62,8 @@ impl Block for Q5_0 {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let d = b.d.with(s);
-        out.put(s, 0, unpack_codes(s, &b.qs, b.qh), [d; 2], [-16.0 * d; 2]);
+        let codes = s.sub_bytes(unpack_codes(s, &b.qs, b.qh), s.splat_byte(16));
+        out.put(s, 0, codes, [b.d.with(s); 2], [0.0; 2]);
     }
 
     fn planes(b: &Raw, [q, h, d, _]: [&mut [u8]; MAX_PLANES]) {

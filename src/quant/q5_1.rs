@@ -1,4 +1,4 @@
-//! Q5_1: 32 weights in 24 bytes, a scale and a minimum.
+//! Q5_1: 32 weights in 24 bytes, a scale and a minimum. Source: ggml, block_q5_1.
 //!   byte 0..2  d: f16   byte 2..4  m: f16   byte 4..8  h: bit 4 of weight j in bit j
 //!   byte 8..24  q: 4 bits × 32, weight j with weight j + 16      w = d · (q + 16 h) + m
 //! Shader: shaders/quant/q5_1.wgsl; planes: nibbles ascending (16 bytes), h (4), d and m (4).

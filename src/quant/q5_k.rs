@@ -1,4 +1,4 @@
-//! Q5_K: 256 weights in 176 bytes; every 32 have a 6-bit scale and a 6-bit minimum.
+//! Q5_K: 256 weights in 176 bytes; every 32 have a 6-bit scale and a 6-bit minimum. Source: ggml, block_q5_K.
 //!   byte 0..2    d: f16      byte 2..4  dmin: f16      byte 4..16  s, m: as in Q4_K
 //!   byte 16..48  h: bit 4 of weight 32 j + l in bit j of byte l
 //!   byte 48..176 q: 4 bits × 256; of each 64 weights, weight l with weight l + 32

@@ -1,4 +1,4 @@
-//! Q6_K: 256 weights in 210 bytes; every 16 have a signed 8-bit scale.
+//! Q6_K: 256 weights in 210 bytes; every 16 have a signed 8-bit scale. Source: ggml, block_q6_K.
 //!   byte 0..128   q: low 4 bits × 256; of each 128 weights, weight l < 64 with weight l + 64
 //!   byte 128..192 h: high 2 bits × 256; of each 128 weights, weight 32 j + l in bits 2j of byte l
 //!   byte 192..208 s: i8 × 16      byte 208..210  d: f16      w = d · s · (q + 16 h − 32)
@@ -31,6 +31,8 @@ fn low(ql: &[u8; 128], i: usize) -> u8 {
 
 impl Block for Q6_K {
     const DTYPE: DType = DType::Q6_K;
+    const SIGNED: bool = true;
+    const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [128, 64, 16, 2];
     type Raw = Raw;
 
@@ -56,9 +58,8 @@ impl Block for Q6_K {
     #[inline(always)]
     fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
         let scales = s.mul(s.widen_i8(bytemuck::cast_ref(&b.scales)), s.splat(b.d.with(s)));
-        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
+        let mut d = [0.0; 16];
         s.store(scales, &mut d);
-        s.store(s.mul(scales, s.splat(-32.0)), &mut m);
         let (nib, bits) = (s.splat_byte(15), s.splat_byte(0x30));
         for half in 0..2 {
             let (q0, q1) = (s.bytes(array(&b.ql, 64 * half)), s.bytes(array(&b.ql, 64 * half + 32)));
@@ -71,7 +72,8 @@ impl Block for Q6_K {
             ];
             for (j, codes) in codes.into_iter().enumerate() {
                 let at = 8 * half + 2 * j;
-                out.put(s, 4 * half + j, codes, [d[at], d[at + 1]], [m[at], m[at + 1]]);
+                let codes = s.sub_bytes(codes, s.splat_byte(32));
+                out.put(s, 4 * half + j, codes, [d[at], d[at + 1]], [0.0; 2]);
             }
         }
     }

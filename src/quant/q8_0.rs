@@ -1,4 +1,4 @@
-//! Q8_0: 32 weights in 34 bytes, one scale.
+//! Q8_0: 32 weights in 34 bytes, one scale. Source: ggml, block_q8_0.
 //!   byte 0..2  d: f16      byte 2..34  q: i8 × 32      w = d · q
 //! Shader: shaders/quant/q8_0.wgsl; planes: q (32 bytes), d (2).
 

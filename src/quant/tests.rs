@@ -140,21 +140,9 @@ fn weights(dtype: DType, rows: usize, k: usize) -> Vec<u8> {
     bytes
 }
 
-fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], sizes: [usize; 3]) -> Vec<f32> {
-    run_dot_with(Precision::Fine, level, dtype, w, rows, x, sizes)
-}
-
-fn run_dot_with(
-    precision: Precision,
-    level: Level,
-    dtype: DType,
-    w: &[u8],
-    rows: usize,
-    x: &[f32],
-    [columns, k, stride]: [usize; 3],
-) -> Vec<f32> {
+fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], [columns, k, stride]: [usize; 3]) -> Vec<f32> {
     let mut acts = Activations::new();
-    acts.fill_at((level, precision), dtype, x, stride, columns, k);
+    acts.fill_at(level, &Alone, dtype, x, [stride, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, dtype, w, k, 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
     out
@@ -180,12 +168,9 @@ fn dot_matches_the_oracle_at_every_level() {
             let x = normal("activations", columns * stride);
             let want = oracle(&values, &x, k, stride, columns);
             for level in Level::available() {
-                for (precision, limit) in [(Precision::Fine, 1e-8), (Precision::Fast, 5e-4)] {
-                    let got = run_dot_with(precision, level, dtype, &w, rows, &x, [columns, k, stride]);
-                    let error = nmse(&want, &got);
-                    let limit = if dtype.is_quantized() { limit } else { 1e-12 };
-                    assert!(error <= limit, "{dtype} {precision:?} at {}, k = {k}: error {error:e}", level.name());
-                }
+                let error = nmse(&want, &run_dot(level, dtype, &w, rows, &x, [columns, k, stride]));
+                let limit = if dtype.is_quantized() { 1e-8 } else { 1e-12 };
+                assert!(error <= limit, "{dtype} at {}, k = {k}: error {error:e}", level.name());
             }
         }
     }
@@ -228,7 +213,7 @@ fn threads_share_the_rows() {
     let w = weights(dtype, rows, k);
     let x = normal("activations", columns * k);
     let mut acts = Activations::new();
-    acts.fill(dtype, &x, k, columns, k);
+    acts.fill(&Alone, dtype, &x, k, columns, k);
     let mut out = vec![f32::NAN; columns * rows];
     let blocks = crate::simd::ColumnBlocks::new(&mut out, columns, rows, rows, 16);
     std::thread::scope(|scope| {
@@ -250,11 +235,11 @@ fn activations_are_reused_and_let_nan_through() {
     let mut acts = Activations::new();
     let mut x = normal("activations", 4 * k);
     let mut out = vec![0.0; 8];
-    acts.fill(dtype, &x, k, 4, k);
+    acts.fill(&Alone, dtype, &x, k, 4, k);
     dot_rows(dtype, &w, k, 0..2, &acts, &mut Columns::whole(&mut out, 4, 2, 2));
     let first = out[..2].to_vec();
-    acts.fill(dtype, &x[..32], 32, 1, 32);
-    acts.fill(dtype, &x, k, 1, k);
+    acts.fill(&Alone, dtype, &x[..32], 32, 1, 32);
+    acts.fill(&Alone, dtype, &x, k, 1, k);
     dot_rows(dtype, &w, k, 0..2, &acts, &mut Columns::whole(&mut out, 1, 2, 2));
     assert_eq!(out[..2], first, "what an earlier fill left behind");
     for bad in [f32::NAN, f32::INFINITY] {

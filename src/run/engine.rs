@@ -33,6 +33,8 @@ struct GpuSide {
     device: gpu::Device,
     memory: gpu::Memory,
     weights: gpu::Weights,
+    // Comes when the batch submitted last has run.
+    ran: Option<gpu::Pending>,
 }
 
 /// A model on its devices, with the memory of one session.
@@ -66,6 +68,17 @@ impl Ticket {
     }
 }
 
+/// The counted cost of a run on a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Dispatches.
+    pub dispatches: usize,
+    /// Submissions.
+    pub submissions: usize,
+    /// Bytes of weights that are read.
+    pub weight_bytes: u64,
+}
+
 /// What a run gives.
 enum Output {
     None,
@@ -85,6 +98,7 @@ impl Engine {
             memory: gpu::Memory::new(&device, options.batch.max(8)),
             weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
             device,
+            ran: None,
         });
         let trace = options.trace.then(Trace::default);
         let (options, memory) = (options.clone(), cpu::Memory::default());
@@ -94,9 +108,23 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
+    /// The fused graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
     pub fn graph(&self, tokens: usize, rows: usize) -> Result<Graph> {
-        arch::build(self.model.spec(), &self.batch(tokens, rows, false))
+        Ok(arch::build(self.model.spec(), &self.batch(tokens, rows, false))?.fuse())
+    }
+
+    /// What a decoded token costs on the GPU.
+    pub fn decode_figures(&mut self) -> Result<Figures> {
+        let i = self.prepare(self.batch(1, 1, true))?;
+        let mut all = Figures::default();
+        for part in &self.programs[i].parts {
+            if let Part::Gpu(program) = part {
+                all.dispatches += program.dispatches();
+                all.submissions += program.submissions();
+                all.weight_bytes += program.weight_bytes();
+            }
+        }
+        Ok(all)
     }
 
     /// The GPU in use.
@@ -132,7 +160,10 @@ impl Engine {
             self.write(Input::Rows, rows)?;
         }
         let bytes = match self.run(i)? {
-            Output::None => return Ok(Vec::new()),
+            Output::None => {
+                self.follow()?;
+                return Ok(Vec::new());
+            }
             Output::Here(bytes) => bytes,
             Output::Pending(pending) => pending.wait()?,
         };
@@ -175,6 +206,14 @@ impl Engine {
         }
     }
 
+    /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
+    /// stop it could only wait for all of it.
+    fn follow(&mut self) -> Result<()> {
+        let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.gpu_layers > 0) else { return Ok(()) };
+        let ran = gpu.memory.read_input(Input::Tokens, 4)?;
+        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))
+    }
+
     fn batch(&self, tokens: usize, rows: usize, sample: bool) -> Batch {
         Batch { tokens, rows, context: self.options.context, kv: self.options.kv, sample }
     }
@@ -204,7 +243,7 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
-        let graph = arch::build(self.model.spec(), &batch)?;
+        let graph = arch::build(self.model.spec(), &batch)?.fuse();
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);
         let mut parts = Vec::new();

@@ -16,7 +16,7 @@ pub enum Stop {
     Limit,
     /// The context is full.
     Context,
-    /// The caller had enough.
+    /// The caller had enough, perhaps before the first token.
     Interrupted,
 }
 
@@ -37,7 +37,7 @@ pub struct Answer {
 
 impl Session {
     /// Continues `prompt` by up to `limit` tokens, handing each to `on_token`. What `prompt` shares with the tokens in the cache is
-    /// not computed again.
+    /// not computed again. Stopped within the prompt ([`stop_when`](Self::stop_when)), it gives no tokens.
     ///
     /// Where the sampler's chain is one that the device can do, tokens stay there: each is read back while the next is computed.
     pub fn generate(
@@ -58,15 +58,17 @@ impl Session {
         let new = &prompt[self.fed.len()..];
         self.check(new)?;
         let start = Instant::now();
-        let last = self.feed_all_but_last(new)?;
+        let (before, last) = (self.fed.len(), self.feed_all_but_last(new)?);
+        let computed = if last.is_some() { new.len() } else { self.fed.len() - before };
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
-        let stop = match sampler.device_plan() {
-            Some(plan) => self.on_device(last, sampler, &plan, &mut run)?,
-            None => self.on_host(last, sampler, &mut run)?,
+        let stop = match (last, sampler.device_plan()) {
+            (None, _) => Stop::Interrupted,
+            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, &mut run)?,
+            (Some(last), None) => self.on_host(last, sampler, &mut run)?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
-        Ok(Answer { tokens: run.tokens, stop, prompt_tokens: new.len(), prompt_time, decode_time })
+        Ok(Answer { tokens: run.tokens, stop, prompt_tokens: computed, prompt_time, decode_time })
     }
 
     fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {

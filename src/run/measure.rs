@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::generate::poisoned;
+use super::session::stopped;
 use crate::base::Result;
 use crate::ops::{Random, Sample, SampleParams};
 
@@ -13,7 +14,7 @@ impl Session {
     pub fn measure_prompt(&mut self, n: usize) -> Result<()> {
         let tokens = self.random_tokens(n);
         self.check(&tokens)?;
-        let last = self.feed_all_but_last(&tokens)?;
+        let last = self.feed_all_but_last(&tokens)?.ok_or_else(stopped)?;
         self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
         self.fed.extend_from_slice(last);
         Ok(())

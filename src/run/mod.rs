@@ -11,7 +11,7 @@ mod session;
 mod trace;
 mod traffic;
 
-pub use engine::Engine;
+pub use engine::{Engine, Figures};
 pub use generate::{Answer, Stop};
 pub use placement::Placement;
 pub use session::{Options, Session};

@@ -40,11 +40,17 @@ impl Trial {
         // NaNs, so that what is not written is noticed.
         let mut out = in_place.map_or_else(|| vec![0xff; self.dst.span_bytes()], |i| self.inputs[i].clone());
         let mut views: Vec<View> = self.inputs.iter().zip(&self.case.src).map(|(b, s)| s.view(b)).collect();
-        if let Some(i) = in_place {
-            views[i].data = &[];
-        }
-        self.case.op.cpu(&views, ViewMut { meta: self.dst, data: &mut out }, pool);
-        let got = Exact::of(&View::new(self.dst, &out)).data;
+        self.case.op.written().for_each(|i| views[i].data = &[]);
+        let mut updated: Vec<Vec<u8>> = self.case.op.updates().map(|i| self.inputs[i].clone()).collect();
+        let mut more: Vec<ViewMut> = (self.case.op.updates().zip(&mut updated))
+            .map(|(i, data)| {
+                let (meta, start) = (self.case.src[i].meta, self.case.src[i].offset);
+                ViewMut { meta, data: &mut data[meta.dtype.row_bytes(start).expect("whole blocks")..] }
+            })
+            .collect();
+        self.case.op.cpu(&views, ViewMut { meta: self.dst, data: &mut out }, &mut more, pool);
+        let mut got = Exact::of(&View::new(self.dst, &out)).data;
+        more.iter().for_each(|m| got.extend(Exact::of(&View::new(m.meta, m.data)).data));
         let got: Vec<f32> = got.iter().map(|v| *v as f32).collect();
         nmse(&got, &self.want)
     }

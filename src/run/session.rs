@@ -13,7 +13,7 @@ pub struct Options {
     pub context: usize,
     /// Tokens that one prefill batch takes at most (`-ub`).
     pub batch: usize,
-    /// Type of the KV cache: `f16` or `f32`.
+    /// Type of the KV cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
     pub kv: DType,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
@@ -39,6 +39,12 @@ pub struct Session {
     /// Tokens whose keys and values lie in the cache.
     pub(super) fed: Vec<u32>,
     options: Options,
+    stop: Option<Box<dyn Fn() -> bool + Send>>,
+}
+
+/// The error of a prompt that was stopped where its logits are needed.
+pub(super) fn stopped() -> Error {
+    Error::io("stopped", std::io::ErrorKind::Interrupted.into())
 }
 
 impl Session {
@@ -57,7 +63,7 @@ impl Session {
             (Some(_), Some(n)) => Placement { layers, gpu_layers: n.min(layers + 1) },
         };
         let engine = Engine::new(model.clone(), device, placement, &options)?;
-        Ok(Session { engine, model, fed: Vec::new(), options })
+        Ok(Session { engine, model, fed: Vec::new(), options, stop: None })
     }
 
     /// The model.
@@ -85,18 +91,32 @@ impl Session {
         &mut self.engine
     }
 
+    /// From now on `stop` is asked before each batch of a prompt; where it says yes, the rest is not computed. What was fed until
+    /// then stays in the cache.
+    pub fn stop_when(&mut self, stop: impl Fn() -> bool + Send + 'static) {
+        self.stop = Some(Box::new(stop));
+    }
+
+    pub(super) fn stops(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop())
+    }
+
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         self.fed.truncate(len);
     }
 
-    /// Feeds `tokens` and gives the logits `[vocab]` after each of those at the ascending places `rows`.
+    /// Feeds `tokens` and gives the logits `[vocab]` after each of those at the ascending places `rows`. Fails
+    /// where it is stopped ([`stop_when`](Self::stop_when)).
     pub fn logits(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
         self.check(tokens)?;
         let vocab = self.model.spec().vocab;
         let most_rows = (LOGITS_BYTES / 4 / vocab).max(1);
         let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
         while start < tokens.len() {
+            if self.stops() {
+                return Err(stopped());
+            }
             let mut end = (start + self.options.batch).min(tokens.len());
             // A batch ends where its logits would be too many.
             if let Some(row) = wanted.get(most_rows).filter(|row| **row < end) {
@@ -126,15 +146,20 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds `tokens` in batches, all but the last batch, which is returned: its logits are wanted.
-    pub(super) fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<&'t [u32]> {
+    /// Feeds `tokens` in batches, all but the last batch, which is returned: its logits are wanted. `None` where it was stopped.
+    pub(super) fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<Option<&'t [u32]>> {
         let mut rest = tokens;
-        while rest.len() > self.options.batch {
+        loop {
+            if self.stops() {
+                return Ok(None);
+            }
+            if rest.len() <= self.options.batch {
+                return Ok(Some(rest));
+            }
             let (now, later) = rest.split_at(self.options.batch);
             self.engine.feed(now, self.fed.len(), &[])?;
             self.fed.extend_from_slice(now);
             rest = later;
         }
-        Ok(rest)
     }
 }

@@ -35,6 +35,12 @@ impl Traffic {
             match &node.op {
                 AnyOp::GetRows(_) => bytes / t.meta.outer() as f64 * node.dst.meta.outer() as f64,
                 AnyOp::MatMulId(_) if i != 1 => bytes * chosen(t, &src[2]),
+                AnyOp::Linear(op) => match op.places() {
+                    at if i < op.parts || at.bias.contains(&i) => {
+                        bytes * at.ids.map_or(1.0, |ids| chosen(t, &src[ids]))
+                    }
+                    _ => bytes,
+                },
                 _ => bytes,
             }
         });
@@ -90,13 +96,15 @@ mod tests {
     fn a_token_reads_each_weight_once() {
         let (graph, model) = graph("llama-tiny:q8_0", 1);
         let embedding = model.gguf().tensor("token_embd.weight").unwrap().bytes() as f64;
-        let traffic = Traffic::of(&graph, 0);
-        // The embedding is the head too; of itself one row is read.
-        assert_eq!(traffic.weights, model.weight_bytes() as f64 + embedding / 512.0);
-        // Two layers, keys and values, two heads of 64 in f16: one cell is written and read.
-        let cell = 2.0 * 2.0 * 2.0 * 64.0 * 2.0;
-        assert_eq!(traffic.cache, 2.0 * cell);
-        assert_eq!(Traffic::of(&graph, 99).cache, 101.0 * cell);
+        for graph in [graph.clone(), graph.fuse()] {
+            let traffic = Traffic::of(&graph, 0);
+            // The embedding is the head too; of itself one row is read.
+            assert_eq!(traffic.weights, model.weight_bytes() as f64 + embedding / 512.0);
+            // Two layers, keys and values, two heads of 64 in f16: one cell is written and read.
+            let cell = 2.0 * 2.0 * 2.0 * 64.0 * 2.0;
+            assert_eq!(traffic.cache, 2.0 * cell);
+            assert_eq!(Traffic::of(&graph, 99).cache, 101.0 * cell);
+        }
     }
 
     #[test]
@@ -106,7 +114,11 @@ mod tests {
             let (graph, model) = graph("moe-tiny:f16", tokens);
             let uses_it = |n: &&Node| n.src.iter().any(|t| graph.storage(t) == &Storage::Weight(name.into()));
             let node = graph.nodes.iter().find(uses_it).unwrap();
-            Traffic::of_node(&graph, node, 0).weights / model.gguf().tensor(name).unwrap().bytes() as f64
+            let plain = Traffic::of_node(&graph, node, 0).weights / model.gguf().tensor(name).unwrap().bytes() as f64;
+            let fused = Traffic::of(&graph.clone().fuse(), 0).weights;
+            let more = fused / Traffic::of(&graph, 0).weights - 1.0;
+            assert!((0.0..0.01).contains(&more), "fused, router and experts read their norm's weights each: {more}");
+            plain
         };
         assert_eq!(read(1), 0.25);
         assert_eq!(read(2), 1.0 - 0.75 * 0.75);

@@ -19,16 +19,6 @@ impl Avx2 {
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         found.then_some(Avx2(()))
     }
-
-    /// Runs `kernel`, compiled for these features.
-    pub fn enter<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Out {
-            kernel.run(s)
-        }
-        // SAFETY: the token proves the features.
-        unsafe { inner(self, kernel) }
-    }
 }
 
 /// Applies an intrinsic to both halves.
@@ -36,12 +26,6 @@ macro_rules! both {
     ($f:ident($($v:expr),*)) => {
         [$f($($v[0]),*), $f($($v[1]),*)]
     };
-}
-
-#[inline(always)]
-fn load64(v: &[u8; 64]) -> [__m256i; 2] {
-    let v = v.as_ptr().cast::<__m256i>();
-    unsafe { [_mm256_loadu_si256(v), _mm256_loadu_si256(v.add(1))] }
 }
 
 /// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
@@ -56,13 +40,24 @@ fn signed(q: __m256i, a: __m256i) -> __m256i {
     unsafe { unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
 }
 
-/// `total[l] + scales[l / 4] · x · sums[l]`.
 #[inline(always)]
-pub(super) fn add_scaled(total: __m256, sums: __m256i, scales: [f32; 2], x: f32) -> __m256 {
+fn transpose8(v: [__m256i; 8]) -> [__m256i; 8] {
     unsafe {
-        let scales = _mm256_blend_ps::<0xf0>(_mm256_set1_ps(scales[0]), _mm256_set1_ps(scales[1]));
-        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(x));
-        _mm256_add_ps(total, _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums)))
+        let mut fours = v;
+        for g in [0, 4] {
+            let (a, b) = (_mm256_unpacklo_epi32(v[g], v[g + 1]), _mm256_unpackhi_epi32(v[g], v[g + 1]));
+            let (c, d) = (_mm256_unpacklo_epi32(v[g + 2], v[g + 3]), _mm256_unpackhi_epi32(v[g + 2], v[g + 3]));
+            fours[g] = _mm256_unpacklo_epi64(a, c);
+            fours[g + 1] = _mm256_unpackhi_epi64(a, c);
+            fours[g + 2] = _mm256_unpacklo_epi64(b, d);
+            fours[g + 3] = _mm256_unpackhi_epi64(b, d);
+        }
+        let mut out = v;
+        for c in 0..4 {
+            out[c] = _mm256_permute2x128_si256::<0x20>(fours[c], fours[4 + c]);
+            out[4 + c] = _mm256_permute2x128_si256::<0x31>(fours[c], fours[4 + c]);
+        }
+        out
     }
 }
 
@@ -71,7 +66,21 @@ impl Simd for Avx2 {
     type Bytes = __m256i;
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
-    type Lanes = __m256;
+    type Words = [__m256i; 2];
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+    #[inline(always)]
+    fn prefetch(self, v: &[u8]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(v.as_ptr().cast()) }
+    }
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> __m256i {
@@ -92,6 +101,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn or(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi8(a, b) }
     }
     #[inline(always)]
     fn shr<const N: i32>(self, v: __m256i) -> __m256i {
@@ -130,38 +143,59 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> [__m256i; 2] {
-        let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
-        [unsigned(q[0], a[0]), unsigned(q[1], a[1])]
+    fn words(self, v: &[u8; 64]) -> [__m256i; 2] {
+        let v = v.as_ptr().cast::<__m256i>();
+        unsafe { [_mm256_loadu_si256(v), _mm256_loadu_si256(v.add(1))] }
     }
     #[inline(always)]
-    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], _bias: &[i32; 16]) -> [__m256i; 2] {
-        let (q, a) = (load64(codes), load64(bytemuck::cast_ref(acts)));
-        [signed(q[0], a[0]), signed(q[1], a[1])]
+    fn store_words(self, v: [__m256i; 2], out: &mut [u8; 64]) {
+        let out = out.as_mut_ptr().cast::<__m256i>();
+        unsafe {
+            _mm256_storeu_si256(out, v[0]);
+            _mm256_storeu_si256(out.add(1), v[1]);
+        }
     }
     #[inline(always)]
-    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
-        add_scaled(total, unsigned(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
+    fn transpose(self, v: [[__m256i; 2]; 16]) -> [[__m256i; 2]; 16] {
+        let mut out = v;
+        // Four squares of eight rows and eight words.
+        for i in 0..2 {
+            for j in 0..2 {
+                let mut square = [v[0][0]; 8];
+                for r in 0..8 {
+                    square[r] = v[8 * i + r][j];
+                }
+                let square = transpose8(square);
+                for r in 0..8 {
+                    out[8 * j + r][i] = square[r];
+                }
+            }
+        }
+        out
     }
     #[inline(always)]
-    fn add_signed(
-        self,
-        total: __m256,
-        codes: __m256i,
-        acts: &[i8; 32],
-        _bias: &[i32; 8],
-        scales: [f32; 2],
-        x: f32,
-    ) -> __m256 {
-        add_scaled(total, signed(codes, self.bytes(bytemuck::cast_ref(acts))), scales, x)
-    }
-    #[inline(always)]
-    fn halves(self, v: [__m256; 2]) -> [__m256; 2] {
+    fn weights_signed(self, v: [__m256i; 2]) -> [__m256i; 2] {
         v
     }
     #[inline(always)]
-    fn join(self, halves: [__m256; 2]) -> [__m256; 2] {
-        halves
+    fn zero(self) -> [__m256i; 2] {
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn dot_words<const SIGNED: bool>(self, sum: [__m256i; 2], weights: &[u8; 64], acts: [i8; 4]) -> [__m256i; 2] {
+        unsafe {
+            let (q, a) = (self.words(weights), [_mm256_set1_epi32(bytemuck::cast(acts)); 2]);
+            let p = if SIGNED { both!(signed(q, a)) } else { both!(unsigned(q, a)) };
+            both!(_mm256_add_epi32(sum, p))
+        }
+    }
+    #[inline(always)]
+    fn settle(self, sum: [__m256i; 2], _acts: i32) -> [__m256i; 2] {
+        sum
+    }
+    #[inline(always)]
+    fn times_256(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { [_mm256_slli_epi32::<8>(v[0]), _mm256_slli_epi32::<8>(v[1])] }
     }
     #[inline(always)]
     fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {

@@ -4,7 +4,7 @@
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
 #![allow(unsafe_code)]
 
-use super::avx2::{Avx2, add_scaled};
+use super::avx2::Avx2;
 use super::level::Kernel;
 use super::vector::Simd;
 use std::arch::x86_64::*;
@@ -23,16 +23,6 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vnni");
         Avx2::detect().filter(|_| found).map(Avx512)
     }
-
-    /// Runs `kernel`, compiled for these features.
-    pub fn enter<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Out {
-            kernel.run(s)
-        }
-        // SAFETY: the token proves the features.
-        unsafe { inner(self, kernel) }
-    }
 }
 
 impl Simd for Avx512 {
@@ -40,7 +30,21 @@ impl Simd for Avx512 {
     type Bytes = __m256i;
     type Ints = __m512i;
     type Floats = __m512;
-    type Lanes = __m256;
+    type Words = __m512i;
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn inner<K: Kernel>(s: Avx512, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the features.
+        unsafe { inner(self, kernel) }
+    }
+    #[inline(always)]
+    fn prefetch(self, v: &[u8]) {
+        self.0.prefetch(v)
+    }
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> __m256i {
@@ -61,6 +65,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn or(self, a: __m256i, b: __m256i) -> __m256i {
         self.0.or(a, b)
+    }
+    #[inline(always)]
+    fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        self.0.sub_bytes(a, b)
     }
     #[inline(always)]
     fn shr<const N: i32>(self, v: __m256i) -> __m256i {
@@ -84,51 +92,59 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> __m512i {
+    fn words(self, v: &[u8; 64]) -> __m512i {
+        unsafe { _mm512_loadu_si512(v.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_words(self, v: __m512i, out: &mut [u8; 64]) {
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn transpose(self, v: [__m512i; 16]) -> [__m512i; 16] {
         unsafe {
-            let (q, a) = (_mm512_loadu_si512(codes.as_ptr().cast()), _mm512_loadu_si512(acts.as_ptr().cast()));
-            _mm512_dpbusd_epi32(_mm512_setzero_si512(), q, a)
+            // Words 0, 1, 2, 3 of four rows side by side, in each 128-bit lane; then lanes change places.
+            let mut fours = v;
+            for g in (0..16).step_by(4) {
+                let (a, b) = (_mm512_unpacklo_epi32(v[g], v[g + 1]), _mm512_unpackhi_epi32(v[g], v[g + 1]));
+                let (c, d) = (_mm512_unpacklo_epi32(v[g + 2], v[g + 3]), _mm512_unpackhi_epi32(v[g + 2], v[g + 3]));
+                fours[g] = _mm512_unpacklo_epi64(a, c);
+                fours[g + 1] = _mm512_unpackhi_epi64(a, c);
+                fours[g + 2] = _mm512_unpacklo_epi64(b, d);
+                fours[g + 3] = _mm512_unpackhi_epi64(b, d);
+            }
+            let mut out = v;
+            for c in 0..4 {
+                let (low, high) = ((fours[c], fours[4 + c]), (fours[8 + c], fours[12 + c]));
+                let even = (_mm512_shuffle_i32x4::<0x88>(low.0, low.1), _mm512_shuffle_i32x4::<0x88>(high.0, high.1));
+                let odd = (_mm512_shuffle_i32x4::<0xdd>(low.0, low.1), _mm512_shuffle_i32x4::<0xdd>(high.0, high.1));
+                out[c] = _mm512_shuffle_i32x4::<0x88>(even.0, even.1);
+                out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd.0, odd.1);
+                out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even.0, even.1);
+                out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd.0, odd.1);
+            }
+            out
         }
     }
     #[inline(always)]
-    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], bias: &[i32; 16]) -> __m512i {
-        unsafe {
-            // The instruction takes the codes as unsigned: q + 128, of which the bias takes 128 · Σ a away again.
-            let (q, a) = (_mm512_loadu_si512(codes.as_ptr().cast()), _mm512_loadu_si512(acts.as_ptr().cast()));
-            let q = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
-            _mm512_dpbusd_epi32(_mm512_loadu_si512(bias.as_ptr().cast()), q, a)
-        }
+    fn weights_signed(self, v: __m512i) -> __m512i {
+        // The instruction takes weights as unsigned: w + 128, of which `settle` takes 128 · Σ a away again.
+        unsafe { _mm512_xor_si512(v, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
-    fn add_unsigned(self, total: __m256, codes: __m256i, acts: &[i8; 32], scales: [f32; 2], x: f32) -> __m256 {
-        let a = self.bytes(bytemuck::cast_ref(acts));
-        let sums = unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, a) };
-        add_scaled(total, sums, scales, x)
+    fn zero(self) -> __m512i {
+        unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    fn add_signed(
-        self,
-        total: __m256,
-        codes: __m256i,
-        acts: &[i8; 32],
-        bias: &[i32; 8],
-        scales: [f32; 2],
-        x: f32,
-    ) -> __m256 {
-        let a = self.bytes(bytemuck::cast_ref(acts));
-        let sums = unsafe {
-            let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-            _mm256_dpbusd_epi32(_mm256_loadu_si256(bias.as_ptr().cast()), codes, a)
-        };
-        add_scaled(total, sums, scales, x)
+    fn dot_words<const SIGNED: bool>(self, sum: __m512i, weights: &[u8; 64], acts: [i8; 4]) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, self.words(weights), _mm512_set1_epi32(bytemuck::cast(acts))) }
     }
     #[inline(always)]
-    fn halves(self, v: __m512) -> [__m256; 2] {
-        unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] }
+    fn settle(self, sum: __m512i, acts: i32) -> __m512i {
+        unsafe { _mm512_sub_epi32(sum, _mm512_set1_epi32(128 * acts)) }
     }
     #[inline(always)]
-    fn join(self, halves: [__m256; 2]) -> __m512 {
-        unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(halves[0]), halves[1]) }
+    fn times_256(self, v: __m512i) -> __m512i {
+        unsafe { _mm512_slli_epi32::<8>(v) }
     }
     #[inline(always)]
     fn to_floats(self, v: __m512i) -> __m512 {
@@ -231,6 +247,6 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
-        self.0.sum(self.halves(v))
+        self.0.sum(unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] })
     }
 }

@@ -1,7 +1,7 @@
 //! The twin without intrinsics: plain arrays, which the compiler vectorizes as far as the target allows.
 //! It defines what the other levels must compute.
 
-use super::array;
+use super::level::Kernel;
 use super::vector::Simd;
 use half::f16;
 
@@ -32,29 +32,19 @@ fn u16_at(v: &[u8; 32], i: usize) -> u16 {
     u16::from_le_bytes([v[2 * i], v[2 * i + 1]])
 }
 
-/// Lane `l` is the sum of products 4l … 4l + 3.
-#[inline(always)]
-fn fours<const N: usize, const L: usize>(codes: &[u8; N], acts: &[i8; N], code: impl Fn(u8) -> i32) -> [i32; L] {
-    let mut out = [0; L];
-    for (l, out) in out.iter_mut().enumerate() {
-        for j in 4 * l..4 * l + 4 {
-            *out += code(codes[j]) * acts[j] as i32;
-        }
-    }
-    out
-}
-
-#[inline(always)]
-fn add_scaled(total: [f32; 8], sums: [i32; 8], scales: [f32; 2], x: f32) -> [f32; 8] {
-    std::array::from_fn(|l| total[l] + scales[l / 4] * x * sums[l] as f32)
-}
-
 impl Simd for Portable {
     const REGISTERS: usize = 8;
     type Bytes = [u8; 32];
     type Ints = [i32; 16];
     type Floats = [f32; 16];
-    type Lanes = [f32; 8];
+    type Words = [[u8; 4]; 16];
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        kernel.run(self)
+    }
+    #[inline(always)]
+    fn prefetch(self, _v: &[u8]) {}
 
     #[inline(always)]
     fn bytes(self, v: &[u8; 32]) -> [u8; 32] {
@@ -75,6 +65,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn or(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         zip(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn sub_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        zip(a, b, u8::wrapping_sub)
     }
     #[inline(always)]
     fn shr<const N: i32>(self, v: [u8; 32]) -> [u8; 32] {
@@ -107,36 +101,48 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> [i32; 16] {
-        fours(codes, acts, |q| q as i32)
+    fn words(self, v: &[u8; 64]) -> [[u8; 4]; 16] {
+        bytemuck::cast(*v)
     }
     #[inline(always)]
-    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], _bias: &[i32; 16]) -> [i32; 16] {
-        fours(codes, acts, |q| q as i8 as i32)
+    fn store_words(self, v: [[u8; 4]; 16], out: &mut [u8; 64]) {
+        *out = bytemuck::cast(v);
     }
     #[inline(always)]
-    fn add_unsigned(self, total: [f32; 8], codes: [u8; 32], acts: &[i8; 32], scales: [f32; 2], x: f32) -> [f32; 8] {
-        add_scaled(total, fours(&codes, acts, |q| q as i32), scales, x)
+    fn transpose(self, v: [[[u8; 4]; 16]; 16]) -> [[[u8; 4]; 16]; 16] {
+        let mut out = v;
+        for i in 0..16 {
+            for j in 0..16 {
+                out[j][i] = v[i][j];
+            }
+        }
+        out
     }
     #[inline(always)]
-    fn add_signed(
-        self,
-        total: [f32; 8],
-        codes: [u8; 32],
-        acts: &[i8; 32],
-        _bias: &[i32; 8],
-        scales: [f32; 2],
-        x: f32,
-    ) -> [f32; 8] {
-        add_scaled(total, fours(&codes, acts, |q| q as i8 as i32), scales, x)
+    fn weights_signed(self, v: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
+        v
     }
     #[inline(always)]
-    fn halves(self, v: [f32; 16]) -> [[f32; 8]; 2] {
-        [*array(&v, 0), *array(&v, 8)]
+    fn zero(self) -> [i32; 16] {
+        [0; 16]
     }
     #[inline(always)]
-    fn join(self, halves: [[f32; 8]; 2]) -> [f32; 16] {
-        *array(halves.as_flattened(), 0)
+    fn dot_words<const SIGNED: bool>(self, mut sum: [i32; 16], weights: &[u8; 64], acts: [i8; 4]) -> [i32; 16] {
+        for l in 0..16 {
+            for j in 0..4 {
+                let w = weights[4 * l + j];
+                sum[l] += if SIGNED { w as i8 as i32 } else { w as i32 } * acts[j] as i32;
+            }
+        }
+        sum
+    }
+    #[inline(always)]
+    fn settle(self, sum: [i32; 16], _acts: i32) -> [i32; 16] {
+        sum
+    }
+    #[inline(always)]
+    fn times_256(self, v: [i32; 16]) -> [i32; 16] {
+        map(v, |v| v << 8)
     }
     #[inline(always)]
     fn to_floats(self, v: [i32; 16]) -> [f32; 16] {

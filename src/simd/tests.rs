@@ -44,19 +44,29 @@ impl Kernel for Operations<'_> {
         }
         let n = s.floats(&std::array::from_fn(|i| 18.0 * i as f32 - 126.0));
         floats(s.exp2_int(n));
-        floats(s.join(s.halves(a)));
         floats(s.widen_bf16(array(self.bytes, 0)));
         floats(s.widen_i8(bytemuck::cast_ref::<[u8; 16], _>(array(self.bytes, 0))));
         let small: [u8; 64] = std::array::from_fn(|i| self.bytes[i] & 127);
         let acts: [i8; 64] = std::array::from_fn(|i| (self.bytes[64 + i] as i8).max(-127));
-        let bias: [i32; 16] =
-            std::array::from_fn(|l| -128 * acts[4 * l..4 * l + 4].iter().map(|a| *a as i32).sum::<i32>());
-        floats(s.to_floats(s.dot_unsigned(&small, &acts)));
-        floats(s.to_floats(s.dot_signed(array(self.bytes, 0), &acts, &bias)));
-        let [low, high] = s.halves(b);
-        let low = s.add_unsigned(low, s.bytes(array(&small, 0)), array(&acts, 0), [0.5, 0.3], 0.7);
-        let high = s.add_signed(high, s.bytes(array(self.bytes, 0)), array(&acts, 0), array(&bias, 0), [0.5, 0.3], 0.7);
-        floats(s.join([low, high]));
+        let table: [u8; 1024] = std::array::from_fn(|i| self.bytes[i % 128].wrapping_add((i / 128) as u8));
+        let mut rows = [s.words(&[0; 64]); 16];
+        for (row, bytes) in rows.iter_mut().zip(table.as_chunks::<64>().0) {
+            *row = s.words(bytes);
+        }
+        let (mut unsigned, mut signed) = ((s.zero(), s.zero()), (s.zero(), 0));
+        for (i, row) in s.transpose(rows).into_iter().enumerate() {
+            let a: [i8; 4] = *array(&acts, 4 * i);
+            let (mut plain, mut biased) = ([0; 64], [0; 64]);
+            s.store_words(row, &mut plain);
+            s.store_words(s.weights_signed(row), &mut biased);
+            signed = (s.dot_words::<true>(signed.0, &biased, a), signed.1 + a.iter().map(|a| *a as i32).sum::<i32>());
+            unsigned.0 = s.dot_words::<false>(unsigned.0, &plain.map(|w| w & 127), a);
+            unsigned.1 = s.dot_words::<false>(s.times_256(unsigned.1), &small, a);
+            floats(s.floats(bytemuck::cast_ref(&plain.map(|w| w & 127))));
+        }
+        for v in [unsigned.0, s.settle(signed.0, signed.1)] {
+            floats(s.to_floats(v));
+        }
         let scalars = [s.sum(a), s.max_lane(a), s.amax(a, b), s.half(0x0001), s.half(0x8400), s.half(0x3c01)];
         out.extend(scalars.map(f32::to_bits));
 
@@ -68,7 +78,15 @@ impl Kernel for Operations<'_> {
         let (a, b) = (s.bytes(array(self.bytes, 0)), s.bytes(array(self.bytes, 32)));
         let table = std::array::from_fn(|i| 5 * i as i8 - 40);
         let nibbles = s.nibbles(array(self.bytes, 0));
-        for v in [s.and(a, b), s.or(a, b), s.shr::<3>(a), s.shl::<5>(a), nibbles, s.lookup(&table, nibbles)] {
+        for v in [
+            s.and(a, b),
+            s.or(a, b),
+            s.shr::<3>(a),
+            s.shl::<5>(a),
+            nibbles,
+            s.lookup(&table, nibbles),
+            s.sub_bytes(a, b),
+        ] {
             bytes(v);
         }
         bytes(s.spread_bits(0x8123_4567));

@@ -1,5 +1,7 @@
 //! The vector algebra that kernels are written in.
 
+use super::level::Kernel;
+
 /// A set of vector instructions known to work on this machine. Implementors are zero-sized tokens.
 ///
 /// `Bytes` holds 32 bytes, `Ints` 16 × i32, `Floats` 16 × f32, whatever the width of the registers.
@@ -12,8 +14,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type Ints: Copy;
     /// 16 × f32.
     type Floats: Copy;
-    /// 8 × f32: the even or the odd half of a sum in `Floats`.
-    type Lanes: Copy;
+    /// 16 words of four bytes.
+    type Words: Copy;
+
+    /// Runs `kernel` with these instructions, out of line.
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out;
+    /// Brings the first byte's cache line near.
+    fn prefetch(self, v: &[u8]);
 
     /// Reads 32 bytes.
     fn bytes(self, v: &[u8; 32]) -> Self::Bytes;
@@ -25,6 +32,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// `a | b`.
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// `a − b` of each byte, wrapping around.
+    fn sub_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// Each byte shifted right by `N` < 8, zeros coming in.
     fn shr<const N: i32>(self, v: Self::Bytes) -> Self::Bytes;
     /// Each byte shifted left by `N` < 8, zeros coming in.
@@ -36,20 +45,25 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Byte `i` becomes `table[v[i]]`; every `v[i]` must be below 16.
     fn lookup(self, table: &[i8; 16], v: Self::Bytes) -> Self::Bytes;
 
-    /// Lane `l` is the sum over j < 4 of `codes[4l + j] · acts[4l + j]`. Codes must be at most 127.
-    fn dot_unsigned(self, codes: &[u8; 64], acts: &[i8; 64]) -> Self::Ints;
-    /// The same with signed codes. Activations must not be −128, and `bias[l]` must be −128 · Σ `acts[4l..4l + 4]`:
-    /// the correction that unsigned × signed hardware needs.
-    fn dot_signed(self, codes: &[u8; 64], acts: &[i8; 64], bias: &[i32; 16]) -> Self::Ints;
-    /// `t[l] + d[l / 4] · x ·` lane `l` of [`dot_unsigned`](Simd::dot_unsigned), for the 32 codes `q` in a register.
-    fn add_unsigned(self, t: Self::Lanes, q: Self::Bytes, a: &[i8; 32], d: [f32; 2], x: f32) -> Self::Lanes;
-    /// The same with [`dot_signed`](Simd::dot_signed) and its bias `b`.
-    fn add_signed(self, t: Self::Lanes, q: Self::Bytes, a: &[i8; 32], b: &[i32; 8], d: [f32; 2], x: f32)
-    -> Self::Lanes;
-    /// The two halves of a vector.
-    fn halves(self, v: Self::Floats) -> [Self::Lanes; 2];
-    /// The vector of two halves.
-    fn join(self, halves: [Self::Lanes; 2]) -> Self::Floats;
+    /// Reads 64 bytes.
+    fn words(self, v: &[u8; 64]) -> Self::Words;
+    /// Writes 64 bytes.
+    fn store_words(self, v: Self::Words, out: &mut [u8; 64]);
+    /// Word `j` of vector `i` becomes word `i` of vector `j`.
+    fn transpose(self, v: [Self::Words; 16]) -> [Self::Words; 16];
+    /// Signed bytes as [`dot_words`](Simd::dot_words) wants them.
+    fn weights_signed(self, v: Self::Words) -> Self::Words;
+    /// Sixteen zeros.
+    fn zero(self) -> Self::Ints;
+    /// Adds to lane `l` the sum over j < 4 of `weights[4l + j] · acts[j]`. Activations must not be −128; unsigned weights
+    /// must be at most 127. Signed weights come from [`weights_signed`](Simd::weights_signed), and their sum is right only
+    /// once it is settled.
+    fn dot_words<const SIGNED: bool>(self, sum: Self::Ints, weights: &[u8; 64], acts: [i8; 4]) -> Self::Ints;
+    /// Takes away what signed weights have added too much: the sum of all activations (as weighted in the sum) times an
+    /// offset of the instruction set.
+    fn settle(self, sum: Self::Ints, acts: i32) -> Self::Ints;
+    /// 256 times each lane.
+    fn times_256(self, v: Self::Ints) -> Self::Ints;
     /// Each lane as f32 (exact below 2²⁴).
     fn to_floats(self, v: Self::Ints) -> Self::Floats;
 

@@ -16,6 +16,8 @@ pub struct Variant {
     pub scratch: usize,
     /// Sources of its case.
     pub sources: usize,
+    /// Those that are updated beside the result.
+    pub updates: std::ops::Range<usize>,
 }
 
 /// Devices of several kinds: what WebGPU promises, and what else there may be.
@@ -52,7 +54,13 @@ pub fn variants(caps: &Caps) -> Vec<Variant> {
                 let name = format!("{op} {variant}: {shader}{quant} {:?} {:?}", pass.flags, pass.consts);
                 let text = expand(&pass, Target::Naga).unwrap_or_else(|e| panic!("{name}: {e}")).text;
                 // Tiles of the same text may differ in what they bind, so the op belongs to the key.
-                all.entry(format!("{op} {text}")).or_insert(Variant { name, pass, scratch, sources });
+                all.entry(format!("{op} {text}")).or_insert(Variant {
+                    name,
+                    pass,
+                    scratch,
+                    sources,
+                    updates: case.op.updates(),
+                });
             }
         }
     }
@@ -60,7 +68,7 @@ pub fn variants(caps: &Caps) -> Vec<Variant> {
         let (scratch, sources) = (kernel.scratch.len(), 1);
         for pass in kernel.passes {
             let name = format!("roofline {}: {} {:?}", kernel.variant, pass.shader, pass.flags);
-            all.insert(name.clone(), Variant { name, pass, scratch, sources });
+            all.insert(name.clone(), Variant { name, pass, scratch, sources, updates: 0..0 });
         }
     }
     let mut all: Vec<Variant> = all.into_values().collect();

@@ -117,9 +117,9 @@ impl Chat {
     fn take(&mut self, input: Input) -> Result<bool> {
         let done = match input {
             Input::Prompt(text) => {
-                let attached = std::mem::take(&mut self.attached);
+                let (attached, before) = (std::mem::take(&mut self.attached), self.talk.clone());
                 self.talk.ask(format!("{attached}{text}"));
-                self.answer().map(|()| false)
+                self.answer(before).map(|()| false)
             }
             Input::Command(command) => self.obey(command),
         };
@@ -132,10 +132,14 @@ impl Chat {
         }
     }
 
-    /// Answers the last question. Without an answer it is as if it had not been asked.
-    fn answer(&mut self) -> Result<()> {
-        let told = self.speaker.answer(&mut self.talk).inspect_err(|_| self.talk.take_back())?;
-        if told.forgotten > 0 {
+    /// Answers the last question. Without an answer, be it a failure or Ctrl-C, the conversation is as it was `before`.
+    fn answer(&mut self, before: Talk) -> Result<()> {
+        let told = self.speaker.answer(&mut self.talk);
+        if !told.as_ref().is_ok_and(|told| told.said) {
+            self.talk = before;
+        }
+        let told = told?;
+        if told.said && told.forgotten > 0 {
             let turns = if told.forgotten == 1 { "turn was".into() } else { format!("{} turns were", told.forgotten) };
             let context = self.speaker.session.context();
             term::warn(format_args!(
@@ -145,7 +149,8 @@ impl Chat {
         match told.answer.stop {
             Stop::Context => term::warn("the context is full: the answer ends here (-c makes it larger)"),
             Stop::Limit => dim(format_args!("the answer has {} tokens, the limit of -n", told.answer.tokens.len())),
-            Stop::Interrupted if self.on_terminal => dim("stopped"),
+            Stop::Interrupted if self.on_terminal && told.said => dim("stopped"),
+            Stop::Interrupted if self.on_terminal => dim("stopped before the answer: as if nothing had been asked"),
             Stop::Interrupted => term::check_interrupt()?,
             Stop::End => {}
         }
@@ -198,7 +203,7 @@ impl Chat {
         if self.speaker.options.temp <= 0.0 {
             dim("at temperature 0 the answer is always the same; /set temp 0.8 gives others");
         }
-        self.answer().inspect_err(|_| self.talk = before)
+        self.answer(before)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {

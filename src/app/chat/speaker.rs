@@ -31,6 +31,8 @@ pub struct Told {
     pub answer: Answer,
     /// Turns that were forgotten to make room.
     pub forgotten: usize,
+    /// Whether there is an answer: Ctrl-C may come before its first word.
+    pub said: bool,
 }
 
 impl Speaker {
@@ -49,7 +51,7 @@ impl Speaker {
     }
 
     /// Answers the last question on stdout and adds the answer to `talk`. Where the context is full, the oldest turns are
-    /// forgotten. What was said until Ctrl-C stays.
+    /// forgotten. What was said until Ctrl-C stays; where that is nothing, there is no answer.
     pub fn answer(&mut self, talk: &mut Talk) -> Result<Told> {
         let model = self.session.model().clone();
         let mut forgotten = self.make_room(talk, 0)?;
@@ -78,8 +80,11 @@ impl Speaker {
             prompt.extend(&tokens);
         };
         let (answer, thought) = voice.finish()?;
-        talk.answer(answer, thought);
-        Ok(Told { answer: Answer { tokens, stop, prompt_tokens, prompt_time, decode_time }, forgotten })
+        let said = stop != Stop::Interrupted || !answer.is_empty() || !thought.is_empty();
+        if said {
+            talk.answer(answer, thought);
+        }
+        Ok(Told { answer: Answer { tokens, stop, prompt_tokens, prompt_time, decode_time }, forgotten, said })
     }
 
     /// Tokens of the conversation as it stands, with the start of an answer; and whether that begins in a thought.

@@ -51,13 +51,6 @@ impl Talk {
         self.messages.push(Message { reasoning_content: thought, ..Message::assistant(text) });
     }
 
-    /// Takes the user's message back that has no answer.
-    pub fn take_back(&mut self) {
-        if self.messages.last().is_some_and(|m| m.role == Role::User) {
-            self.messages.pop();
-        }
-    }
-
     /// Takes the last answer out, so that its question waits for another. `None` where there is no question.
     pub fn reopen(&mut self) -> Option<Message> {
         let at = self.messages.iter().rposition(|m| m.role == Role::User)?;
@@ -160,13 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_reopened_or_taken_back() {
+    fn a_question_is_reopened() {
         let mut talk = talk();
         assert_eq!(talk.reopen(), Some(Message::assistant("a3")));
         assert_eq!(said(&talk), "S q1 a1 q2 a2 q3");
-        talk.take_back();
-        talk.take_back();
-        assert_eq!(said(&talk), "S q1 a1 q2 a2");
         talk.clear();
         assert_eq!((said(&talk), talk.reopen()), ("S".to_string(), None));
         talk.set_system("T");

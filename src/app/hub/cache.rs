@@ -256,3 +256,27 @@ fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
 fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads that note the same commit and link the same file at once must not take each other's temporary file away.
+    #[test]
+    fn writers_do_not_share_temporary_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let repo = Repo::from_folder("models--ann--model-GGUF").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for round in 0..200 {
+                        cache.set_main(&repo, "0123").unwrap();
+                        cache.link(&repo, &format!("commit{round}"), "a/model.gguf", "0123").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(names(&cache.repo_dir(&repo).join("refs")), ["main"], "nothing is left over");
+    }
+}

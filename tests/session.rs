@@ -1,0 +1,75 @@
+//! Sessions: a prompt that is stopped between two batches leaves a cache that goes on as if nothing had happened.
+
+#[path = "common/device.rs"]
+mod device;
+#[path = "common/fixture.rs"]
+mod fixture;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wgpu_llm::gguf::Gguf;
+use wgpu_llm::gpu::Device;
+use wgpu_llm::model::Model;
+use wgpu_llm::run::{Answer, Options, Session, Stop};
+use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
+
+const BATCH: usize = 8;
+
+fn session(device: Option<Device>, gpu_layers: Option<usize>) -> Session {
+    let bytes = fixture::bytes(&fixture::talker()).expect("well formed");
+    let model = Model::new(Gguf::from_bytes(bytes).expect("a file")).expect("a model that runs");
+    let options = Options { context: 256, batch: BATCH, threads: 2, gpu_layers, ..Options::default() };
+    Session::new(Arc::new(model), device, options).expect("a session")
+}
+
+/// Six tokens after `prompt`, greedily.
+fn generate(session: &mut Session, prompt: &[u32]) -> Answer {
+    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
+    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
+    session.generate(prompt, &mut sampler, 6, &mut |_| ControlFlow::Continue(())).expect("an answer")
+}
+
+fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>) {
+    let prompt: Vec<u32> = (0..45).map(|i| i * 7 % 90).collect();
+    let other: Vec<u32> = prompt[..11].iter().copied().chain(20..50).collect();
+    let mut fresh = session(device.clone(), gpu_layers);
+    let mut want = |prompt: &[u32]| {
+        fresh.truncate(0);
+        generate(&mut fresh, prompt).tokens
+    };
+    let (want, want_other) = (want(&prompt), want(&other));
+
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut session = session(device, gpu_layers);
+    let times = asked.clone();
+    // Before the third batch.
+    session.stop_when(move || times.fetch_add(1, Ordering::Relaxed) == 2);
+    let stopped = generate(&mut session, &prompt);
+    assert_eq!((stopped.stop, stopped.tokens.len(), stopped.prompt_tokens), (Stop::Interrupted, 0, 2 * BATCH));
+    assert_eq!(session.fed(), &prompt[..2 * BATCH], "what was not computed does not count as kept");
+    let answer = generate(&mut session, &prompt);
+    assert_eq!((answer.tokens, answer.prompt_tokens), (want, prompt.len() - 2 * BATCH), "the rest is computed");
+
+    asked.store(0, Ordering::Relaxed);
+    session.truncate(0);
+    assert_eq!(generate(&mut session, &prompt).stop, Stop::Interrupted);
+    assert_eq!(generate(&mut session, &other).tokens, want_other, "another prompt with the same beginning");
+
+    asked.store(2, Ordering::Relaxed);
+    session.truncate(0);
+    assert!(session.logits(&prompt, &[3]).unwrap_err().to_string().contains("stopped"));
+    assert!(session.fed().is_empty());
+}
+
+#[test]
+fn a_prompt_is_stopped_between_batches_on_the_cpu() {
+    stops_cleanly(None, None);
+}
+
+#[test]
+fn a_prompt_is_stopped_between_batches_on_the_gpu() {
+    let Some(device) = device::open("a_prompt_is_stopped_between_batches_on_the_gpu") else { return };
+    stops_cleanly(Some(device.clone()), None);
+    stops_cleanly(Some(device), Some(2));
+}
