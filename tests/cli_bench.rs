@@ -90,7 +90,7 @@ fn json_has_each_repetition_and_the_kernels() {
     }
     // A token runs a whole graph; in a prompt many share one.
     let ops = |i: usize| rows[i]["dispatches_per_token"].as_f64().unwrap();
-    assert!(ops(1) > 20.0 && ops(0) < ops(1) && ops(1) == ops(2), "{} {}", ops(0), ops(1));
+    assert!(ops(1) > 10.0 && ops(0) < ops(1) && ops(1) == ops(2), "{} {}", ops(0), ops(1));
 
     let two =
         ["bench", "--synthetic", "llama-tiny:q8_0", "-n", "0", "-p", "8", "-ub", "4,8", "--device", "cpu", "-r", "1"];
