@@ -6,7 +6,7 @@
 //   workgroup (x, y, z): rows x·ROWS …, kv head y, part z of the cells
 //   thread = (row r, column c): one score per tile; of the result it owns channels c, c + COLS, …
 // Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; COLS; WG = ROWS · COLS; OWN = ceil(DIM_V / COLS).
-// Flags: KV_F32, KV_F16, KV_Q8_0, KV_Q4_0 as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
+// Flags: KV_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
 
 struct Params {
     rows: u32,          // tokens · GROUP
@@ -22,11 +22,7 @@ struct Params {
     slope_base_rest: f32, // … of the others rest^(2(h − slope_heads)+1); both 0: none
     slope_heads: u32,
     pos_offset: u32,
-#if KV_Q8_0
-    key_scales: u32,
-    value_scales: u32,
-#end
-#if KV_Q4_0
+#if KV_BLOCKS
     key_scales: u32,
     value_scales: u32,
 #end

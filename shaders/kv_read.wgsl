@@ -1,6 +1,7 @@
 // Reads the cache, a word at a time: unit i holds values KV_UNIT i .. KV_UNIT i + KV_UNIT - 1.
 // The shader has: bindings `keys` and `values`; params.key_scales and params.value_scales for blocks, whose codes lie in one plane
-// and scales (f16) in another: src/quant/gpu.rs. Flags: KV_F32, KV_F16, KV_Q8_0, KV_Q4_0.
+// and scales (f16) in another: src/quant/gpu.rs. Flags: KV_F32, KV_F16, or KV_BLOCKS
+// with KV_Q8_0 or KV_Q4_0.
 
 #if KV_F32
 const KV_UNIT: u32 = 1u;
@@ -43,13 +44,9 @@ fn kv_half(word: u32, block: u32) -> f32 {
     return unpack2x16float(word >> (16u * (block % 2u))).x;
 }
 
-#if KV_Q8_0
-#import kv_read_blocks
-#else
-#if KV_Q4_0
+#if KV_BLOCKS
 #import kv_read_blocks
 #else
 fn kv_key(i: u32) -> array<f32, KV_UNIT> { return kv_decode(keys[i], 1.0); }
 fn kv_value(i: u32) -> array<f32, KV_UNIT> { return kv_decode(values[i], 1.0); }
-#end
 #end

@@ -9,11 +9,7 @@ struct Params {
   v_stride: u32,
   v_offset: u32,
   pos_offset: u32,
-#if KV_Q8_0
-  key_scales: u32,
-  value_scales: u32,
-#end
-#if KV_Q4_0
+#if KV_BLOCKS
   key_scales: u32,
   value_scales: u32,
 #end

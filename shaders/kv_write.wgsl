@@ -1,12 +1,9 @@
 // Puts one head's values, which lie in workgroup memory, into the cache; all threads of the workgroup take part.
 // The shader has: array `head` of at least DIM_K and DIM_V values; bindings `keys` and `values`; params.key_scales and
 // params.value_scales for blocks. Codes lie in one plane, scales (f16) in another: src/quant/gpu.rs.
-// Flags: KV_F32, KV_F16, KV_Q8_0, KV_Q4_0.
+// Flags: KV_F32, KV_F16, or KV_BLOCKS with KV_Q8_0 or KV_Q4_0.
 
-#if KV_Q8_0
-#import kv_blocks
-#else
-#if KV_Q4_0
+#if KV_BLOCKS
 #import kv_blocks
 #else
 // One of the two, because WGSL has no references to bindings.
@@ -33,5 +30,4 @@ fn kv_write(thread: u32, is_value: bool, to: u32) {
   }
 #end
 }
-#end
 #end

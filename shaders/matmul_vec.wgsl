@@ -4,7 +4,7 @@
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
 // Consts: WG, ROWS, COLS. Flags: X4 (x is read four values at a time), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
-// experts of an earlier shard are in y); before the product: RMS or LAYER with NORM_W, NORM_B; behind it: GLU (rows of gate and up
+// experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it: GLU (rows of gate and up
 // in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
 // EPILOGUE where any of these needs its constants.
 
@@ -37,10 +37,7 @@ struct Params {
   factors_stride: u32,
   factors_offset: u32,
 #end
-#if RMS
-  eps: f32,
-#end
-#if LAYER
+#if NORM
   eps: f32,
 #end
 #if NORM_W
@@ -59,26 +56,12 @@ struct Params {
 #end
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> wq: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> wd: array<u32>;
-#if X4
-@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
-#else
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-#end
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-#if BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
-#end
+#import matmul_bindings
 #if IDS
 @group(0) @binding(6) var<storage, read> ids: array<f32>;
 #end
 #if COMBINE
 @group(0) @binding(7) var<storage, read> factors: array<f32>;
-#end
-#if ADD
-@group(0) @binding(8) var<storage, read> residual: array<f32>;
 #end
 #if NORM_W
 #if X4
@@ -95,9 +78,6 @@ struct Params {
 #end
 #end
 
-#if POINTWISE
-#import pointwise
-#end
 #if LAYER
 #import reduce
 #end

@@ -38,17 +38,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     y[to + params.pairs + j] = x[source + params.pairs + j];
     return;
   }
-#if ADJACENT
-  let first = 2u * j;
-  let second = 2u * j + 1u;
-#else
-  let first = j;
-  let second = j + params.pairs;
-#end
+  let at = pair_channels(j, params.pairs);
   // The product wraps around at whole turns.
-  let turn = cos_sin(pos[params.pos_offset + row] * turns[params.turns_offset + j]) * params.mscale;
-  let a = x[source + first];
-  let b = x[source + second];
-  y[to + first] = a * turn.x - b * turn.y;
-  y[to + second] = a * turn.y + b * turn.x;
+  let angle = pos[params.pos_offset + row] * turns[params.turns_offset + j];
+  let v = turned(vec2<f32>(x[source + at.x], x[source + at.y]), angle, params.mscale);
+  y[to + at.x] = v.x;
+  y[to + at.y] = v.y;
 }

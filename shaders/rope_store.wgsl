@@ -23,11 +23,7 @@ struct Params {
   y_offset: u32,
   mscale: f32,
   eps: f32,
-#if KV_Q8_0
-  key_scales: u32,
-  value_scales: u32,
-#end
-#if KV_Q4_0
+#if KV_BLOCKS
   key_scales: u32,
   value_scales: u32,
 #end
@@ -90,19 +86,12 @@ fn norm(thread: Thread, token: u32, h: u32) {
 
 fn rope(thread: u32, token: u32) {
   for (var j = thread; j < params.pairs; j += WG) {
-#if ADJACENT
-    let first = 2u * j;
-    let second = 2u * j + 1u;
-#else
-    let first = j;
-    let second = j + params.pairs;
-#end
+    let at = pair_channels(j, params.pairs);
     // The product wraps around at whole turns.
-    let turn = cos_sin(pos[params.pos_offset + token] * turns[params.turns_offset + j]) * params.mscale;
-    let a = head[first];
-    let b = head[second];
-    head[first] = a * turn.x - b * turn.y;
-    head[second] = a * turn.y + b * turn.x;
+    let angle = pos[params.pos_offset + token] * turns[params.turns_offset + j];
+    let v = turned(vec2<f32>(head[at.x], head[at.y]), angle, params.mscale);
+    head[at.x] = v.x;
+    head[at.y] = v.y;
   }
   workgroupBarrier();
 }

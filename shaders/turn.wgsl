@@ -12,3 +12,18 @@ fn cos_sin(angle: u32) -> vec2<f32> {
   let swapped = select(vec2<f32>(c, s), vec2<f32>(-s, c), (quarter & 1u) == 1u);
   return select(swapped, -swapped, quarter >= 2u);
 }
+
+// The channels of pair `j` of `pairs`, within a head. Flag: ADJACENT.
+fn pair_channels(j: u32, pairs: u32) -> vec2<u32> {
+#if ADJACENT
+  return vec2<u32>(2u * j, 2u * j + 1u);
+#else
+  return vec2<u32>(j, j + pairs);
+#end
+}
+
+// A pair turned by `angle`, and scaled.
+fn turned(v: vec2<f32>, angle: u32, scale: f32) -> vec2<f32> {
+  let t = cos_sin(angle) * scale;
+  return vec2<f32>(v.x * t.x - v.y * t.y, v.x * t.y + v.y * t.x);
+}

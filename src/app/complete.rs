@@ -20,9 +20,16 @@ pub struct CompleteArgs {
     /// A file with the text.
     #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
     file: Option<PathBuf>,
-    /// New tokens at most.
-    #[arg(short, long, value_name = "N", default_value_t = 128, env = "WGPU_LLM_N_PREDICT")]
-    n_predict: u32,
+    /// New tokens at most; -1 for as many as the model wants.
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        allow_negative_numbers = true,
+        env = "WGPU_LLM_N_PREDICT"
+    )]
+    n_predict: i64,
     /// Print one JSON object instead of the text as it comes.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
@@ -35,6 +42,7 @@ pub struct CompleteArgs {
 /// Prints the continuation as it comes.
 pub fn run(args: &CompleteArgs) -> Result<()> {
     let text = text(args)?;
+    let limit = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
     let options = args.sampling.options()?;
     let mut session = load::session(&args.engine)?;
     let model = session.model().clone();
@@ -44,7 +52,7 @@ pub fn run(args: &CompleteArgs) -> Result<()> {
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
     let mut failed = None;
-    let answer = session.generate(&prompt, &mut chain, args.n_predict as usize, &mut |token| {
+    let answer = session.generate(&prompt, &mut chain, limit, &mut |token| {
         let piece = out.push(token);
         let told = if args.json {
             written.push_str(piece);

@@ -5,7 +5,7 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
-use super::kv_store::{cache_flag, scale_planes};
+use super::kv_store::{cache_flags, scale_planes};
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
@@ -74,7 +74,7 @@ impl Attention {
         let powers = 1usize << heads.ilog2();
         let rest = if powers < heads { slopes[powers] } else { 0.0 };
         let mut flags = Vec::new();
-        flags.push(cache_flag(src[1].dtype));
+        flags.extend(cache_flags(src[1].dtype));
         flags.extend((splits > 1).then_some("SPLIT"));
         flags.extend((sinks && splits == 1).then_some("SINKS"));
         let target = if splits > 1 { Bind::Scratch(0) } else { Bind::Dst };

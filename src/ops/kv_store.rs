@@ -56,13 +56,13 @@ pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usi
     }
 }
 
-/// The flag that picks a cache's type in shaders.
-pub(super) fn cache_flag(dtype: DType) -> &'static str {
+/// The flags that pick a cache's type in shaders.
+pub(super) fn cache_flags(dtype: DType) -> &'static [&'static str] {
     match dtype {
-        DType::F32 => "KV_F32",
-        DType::F16 => "KV_F16",
-        DType::Q8_0 => "KV_Q8_0",
-        _ => "KV_Q4_0",
+        DType::F32 => &["KV_F32"],
+        DType::F16 => &["KV_F16"],
+        DType::Q8_0 => &["KV_BLOCKS", "KV_Q8_0"],
+        _ => &["KV_BLOCKS", "KV_Q4_0"],
     }
 }
 
@@ -116,7 +116,7 @@ impl Op for KvStore {
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags: vec![cache_flag(dst.dtype)],
+                flags: cache_flags(dst.dtype).to_vec(),
                 consts: vec![("WG", 64), ("DIM_K", dst.shape[2] as u32), ("DIM_V", src[1].shape[2] as u32)],
                 params,
                 binds: vec![

@@ -5,7 +5,8 @@
 //! `graph::fuse` makes these from plainer ops; each part of it is one of them, and computes what that one does.
 //! CPU: the parts one after the other, activations prepared once. GPU: one dispatch for a few tokens, the norm included: the
 //! squares of x are summed while x is read, or its mean before; for many tokens the norm is a pass of its own.
-//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl.
+//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl. Source: arXiv 1910.07467 (RMS norm), 1607.06450 (layer norm), 2002.05202
+//! (gates), 1701.06538 (experts).
 
 use super::linear_cpu;
 use super::product::Product;

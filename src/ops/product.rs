@@ -235,7 +235,7 @@ impl<'a> Product<'a> {
                 PreNorm::Rms { eps, .. } => ("RMS", eps),
                 PreNorm::Layer { eps, .. } => ("LAYER", eps),
             };
-            pass.flags.push(flag);
+            pass.flags.extend(["NORM", flag]);
             pass.params.push(("eps", eps.into()));
             for (i, (flag, name)) in self.at.norm.clone().zip([("NORM_W", "norm_w"), ("NORM_B", "norm_b")]) {
                 pass.flags.push(flag);

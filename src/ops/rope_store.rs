@@ -4,7 +4,7 @@
 //! `graph::fuse` makes it from `rms_norm`, `rope` and `kv_store`, and it computes what they do.
 //! Shader: shaders/rope_store.wgsl. Source: arXiv 2104.09864 (RoPE), 2302.05442 (QK norm).
 
-use super::kv_store::{cache_flag, check_cache, rounding, scale_planes, write_cells};
+use super::kv_store::{cache_flags, check_cache, rounding, scale_planes, write_cells};
 use super::{
     Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack,
 };
@@ -149,7 +149,7 @@ impl Op for RopeStore {
         params.extend(scale_planes(keys, values));
         let mut pass = Pass {
             shader: Self::NAME,
-            flags: vec![cache_flag(keys.dtype)],
+            flags: cache_flags(keys.dtype).to_vec(),
             consts: vec![
                 ("WG", 64),
                 ("DIM_K", dim as u32),

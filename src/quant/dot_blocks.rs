@@ -11,6 +11,7 @@ use crate::simd::{Columns, Kernel, Level, Simd, array};
 use std::array::from_fn;
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::ZERO) };
@@ -84,7 +85,7 @@ impl<S: Simd> Sink<S> for Row<'_> {
 
 /// Unpacks tile `t` of up to sixteen rows; rows that are not there become zero.
 #[inline(always)]
-fn load<F: Block, S: Simd>(s: S, w: &Weights<'_>, rows: std::ops::Range<usize>, t: usize, to: &mut Staging) {
+fn load<F: Block, S: Simd>(s: S, w: &Weights<'_>, rows: Range<usize>, t: usize, to: &mut Staging) {
     let bytes = |weights: usize| weights / F::DTYPE.block() * F::DTYPE.block_bytes();
     let n = TILE.min(w.k - t * TILE);
     let (start, end) = (bytes(t * TILE), bytes(t * TILE + n));
@@ -179,13 +180,12 @@ impl Add<'_, '_> {
             }
         }
         let acts: [_; C] = from_fn(|i| self.acts.ints(c + i, self.t));
-        let sums_of = &mut sums;
         // Kept out of line: it is the same for all formats of a kind.
         match (F::SIGNED, F::HALVES) {
-            (false, false) => s.enter(Multiply::<false, false, R, C> { panels, acts, n, sums: sums_of }),
-            (false, true) => s.enter(Multiply::<false, true, R, C> { panels, acts, n, sums: sums_of }),
-            (true, false) => s.enter(Multiply::<true, false, R, C> { panels, acts, n, sums: sums_of }),
-            (true, true) => s.enter(Multiply::<true, true, R, C> { panels, acts, n, sums: sums_of }),
+            (false, false) => s.enter(Multiply::<false, false, R, C> { panels, acts, n, sums: &mut sums }),
+            (false, true) => s.enter(Multiply::<false, true, R, C> { panels, acts, n, sums: &mut sums }),
+            (true, false) => s.enter(Multiply::<true, false, R, C> { panels, acts, n, sums: &mut sums }),
+            (true, true) => s.enter(Multiply::<true, true, R, C> { panels, acts, n, sums: &mut sums }),
         }
         for i in 0..C {
             let out = self.out.row(c + i);

@@ -59,16 +59,17 @@ impl Session {
         self.check(new)?;
         let start = Instant::now();
         let (before, last) = (self.fed.len(), self.feed_all_but_last(new)?);
-        let computed = if last.is_some() { new.len() } else { self.fed.len() - before };
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let stop = match (last, sampler.device_plan()) {
             (None, _) => Stop::Interrupted,
+            (Some(_), _) if limit == 0 => Stop::Limit,
             (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, &mut run)?,
             (Some(last), None) => self.on_host(last, sampler, &mut run)?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
-        Ok(Answer { tokens: run.tokens, stop, prompt_tokens: computed, prompt_time, decode_time })
+        let prompt_tokens = self.fed.len().min(prompt.len()) - before;
+        Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
     }
 
     fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {
