@@ -59,6 +59,8 @@ fn every_form_has_every_row() {
         let (speed, deviation) = line[column("t/s")].split_once(" ± ").expect("mean and deviation");
         assert!(speed.parse::<f64>().unwrap() > 0.0 && deviation.parse::<f64>().unwrap() >= 0.0);
         assert!(line[column("model")].contains("Q4_0") && line[column("backend")] == "CPU");
+        let (part, of) = line[column("% of peak")].split_once(' ').expect("a part of something");
+        assert!(part.parse::<u32>().is_ok() && ["memory", "arithmetic"].contains(&of), "{md}");
     }
 
     let csv = bench(&[&DEPTHS[..], &["-o", "csv"]].concat());
@@ -83,9 +85,15 @@ fn json_has_each_repetition_and_the_kernels() {
     for row in rows.as_array().unwrap() {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name}: {row}"));
         assert_eq!((row["samples_ns"].as_array().unwrap().len(), row["samples_ts"].as_array().unwrap().len()), (2, 2));
-        for name in ["avg_ns", "avg_ts", "bytes_per_token", "bytes_per_second", "bandwidth_fraction", "model_size"] {
+        let whole = ["avg_ns", "avg_ts", "model_size", "bytes_per_token", "bytes_per_second", "operations_per_token"];
+        let parts = ["bandwidth_fraction", "arithmetic_fraction", "peak_fraction", "device_bytes_per_second"];
+        for name in whole.into_iter().chain(parts) {
             assert!(number(name) > 0.0, "{name}: {row}");
         }
+        // At the least it takes the longer of moving and multiplying, of each batch.
+        let more = number("bandwidth_fraction").max(number("arithmetic_fraction"));
+        assert!(number("peak_fraction") >= more * 0.999_999, "{row}");
+        assert!(["memory", "arithmetic"].contains(&row["peak_of"].as_str().unwrap()), "{row}");
         assert!(row["kernels"].as_array().unwrap().iter().any(|k| k["kernel"].as_str().unwrap().contains("ffn_down")));
     }
     // A token runs a whole graph; in a prompt many share one.
@@ -148,4 +156,69 @@ fn the_roofline_has_what_every_cpu_has() {
         assert!(limits[0][name].as_f64().unwrap() > 0.0, "{name}: {limits}");
     }
     assert_eq!((&limits[0]["device"], &limits[0]["threads"]), (&"cpu".into(), &1.into()));
+}
+
+/// What a llama-bench prints that is asked by `benches/compare.py`: prompts at 100 tokens per second, answers at 10, a tenth less
+/// with `--repack 0` for prompts, a tenth more for answers.
+#[cfg(unix)]
+const PEER: &str = r#"#!/usr/bin/env python3
+import json, sys
+if sys.argv[1:] == ["--version"]:
+    sys.exit("version: 0.0.1 (stub)")
+flag = lambda name: sys.argv[sys.argv.index(name) + 1]
+assert (flag("-o"), flag("-r"), flag("-t"), flag("-ngl")) == ("json", "1", "1", "0")
+plain = "--repack" not in sys.argv
+depth = int(flag("-d"))
+rows = [(int(n), 0, 100 if plain else 90) for n in flag("-p").split(",")] + [(0, int(n), 10 if plain else 11) for n in flag("-n").split(",")]
+print(json.dumps([{"n_prompt": p, "n_gen": n, "n_depth": depth, "avg_ts": speed} for p, n, speed in rows if p + n]))
+"#;
+
+#[cfg(unix)]
+#[test]
+fn the_comparison_takes_the_better_setting_of_each_test() {
+    use std::os::unix::fs::PermissionsExt;
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("the_comparison_takes_the_better_setting_of_each_test: SKIPPED, no python3 on the path");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (peer, model, out) = (path("llama-bench"), path("tiny.gguf"), path("result"));
+    std::fs::write(&peer, PEER).unwrap();
+    std::fs::set_permissions(&peer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    stdout(&run(&["synth", "llama-tiny:q4_0", "-o", &model]));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare.py");
+    let compare = |more: &[&str]| {
+        let mut command = Command::new("python3");
+        command.arg(&script).args(["--ours", env!("CARGO_BIN_EXE_wgpu-llm"), "--llama-bench", &peer, "-m", &model]);
+        command.args(["-t", "1", "--pause", "0"]).args(more).output().expect("runs")
+    };
+    let flags = ["-p", "8,16", "-n", "4", "-d", "0,16", "--tests", "tg2@d32", "--rounds", "2", "--json", "--out", &out];
+    let report: Json = serde_json::from_str(&stdout(&compare(&flags))).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|r| r["test"].as_str().unwrap()).collect();
+    assert_eq!(names, ["pp8", "pp16", "tg4", "pp8 @ d16", "pp16 @ d16", "tg4 @ d16", "tg2 @ d32"]);
+    for row in rows {
+        let (peer, speed) = if row["test"].as_str().unwrap().starts_with("pp") {
+            ("llama.cpp", 100.0)
+        } else {
+            ("llama.cpp --repack 0", 11.0)
+        };
+        assert_eq!((row["peer_name"].as_str(), row["peer"].as_f64()), (Some(peer), Some(speed)), "{row}");
+        let samples = row["samples"].as_object().unwrap();
+        assert!(samples.len() == 3 && samples.values().all(|s| s.as_array().unwrap().len() == 2), "{row}");
+        let (ours, ratio) = (row["ours"].as_f64().unwrap(), row["ratio"].as_f64().unwrap());
+        assert!(ours > 0.0 && (ratio - ours / speed).abs() < 1e-9 && row["peak_fraction"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(report["peer_version"], "0.0.1 (stub)");
+    let text = std::fs::read_to_string(format!("{out}.md")).unwrap();
+    assert!(text.contains("| tiny.gguf | tg2 @ d32 |") && text.contains("--repack 0"), "{text}");
+    // No path of the machine at hand is told.
+    assert!(!text.contains(dir.path().to_str().unwrap()), "{text}");
+    for (more, says) in
+        [(["-p", "many"], "separated by commas"), (["--tests", "xx4"], "tg64@d4096"), (["-m", "no.gguf"], "no file")]
+    {
+        let output = compare(&more);
+        assert!(output.status.code() == Some(2) && stderr(&output).contains(says), "{more:?}: {}", stderr(&output));
+    }
 }

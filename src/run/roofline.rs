@@ -1,7 +1,7 @@
 //! What devices can do at the most: bandwidth of memory and rates of arithmetic. Decoding is bound by the one, reading prompts by
 //! the other, and both are told as parts of what is measured here.
 
-use crate::base::Result;
+use crate::base::{DType, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
 use crate::ops::Pool;
@@ -29,20 +29,25 @@ pub struct Roofline {
     pub matrix: Option<f64>,
 }
 
+impl Roofline {
+    /// Operations per second at the most with factors of type `dtype` on one side: those of the fastest unit that takes them.
+    pub fn rate(&self, dtype: DType) -> f64 {
+        let units = match dtype {
+            DType::F32 => [None; 4],
+            DType::F16 => [self.f16, self.matrix, None, None],
+            DType::BF16 => [self.bf16, self.matrix, None, None],
+            _ => [self.f16, self.bf16, self.int8, self.matrix],
+        };
+        units.into_iter().flatten().fold(self.f32, f64::max)
+    }
+}
+
 /// Bytes to read and copy: far more than caches hold.
 const BYTES: usize = 256 << 20;
 /// Rounds, of which the best counts: neighbours on the machine only ever take away.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 /// Operations of one thread in a round: some 20 ms.
 const OPERATIONS: f64 = 2e9;
-
-/// Bytes per second that `threads` threads read from memory in large pages. `None` where there is too little memory.
-pub fn cpu_read(threads: usize) -> Option<f64> {
-    let mut memory = LargePages::new(BYTES)?;
-    // Touched, so that there are pages.
-    memory.fill(1);
-    Some(read_rate(&ThreadPool::new(threads), &memory))
-}
 
 /// Everything of the CPU with `threads` threads. `None` where there is too little memory.
 pub fn cpu(threads: usize) -> Option<Roofline> {
@@ -50,15 +55,24 @@ pub fn cpu(threads: usize) -> Option<Roofline> {
     let (mut from, mut to) = (LargePages::new(BYTES)?, LargePages::new(BYTES)?);
     from.fill(1);
     to.fill(2);
+    let (read, copy) = (read_rate(&pool, &from), copy_rate(&pool, &from, &mut to));
+    drop((from, to));
+    forget_peak();
     let arithmetic = |what| arithmetic_rate(&pool, what);
     Some(Roofline {
-        read: read_rate(&pool, &from),
-        copy: copy_rate(&pool, &from, &mut to),
+        read,
+        copy,
         f32: arithmetic(Arithmetic::F32).unwrap_or(0.0),
         bf16: arithmetic(Arithmetic::Bf16),
         int8: arithmetic(Arithmetic::Int8),
         ..Roofline::default()
     })
+}
+
+/// Makes Linux count the peak of this process's memory anew: what is measured afterwards shall not be told with this memory.
+fn forget_peak() {
+    // proc_pid_clear_refs(5). Where it does not work the peak is too large, which harms nobody.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Everything of a GPU.

@@ -5,6 +5,7 @@ pub mod args;
 pub mod kernels;
 pub mod numbers;
 pub mod output;
+pub mod peak;
 pub mod roofline;
 pub mod row;
 
@@ -14,12 +15,12 @@ use super::{inspect, load, pull, term};
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
-use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
-use crate::run::{Event, Options, Session, Traffic, roofline as limits};
+use crate::run::{Event, Options, Session};
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
+use peak::{Need, Peaks};
 use row::{DeviceFacts, ModelFacts, Row};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -42,13 +43,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let mut printer = Printer::new(args.format(), shown);
     // Before any model takes memory.
-    let bandwidths = Bandwidths::measure(&settings, device.as_ref())?;
+    let peaks = Peaks::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
         let (model, file) = open(origin, args.offline)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
-        let mut bench =
-            Bench { args, facts: facts(&model, file, load), model, device: &device, bandwidths: &bandwidths };
+        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device, peaks: &peaks };
         for setting in &settings {
             bench.run(setting, &tests, &mut printer)?;
         }
@@ -95,35 +95,7 @@ struct Bench<'a> {
     model: Arc<Model>,
     facts: ModelFacts,
     device: &'a Option<gpu::Device>,
-    bandwidths: &'a Bandwidths,
-}
-
-/// Bytes per second that can be read at the most.
-struct Bandwidths {
-    gpu: Option<f64>,
-    /// By number of threads.
-    cpu: Vec<(u32, Option<f64>)>,
-}
-
-impl Bandwidths {
-    fn measure(settings: &[Setting], device: Option<&gpu::Device>) -> Result<Self> {
-        let gpu = device.map(|d| gpu::roofline::measure(d, gpu::roofline::Limit::Read)).transpose()?.flatten();
-        let on_cpu = settings.iter().filter(|s| device.is_none() || s.layers == Layers::Count(0));
-        let mut threads: Vec<u32> = on_cpu.map(|s| s.threads).collect();
-        threads.sort_unstable();
-        threads.dedup();
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let rate = |n: u32| limits::cpu_read(if n == 0 { cores } else { n as usize });
-        Ok(Bandwidths { gpu, cpu: threads.into_iter().map(|n| (n, rate(n))).collect() })
-    }
-
-    /// Where layers run in one place, what that place reads.
-    fn of(&self, session: &mut Session, setting: &Setting) -> Option<f64> {
-        match session.engine().placement().single()? {
-            Place::Gpu => self.gpu,
-            Place::Cpu => self.cpu.iter().find(|(n, _)| *n == setting.threads)?.1,
-        }
-    }
+    peaks: &'a Peaks,
 }
 
 impl Bench<'_> {
@@ -186,7 +158,7 @@ impl Bench<'_> {
         }
         let tokens = f64::from(test.tokens());
         let on_gpu = before.zip(dispatches(session)).map(|(a, b)| (b - a) as f64 / tokens / samples.len() as f64);
-        let (bytes_per_token, nodes) = counted(session, depth, test)?;
+        let need = Need::of(session, setting, test, self.peaks)?;
         let kernels = if self.args.kernels { kernels(session, depth, test)? } else { Vec::new() };
         Ok(Row {
             model: model.clone(),
@@ -195,9 +167,8 @@ impl Bench<'_> {
             test: *test,
             time,
             samples,
-            bytes_per_token,
-            bandwidth: self.bandwidths.of(session, setting),
-            dispatches: on_gpu.unwrap_or(nodes),
+            need,
+            dispatches: on_gpu.unwrap_or(need.nodes),
             kernels,
         })
     }
@@ -227,28 +198,6 @@ fn kernels(session: &mut Session, depth: usize, test: &Test) -> Result<Vec<Event
 /// Dispatches so far, where there is a GPU.
 fn dispatches(session: &mut Session) -> Option<u64> {
     session.engine().device().map(|d| d.counters().dispatches)
-}
-
-/// Bytes that a token moves, and nodes that run for it, on average over the test.
-fn counted(session: &mut Session, depth: usize, test: &Test) -> Result<(f64, f64)> {
-    let (mut bytes, mut nodes, mut past) = (0.0, 0, depth);
-    let batch = session.batch();
-    let mut left = test.prompt as usize;
-    while left > 0 {
-        let tokens = left.min(batch);
-        left -= tokens;
-        let graph = session.engine().graph(tokens, usize::from(left == 0))?;
-        bytes += Traffic::of(&graph, past).bytes();
-        nodes += graph.nodes.len();
-        past += tokens;
-    }
-    let graph = session.engine().graph(1, 1)?;
-    for i in 0..test.answer as usize {
-        bytes += Traffic::of(&graph, past + i).bytes();
-        nodes += graph.nodes.len();
-    }
-    let tokens = f64::from(test.tokens());
-    Ok((bytes / tokens, nodes as f64 / tokens))
 }
 
 fn device_facts(session: &mut Session) -> DeviceFacts {

@@ -50,7 +50,7 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
         lists => threads = lists.iter().flat_map(|Numbers(list)| list.iter().map(|n| *n as usize)).collect(),
     }
     for n in threads {
-        term::note(format_args!("measuring the CPU with {n} threads"));
+        term::note(format_args!("measuring the CPU, threads: {n}"));
         let roofline = roofline::cpu(n.max(1));
         let roofline =
             roofline.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "no memory to measure the bandwidth with"))?;
@@ -78,12 +78,7 @@ fn gpus(choice: &DeviceChoice) -> Result<Vec<(String, Selector)>> {
 impl Limits {
     /// Name, value and unit of all that was measured.
     fn rows(&self) -> Vec<(&'static str, f64, &'static str)> {
-        let r = &self.roofline;
-        let giga = |v: f64| v / 1e9;
-        let mut rows = vec![("read", giga(r.read), "GB/s"), ("copy", giga(r.copy), "GB/s")];
-        let optional = [("f16", r.f16), ("bf16", r.bf16), ("int8", r.int8), ("matrix", r.matrix)];
-        rows.push(("f32", giga(r.f32), "Gop/s"));
-        rows.extend(optional.into_iter().filter_map(|(name, v)| Some((name, giga(v?), "Gop/s"))));
+        let mut rows = rates(&self.roofline);
         rows.extend(self.round_trip.map(|t| ("round trip", t.as_secs_f64() * 1e6, "µs")));
         rows
     }
@@ -97,6 +92,21 @@ impl Limits {
             "matrix_ops_per_second": r.matrix, "round_trip_seconds": self.round_trip.map(|t| t.as_secs_f64()),
         })
     }
+}
+
+/// Name, value and unit of each rate that was measured.
+fn rates(r: &Roofline) -> Vec<(&'static str, f64, &'static str)> {
+    let memory = [("read", r.read), ("copy", r.copy)].map(|(name, v)| (name, v / 1e9, "GB/s"));
+    let optional = [("f16", r.f16), ("bf16", r.bf16), ("int8", r.int8), ("matrix", r.matrix)];
+    let optional = optional.into_iter().filter_map(|(name, v)| Some((name, v?)));
+    let arithmetic = [("f32", r.f32)].into_iter().chain(optional);
+    memory.into_iter().chain(arithmetic.map(|(name, v)| (name, v / 1e9, "Gop/s"))).collect()
+}
+
+/// All rates in a line.
+pub fn line(roofline: &Roofline) -> String {
+    let one = |(name, value, unit): &(&str, f64, &str)| format!("{name} {value:.1} {unit}");
+    rates(roofline).iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn table(all: &[Limits]) -> String {
