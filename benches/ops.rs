@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use wgpu_llm::arch::{self, Batch};
-use wgpu_llm::base::{DType, Error, Meta, Result, View, ViewMut};
-use wgpu_llm::cpu::ThreadPool;
+use wgpu_llm::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
+use wgpu_llm::cpu::{Bytes, Panels, ThreadPool};
 use wgpu_llm::gpu::{self, Device, Selector};
 use wgpu_llm::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
 use wgpu_llm::model::{Model, synth::Synthetic};
@@ -131,28 +131,47 @@ impl Job {
         self.src.iter().zip(bytes).filter(|(p, _)| p.weight).map(|(_, b)| b.len()).sum()
     }
 
-    fn views<'a>(&self, bytes: &'a [Vec<u8>]) -> Vec<View<'a>> {
-        let view = |(i, (piece, bytes)): (usize, (&Piece, &'a Vec<u8>))| match self.op.written().any(|w| w == i) {
-            true => View { meta: piece.meta, data: &[] },
-            false => piece.view(bytes),
+    /// The sources as the CPU has them, matrices interleaved as a model's are; so many times that they are beyond its caches.
+    fn copies(&self, pool: &ThreadPool) -> Vec<Vec<(Bytes, Layout)>> {
+        let first = (self.make)();
+        let copies = BEYOND_CACHES.checked_div(self.weights(&first)).map_or(1, |n| n.clamp(1, 64));
+        let panels = Panels::default();
+        let source = |copy: usize, i: usize| -> (Bytes, Layout) {
+            let (piece, bytes) = (&self.src[i], &first[i]);
+            let read = |at: usize, out: &mut [u8]| {
+                out.copy_from_slice(&bytes[at..][..out.len()]);
+                Ok(())
+            };
+            let whole = piece.weight && piece.meta == piece.whole && self.op.panels().contains(&i);
+            let made = whole.then(|| panels.get(&format!("{copy}.{i}"), &piece.meta, pool, &read).expect("memory"));
+            match made.flatten() {
+                Some(part) => (part, Layout::Panels),
+                None => (Arc::new(bytes.clone()), Layout::Rows),
+            }
         };
-        self.src.iter().zip(bytes).enumerate().map(view).collect()
+        (0..copies).map(|copy| (0..first.len()).map(|i| source(copy, i)).collect()).collect()
+    }
+
+    fn views<'a>(&self, sources: &'a [(Bytes, Layout)]) -> Vec<View<'a>> {
+        let view = |(i, (piece, (bytes, layout))): (usize, (&Piece, &'a (Bytes, Layout)))| match layout {
+            _ if self.op.written().any(|w| w == i) => View::empty(piece.meta),
+            Layout::Panels => View { meta: piece.meta, data: (**bytes).as_ref(), layout: Layout::Panels },
+            Layout::Rows => piece.view((**bytes).as_ref()),
+        };
+        self.src.iter().zip(sources).enumerate().map(view).collect()
     }
 
     fn on_cpu(&self, c: &mut Criterion, pool: &ThreadPool) {
         let ready = OnceCell::new();
         c.bench_function(&format!("cpu/{}", self.name), |b| {
-            let sources: &Vec<Vec<Vec<u8>>> = ready.get_or_init(|| {
-                let first = (self.make)();
-                let copies = BEYOND_CACHES.checked_div(self.weights(&first)).map_or(1, |n| n.clamp(1, 64));
-                vec![first; copies]
-            });
-            let views: Vec<Vec<View>> = sources.iter().map(|bytes| self.views(bytes)).collect();
+            let sources = ready.get_or_init(|| self.copies(pool));
+            let views: Vec<Vec<View>> = sources.iter().map(|one| self.views(one)).collect();
+            let own = |i: usize| (*sources[0][i].0).as_ref().to_vec();
             let mut out = match self.op.in_place() {
-                Some(i) => sources[0][i].clone(),
+                Some(i) => own(i),
                 None => vec![0; self.dst.span_bytes()],
             };
-            let updates = self.op.updates().map(|i| (self.src[i].meta, sources[0][i].clone()));
+            let updates = self.op.updates().map(|i| (self.src[i].meta, own(i)));
             let mut updated: Vec<(Meta, Vec<u8>)> = updates.collect();
             let mut turn = 0;
             b.iter(|| {

@@ -13,7 +13,7 @@ use wgpu_llm::gpu::roofline::{self, Limit};
 use wgpu_llm::gpu::{Check, Device, Memory, Program, Source, Weights};
 use wgpu_llm::graph::{Graph, Input, Place, Plan, Tensor};
 use wgpu_llm::ops::Input as Made;
-use wgpu_llm::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Stack, Unary};
+use wgpu_llm::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Serial, Stack, Unary};
 
 struct Tensors(HashMap<String, Vec<u8>>);
 
@@ -77,7 +77,8 @@ impl Net {
     fn want(&self) -> Vec<f32> {
         let mut memory = cpu::Memory::default();
         let plan = Plan::single(&self.graph, Place::Cpu);
-        let mut program = cpu::Program::new(&self.graph, 0..self.nodes(), &plan, &mut memory, &*self.tensors).unwrap();
+        let mut program =
+            cpu::Program::new(&self.graph, 0..self.nodes(), &plan, &mut memory, &*self.tensors, &Serial).unwrap();
         let bytes: &[u8] = bytemuck::cast_slice(&self.x);
         memory.input(Input::Rows, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
         program.run(&self.graph, &mut memory, &cpu::ThreadPool::new(2), None);
@@ -160,7 +161,7 @@ fn segments_share_their_temporaries_with_the_cpu() {
         let plan = Plan::new(&net.graph, |i| if i < cut { Place::Cpu } else { Place::Gpu });
         let (mut here, mut there) = (cpu::Memory::default(), Memory::new(&device, net.x.len()));
         let mut weights = Weights::new(&device, net.tensors.clone());
-        let mut first = cpu::Program::new(&net.graph, 0..cut, &plan, &mut here, &*net.tensors).unwrap();
+        let mut first = cpu::Program::new(&net.graph, 0..cut, &plan, &mut here, &*net.tensors, &Serial).unwrap();
         let mut second = Program::new(&device, &net.graph, cut..net.nodes(), &plan, &mut there, &mut weights).unwrap();
         let bytes: &[u8] = bytemuck::cast_slice(&net.x);
         here.input(Input::Rows, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);

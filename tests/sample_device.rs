@@ -15,7 +15,7 @@ fn by_the_op(params: SampleParams, logits: &[f32], step: u32) -> u32 {
         View::new(list(1), bytemuck::cast_slice(&tokens)),
         View::new(Meta::f32([1, logits.len()]), bytemuck::cast_slice(logits)),
         View::new(list(8), bytemuck::cast_slice(&words)),
-        View { meta: list(1), data: &[] },
+        View::empty(list(1)),
     ];
     let positions = ViewMut { meta: list(1), data: bytemuck::cast_slice_mut(&mut pos) };
     let drawn_to = ViewMut { meta: list(1), data: bytemuck::cast_slice_mut(&mut drawn) };

@@ -150,13 +150,25 @@ impl fmt::Debug for Meta {
     }
 }
 
+/// How the rows of a matrix lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// One after the other, as in a file.
+    #[default]
+    Rows,
+    /// Interleaved for the CPU: see `quant`.
+    Panels,
+}
+
 /// A tensor's metadata with its bytes.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Type, shape, stride.
     pub meta: Meta,
-    /// The bytes, from the first value on; at least [`Meta::span_bytes`].
+    /// The bytes, from the first value on; at least [`Meta::span_bytes`] unless they are panels.
     pub data: &'a [u8],
+    /// How its rows lie in `data`.
+    pub layout: Layout,
 }
 
 /// A [`View`] to write into.
@@ -171,7 +183,12 @@ impl<'a> View<'a> {
     /// A view of `data`; asserts that it is long enough.
     pub fn new(meta: Meta, data: &'a [u8]) -> Self {
         assert!(data.len() >= meta.span_bytes(), "{meta:?} needs {} bytes, has {}", meta.span_bytes(), data.len());
-        View { meta, data }
+        View { meta, data, layout: Layout::Rows }
+    }
+
+    /// No bytes: what stands for a source that is passed in another way.
+    pub fn empty(meta: Meta) -> Self {
+        View { meta, data: &[], layout: Layout::Rows }
     }
 
     /// The values as `f32`. Panics for another type or unaligned bytes.

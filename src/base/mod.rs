@@ -7,5 +7,5 @@ mod rng;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
-pub use meta::{MAX_DIMS, Meta, Shape, View, ViewMut};
+pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
 pub use rng::{Dice, Stream, fresh_seed, uniform};

@@ -1,7 +1,9 @@
 //! Floor 5: running graph segments on the CPU: the thread pool and the runner.
 
+mod panels;
 mod pool;
 mod runner;
 
+pub use panels::Panels;
 pub use pool::ThreadPool;
-pub use runner::{Memory, Program, Timing, Weights};
+pub use runner::{Bytes, Memory, Program, Timing, Weights};

@@ -1,17 +1,26 @@
 //! Runs a segment of a graph on the CPU: resolves every tensor to memory once, then applies op after op.
 
 use super::ThreadPool;
-use crate::base::{Error, ErrorKind, Result, View, ViewMut};
+use crate::base::{Error, ErrorKind, Layout, Meta, Result, View, ViewMut};
 use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor};
+use crate::ops::Pool;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Bytes that stay where they are.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// Where weights lie in system memory.
 pub trait Weights: Send + Sync {
     /// The bytes of the tensor called `name`, aligned for its type.
-    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>>;
+    fn bytes(&self, name: &str) -> Result<Bytes>;
+
+    /// The same tensor interleaved for the matrix product, made by the threads of `pool`; `None` to take its rows as they are.
+    fn panels(&self, _name: &str, _meta: &Meta, _pool: &dyn Pool) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
 }
 
 /// Memory that outlives a program: inputs and caches, shared by all programs of a session.
@@ -42,6 +51,8 @@ pub struct Timing {
 enum Location {
     /// Index into the program's fixed data: weights and constants.
     Fixed(usize),
+    /// The same, of interleaved weights.
+    Panels(usize),
     /// Index into the session's [`Memory`].
     Shared(usize),
     /// Index into the program's slots.
@@ -57,7 +68,7 @@ struct Step {
 /// A segment ready to run.
 pub struct Program {
     steps: Vec<Step>,
-    fixed: Vec<Arc<dyn AsRef<[u8]> + Send + Sync>>,
+    fixed: Vec<Bytes>,
     slots: Vec<Vec<u64>>,
     temps: HashMap<BufId, usize>,
 }
@@ -118,6 +129,7 @@ impl Program {
         plan: &Plan,
         memory: &mut Memory,
         weights: &dyn Weights,
+        pool: &dyn Pool,
     ) -> Result<Self> {
         let sizes = plan.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
         let slots = sizes.iter().map(|bytes| words(*bytes)).collect::<Result<_>>()?;
@@ -126,17 +138,29 @@ impl Program {
         let mut program = Program { steps: Vec::new(), fixed: Vec::new(), slots, temps };
         let mut known = HashMap::new();
         for i in nodes {
-            let Node { src, dst, .. } = &graph.nodes[i];
-            let mut place = |t: &Tensor| -> Result<(Location, Tensor)> {
-                if let Some(location) = known.get(&t.buf) {
+            let Node { op, src, dst, .. } = &graph.nodes[i];
+            let mut place = |t: &Tensor, panels: bool| -> Result<(Location, Tensor)> {
+                // Weights that one op multiplies with and another picks rows of lie in memory both ways.
+                let panels = panels && t.offset == 0 && t.meta == graph.buffers[t.buf.0 as usize].meta;
+                if let Some(location) = known.get(&(t.buf, panels)) {
                     return Ok((*location, *t));
                 }
-                let location = program.locate(graph, t, memory, weights)?;
-                known.insert(t.buf, location);
+                let location = match graph.storage(t) {
+                    Storage::Weight(name) if panels => weights.panels(name, &t.meta, pool)?,
+                    _ => None,
+                };
+                let location = match location {
+                    Some(bytes) => {
+                        program.fixed.push(bytes);
+                        Location::Panels(program.fixed.len() - 1)
+                    }
+                    None => program.locate(graph, t, memory, weights)?,
+                };
+                known.insert((t.buf, panels), location);
                 Ok((location, *t))
             };
-            let src = src.iter().map(&mut place).collect::<Result<_>>()?;
-            let dst = place(dst)?;
+            let src = src.iter().enumerate().map(|(n, t)| place(t, op.panels().contains(&n))).collect::<Result<_>>()?;
+            let dst = place(dst, false)?;
             program.steps.push(Step { node: i, src, dst });
         }
         Ok(program)
@@ -183,10 +207,10 @@ impl Program {
         let mut out = match location {
             Location::Slot(s) => std::mem::take(&mut self.slots[s]),
             Location::Shared(s) => std::mem::take(&mut memory.buffers[s]),
-            Location::Fixed(_) => unreachable!("no op writes weights"),
+            Location::Fixed(_) | Location::Panels(_) => unreachable!("no op writes weights"),
         };
         let op = &graph.nodes[step.node].op;
-        let empty = View { meta: tensor.meta, data: &[] };
+        let empty = View::empty(tensor.meta);
         let mut views = [empty; MAX_SOURCES];
         // So do those that are updated beside it.
         let mut updated: [Vec<u64>; MAX_UPDATES] = Default::default();
@@ -195,11 +219,7 @@ impl Program {
             *buffer = std::mem::take(&mut memory.buffers[s]);
         }
         for (n, (location, t)) in step.src.iter().enumerate() {
-            views[n] = if op.written().any(|w| w == n) {
-                View { meta: t.meta, data: &[] }
-            } else {
-                View::new(t.meta, &self.bytes(*location, memory)[start_byte(t)..])
-            };
+            views[n] = if op.written().any(|w| w == n) { View::empty(t.meta) } else { self.view(*location, t, memory) };
         }
         let data = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut out)[start_byte(&tensor)..];
         let mut places = op.updates();
@@ -218,13 +238,21 @@ impl Program {
         match location {
             Location::Slot(s) => self.slots[s] = out,
             Location::Shared(s) => memory.buffers[s] = out,
-            Location::Fixed(_) => unreachable!("no op writes weights"),
+            Location::Fixed(_) | Location::Panels(_) => unreachable!("no op writes weights"),
+        }
+    }
+
+    fn view<'a>(&'a self, location: Location, t: &Tensor, memory: &'a Memory) -> View<'a> {
+        let data = self.bytes(location, memory);
+        match location {
+            Location::Panels(_) => View { meta: t.meta, data, layout: Layout::Panels },
+            _ => View::new(t.meta, &data[start_byte(t)..]),
         }
     }
 
     fn bytes<'a>(&'a self, location: Location, memory: &'a Memory) -> &'a [u8] {
         match location {
-            Location::Fixed(i) => (*self.fixed[i]).as_ref(),
+            Location::Fixed(i) | Location::Panels(i) => (*self.fixed[i]).as_ref(),
             Location::Shared(i) => bytemuck::cast_slice(&memory.buffers[i]),
             Location::Slot(i) => bytemuck::cast_slice(&self.slots[i]),
         }

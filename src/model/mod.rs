@@ -5,8 +5,9 @@ pub mod mix;
 pub mod synth;
 
 use crate::arch::Spec;
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Meta, Result};
 use crate::gguf::{Gguf, TensorInfo};
+use crate::ops::Pool;
 use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 use keys::Keys;
@@ -19,6 +20,7 @@ pub struct Model {
     spec: Spec,
     // Made when first asked for: `eval` on token ids needs neither, and a file may have none.
     tokenizer: OnceLock<Tokenizer>,
+    panels: cpu::Panels,
 }
 
 impl Model {
@@ -31,7 +33,7 @@ impl Model {
     /// A model from a file already read.
     pub fn new(gguf: Gguf) -> Result<Model> {
         let spec = Spec::read(&gguf)?;
-        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer: OnceLock::new() })
+        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer: OnceLock::new(), panels: cpu::Panels::default() })
     }
 
     /// The model's shape.
@@ -119,7 +121,7 @@ impl AsRef<[u8]> for Bytes {
 }
 
 impl cpu::Weights for Model {
-    fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+    fn bytes(&self, name: &str) -> Result<cpu::Bytes> {
         let tensor = self.tensor(name)?;
         let aligned = self.gguf.data_aligned(tensor)?;
         if aligned.is_copied() {
@@ -127,6 +129,13 @@ impl cpu::Weights for Model {
         }
         let index = self.gguf.tensors().iter().position(|t| t.name == name).expect("found above");
         Ok(Arc::new(Bytes { gguf: self.gguf.clone(), index }))
+    }
+
+    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<cpu::Bytes>> {
+        let tensor = self.tensor(name)?;
+        // Read rather than mapped, so that the file's pages need no memory beside the panels.
+        let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(tensor, at, out))?;
+        Ok(panels.map(|p| p as cpu::Bytes))
     }
 }
 

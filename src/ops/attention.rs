@@ -6,11 +6,8 @@
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
 use super::kv_store::{cache_flags, scale_planes};
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant;
-use crate::simd;
-use std::cell::RefCell;
 
 /// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both of one of
 /// [`CACHE_TYPES`](super::CACHE_TYPES)),
@@ -39,7 +36,7 @@ impl Attention {
     }
 
     /// First cell that a token at `pos` sees.
-    fn first(&self, pos: usize) -> usize {
+    pub(super) fn first(&self, pos: usize) -> usize {
         if self.window == 0 { 0 } else { (pos + 1).saturating_sub(self.window) }
     }
 }
@@ -145,57 +142,6 @@ impl Tile {
     }
 }
 
-/// One head's cells in the cache: rows of `dim` values, `stride` apart.
-#[derive(Clone, Copy)]
-enum Cells<'a> {
-    F16(&'a [half::f16]),
-    F32(&'a [f32]),
-    Blocks(DType, &'a [u8]),
-}
-
-impl<'a> Cells<'a> {
-    fn of(cache: &View<'a>) -> Self {
-        let bytes = &cache.data[..cache.meta.span_bytes()];
-        match cache.meta.dtype {
-            DType::F32 => Cells::F32(bytemuck::cast_slice(bytes)),
-            DType::F16 => Cells::F16(bytemuck::cast_slice(bytes)),
-            dtype => Cells::Blocks(dtype, bytes),
-        }
-    }
-
-    fn dot(self, at: usize, q: &[f32]) -> f32 {
-        match self {
-            Cells::Blocks(dtype, c) => decoded(dtype, c, at, q.len(), |row| simd::dot(row, q)),
-            Cells::F16(c) => simd::dot_f16(&c[at..at + q.len()], q),
-            Cells::F32(c) => simd::dot(&c[at..at + q.len()], q),
-        }
-    }
-
-    fn axpy(self, at: usize, w: f32, y: &mut [f32]) {
-        match self {
-            Cells::Blocks(dtype, c) => decoded(dtype, c, at, y.len(), |row| simd::axpy(w, row, y)),
-            Cells::F16(c) => simd::axpy_f16(w, &c[at..at + y.len()], y),
-            Cells::F32(c) => simd::axpy(w, &c[at..at + y.len()], y),
-        }
-    }
-}
-
-/// Calls `f` with values `at .. at + n` of a cache in blocks.
-fn decoded<T>(dtype: DType, cells: &[u8], at: usize, n: usize, f: impl FnOnce(&[f32]) -> T) -> T {
-    let byte = |n: usize| dtype.row_bytes(n).expect("heads are whole blocks");
-    ROW.with_borrow_mut(|row| {
-        row.resize(n, 0.0);
-        quant::decode(dtype, &cells[byte(at)..byte(at + n)], row);
-        f(row)
-    })
-}
-
-thread_local! {
-    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    // Scores of one head over all cells it sees: kept per thread so that a token allocates nothing once warm.
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
 impl Op for Attention {
     const NAME: &str = "attention";
 
@@ -210,35 +156,8 @@ impl Op for Attention {
         Ok(Meta::f32([q.shape[0], q.shape[1], v.shape[2]]))
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
-        let (q, pos) = (&src[0], src[3].u32());
-        let (keys, values) = (Cells::of(&src[1]), Cells::of(&src[2]));
-        let (heads, kv_heads) = (q.meta.shape[1], src[1].meta.shape[1]);
-        let (dim, value_dim, group) = (q.meta.shape[2], src[2].meta.shape[2], heads / kv_heads);
-        let slopes = self.slopes(heads);
-        let sinks = src.get(4).map(|s| s.f32());
-        for_chunks(pool, dst.f32(), group * value_dim, |i, y| {
-            let (t, kv) = (i / kv_heads, i % kv_heads);
-            let p = pos[t] as usize;
-            let first = self.first(p);
-            SCORES.with_borrow_mut(|scores| {
-                for (u, y) in y.chunks_mut(value_dim).enumerate() {
-                    let h = kv * group + u;
-                    let q = &q.row(t)[h * dim..][..dim];
-                    scores.clear();
-                    scores.extend((first..=p).map(|j| {
-                        let s = keys.dot((j * kv_heads + kv) * dim, q) * self.scale;
-                        let s = if self.softcap == 0.0 { s } else { self.softcap * (s / self.softcap).tanh() };
-                        s - slopes[h] * (p - j) as f32
-                    }));
-                    let sum = simd::softmax_numerators(scores, sinks.map(|s| s[h]));
-                    y.fill(0.0);
-                    for (j, w) in (first..=p).zip(scores.iter()) {
-                        values.axpy((j * kv_heads + kv) * value_dim, w / sum, y);
-                    }
-                }
-            });
-        });
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+        super::attention_cpu::run(self, src, dst, pool);
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {

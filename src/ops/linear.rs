@@ -134,6 +134,10 @@ impl Linear {
 impl Op for Linear {
     const NAME: &str = "linear";
 
+    fn panels(&self) -> Range<usize> {
+        0..self.parts
+    }
+
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         let at = self.places();
         let pair = self.interleaved();

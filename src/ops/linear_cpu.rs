@@ -1,7 +1,7 @@
 //! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
 
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::matmul::{ACTIVATIONS, Shared, multiply_columns};
+use super::matmul::{ACTIVATIONS, Shared, matrix, multiply};
 use super::{Combine, LayerNorm, MatMulId, Op, Pool, RmsNorm, for_chunks};
 use crate::base::{Meta, View, ViewMut};
 use std::cell::RefCell;
@@ -41,7 +41,7 @@ pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Pool) {
 fn norm<'a>(op: &Linear, src: &[View<'a>], at: &Places, normed: &'a mut Vec<f32>, pool: &dyn Pool) -> View<'a> {
     let x = src[at.x];
     let Some(norm) = op.norm else { return x };
-    let empty = View { meta: x.meta, data: &[] };
+    let empty = View::empty(x.meta);
     let mut sources = [x, empty, empty];
     for (to, i) in sources[1..].iter_mut().zip(at.norm.clone()) {
         *to = src[i];
@@ -71,7 +71,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
         let mut start = 0;
         for w in weights {
             let n = w.meta.outer();
-            multiply_columns(dtype, w.data, acts, &mut y[start..], width, n, pool);
+            multiply(&matrix(w, 0), acts, &mut y[start..], width, n, pool);
             start += n;
         }
     });

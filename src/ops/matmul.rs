@@ -8,10 +8,11 @@
 use super::linear::Linear;
 use super::product::Product;
 use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
-use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant::{self, Activations, Team};
+use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
+use crate::quant::{self, Activations, Matrix, Team};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Sources: w `[n, k]` of any type, x `[tokens, k]`, optional bias `[n]`. Result: `[tokens, n]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,15 +40,20 @@ impl Team for Shared<'_> {
     }
 }
 
-/// y `[columns, n]` = activations · weightsᵀ, weight rows shared out among the threads.
-pub(super) fn multiply(dtype: DType, w: &[u8], acts: &Activations, y: &mut [f32], n: usize, pool: &dyn Pool) {
-    multiply_columns(dtype, w, acts, y, n, n, pool);
+/// Matrix `i` of weights `[n, k]` or `[matrices, n, k]`.
+pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
+    let (dims, k) = (w.meta.shape.dims(), w.meta.shape.row());
+    let bytes = match (dims.len(), w.layout) {
+        (..=2, _) => w.data,
+        (_, Layout::Panels) => &w.data[w.data.len() / dims[0] * i..][..w.data.len() / dims[0]],
+        (_, Layout::Rows) => w.row_bytes(i),
+    };
+    Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// As [`multiply`], into the first `n` of every `stride` values of `y`.
-pub(super) fn multiply_columns(
-    dtype: DType,
-    w: &[u8],
+/// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
+pub(super) fn multiply(
+    w: &Matrix,
     acts: &Activations,
     y: &mut [f32],
     stride: usize,
@@ -59,12 +65,16 @@ pub(super) fn multiply_columns(
     let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
-        quant::dot_rows(dtype, w, acts.k(), part.range(), acts, &mut part);
+        quant::dot_rows(w, part.range(), acts, &mut part);
     });
 }
 
 impl Op for MatMul {
     const NAME: &str = "matmul";
+
+    fn panels(&self) -> Range<usize> {
+        0..1
+    }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         let (w, x) = (&src[0], &src[1]);
@@ -86,7 +96,7 @@ impl Op for MatMul {
         let (tokens, n) = (x.meta.outer(), w.meta.outer());
         ACTIVATIONS.with_borrow_mut(|acts| {
             acts.fill(&Shared(pool), w.meta.dtype, x.f32(), x.meta.stride, tokens, w.meta.inner());
-            multiply(w.meta.dtype, w.data, acts, dst.f32(), n, pool);
+            multiply(&matrix(w, 0), acts, dst.f32(), n, n, pool);
         });
         if let Some(bias) = src.get(2) {
             for_chunks(pool, dst.f32(), n, |_, y| y.iter_mut().zip(bias.f32()).for_each(|(y, b)| *y += b));

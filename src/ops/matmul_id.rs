@@ -4,11 +4,12 @@
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
 use super::linear::Linear;
-use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
+use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, tolerance};
 use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant;
+use std::ops::Range;
 
 /// Sources: w `[experts, n, k]`, x `[tokens, k]` (all experts see the same) or `[tokens, used, k]`, ids `[tokens, used]` as whole
 /// `f32` numbers, optional bias `[experts, n]`. Result: `[tokens, used, n]`.
@@ -17,6 +18,10 @@ pub struct MatMulId;
 
 impl Op for MatMulId {
     const NAME: &str = "matmul_id";
+
+    fn panels(&self) -> Range<usize> {
+        0..1
+    }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         let (w, x, ids) = (&src[0], &src[1], &src[2]);
@@ -56,7 +61,7 @@ impl Op for MatMulId {
             product.resize(chosen.len() * n, 0.0);
             ACTIVATIONS.with_borrow_mut(|acts| {
                 acts.fill(&Shared(pool), w.meta.dtype, gathered, k, chosen.len(), k);
-                multiply(w.meta.dtype, w.row_bytes(expert), acts, product, n, pool);
+                multiply(&matrix(w, expert), acts, product, n, n, pool);
             });
             let bias = src.get(3).map(|b| b.row(expert));
             for (i, product) in chosen.iter().zip(product.chunks(n)) {

@@ -3,6 +3,7 @@
 //! Conventions: activations are `f32`, `[tokens, …]` with packed inner dimensions (only the token dimension may be
 //! strided). Weights are `[rows, k]` in any type. Expert ids travel as whole `f32` numbers beside their weights.
 
+mod attention_cpu;
 mod case;
 mod kernel;
 mod linear_cpu;
@@ -26,6 +27,11 @@ pub trait Op: Clone + std::fmt::Debug {
 
     /// The sources that the op updates in place beside its result. They share no buffer with anything else it uses.
     fn updates(&self) -> Range<usize> {
+        0..0
+    }
+
+    /// The sources that [`Op::cpu`] takes interleaved too: see [`crate::base::Layout`].
+    fn panels(&self) -> Range<usize> {
         0..0
     }
 
@@ -87,6 +93,11 @@ macro_rules! ops {
             /// See [`Op::updates`].
             pub fn updates(&self) -> Range<usize> {
                 match self { $(AnyOp::$name(op) => op.updates(),)* }
+            }
+
+            /// See [`Op::panels`].
+            pub fn panels(&self) -> Range<usize> {
+                match self { $(AnyOp::$name(op) => op.panels(),)* }
             }
 
             /// The sources that are written: the one that is the result too, and those that are updated beside it.

@@ -63,12 +63,12 @@ impl RopeStore {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(between);
         if norm.after {
             rope(x, ViewMut { meta: packed, data: bytes });
-            let x = View { meta: of_norm(packed), data: bytes };
+            let x = View::new(of_norm(packed), bytes);
             apply(x, ViewMut { meta: of_norm(packed), ..y });
         } else {
             let x = View { meta: of_norm(x.meta), ..x };
             apply(x, ViewMut { meta: of_norm(packed), data: bytes });
-            rope(View { meta: packed, data: bytes }, y);
+            rope(View::new(packed, bytes), y);
         }
     }
 }
@@ -120,7 +120,7 @@ impl Op for RopeStore {
         let (dim, kv_heads) = (qk.meta.shape[2], more[0].meta.shape[1]);
         let count = qk.meta.shape[1] - kv_heads;
         let q = View { meta: heads(qk.meta, count), ..qk };
-        let k = View { meta: heads(qk.meta, kv_heads), data: &qk.data[4 * count * dim..] };
+        let k = View { meta: heads(qk.meta, kv_heads), data: &qk.data[4 * count * dim..], ..qk };
         let pos = src[2].u32();
         SCRATCH.with_borrow_mut(|[between, turned]| {
             between.resize(q.meta.shape.elements().max(k.meta.shape.elements()), 0.0);

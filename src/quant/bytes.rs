@@ -1,6 +1,5 @@
 //! Little numbers inside blocks.
 
-use crate::simd::{Portable, Simd};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -16,15 +15,8 @@ impl Half {
     }
 
     /// As f32.
-    #[inline(always)]
     pub fn get(self) -> f32 {
-        self.with(Portable)
-    }
-
-    /// As f32, with the instructions of `s`.
-    #[inline(always)]
-    pub fn with<S: Simd>(self, s: S) -> f32 {
-        s.half(u16::from_le_bytes(self.0))
+        f16::from_le_bytes(self.0).to_f32_const()
     }
 }
 
@@ -36,6 +28,26 @@ pub(super) fn pack_nibbles(codes: &[u8]) -> [u8; 16] {
 /// The code of weight `j` of 32, as [`pack_nibbles`] stores it.
 pub(super) fn nibble(qs: &[u8; 16], j: usize) -> u8 {
     if j < 16 { qs[j] & 15 } else { qs[j - 16] >> 4 }
+}
+
+/// All 32 codes, as [`pack_nibbles`] stores them.
+#[inline]
+pub(super) fn spread_nibbles(qs: &[u8; 16], out: &mut [u8]) {
+    let (low, high) = out[..32].split_at_mut(16);
+    for (j, q) in qs.iter().enumerate() {
+        low[j] = q & 15;
+        high[j] = q >> 4;
+    }
+}
+
+/// Ors the bits of a plane in which bit 32 j + l stands in bit j of byte l, shifted left by `at`, to 256 codes.
+#[inline]
+pub(super) fn or_high_bits(plane: &[u8; 32], at: usize, out: &mut [u8; 256]) {
+    for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (out, bits) in out.iter_mut().zip(plane) {
+            *out |= (bits >> j & 1) << at;
+        }
+    }
 }
 
 /// Writes codes of `bits` bits each one after the other, lowest bits first: the order in which shaders read them.

@@ -1,49 +1,70 @@
 //! Dot products of weight rows with activations: y[column][row] = Σ_k w[row][k] · x[column][k].
 //!
-//! Sums run in the same order whatever the number of columns and the instruction set, so a token's result depends
+//! Sums run in the same order whatever the number of columns, the layout and the instruction set, so a token's result depends
 //! neither on the batch around it nor, for quantized weights, on the machine.
 
 use super::activations::Activations;
 use super::format::format;
-use crate::base::DType;
+use super::tile::ROWS;
+use crate::base::{DType, Layout};
 use crate::simd::{Columns, Level};
 use std::ops::Range;
 
 /// Rows of weights that one thread should take at least, and in multiples: two panels.
-pub const ROW_BLOCK: usize = 2 * super::tile::ROWS;
+pub const ROW_BLOCK: usize = 2 * ROWS;
 
-/// Multiplies rows `rows` of the weight matrix `w` (`[n, k]` of type `dtype`) with all columns of `acts`, which were
-/// filled for the same type and `k`: `out.row(column)[i]` = row `rows.start + i` · column.
+/// Rows of a panel.
+pub const PANEL_ROWS: usize = ROWS;
+
+/// A matrix of weights, `[n, k]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// Type of the weights.
+    pub dtype: DType,
+    /// How they lie in `bytes`.
+    pub layout: Layout,
+    /// All rows.
+    pub bytes: &'a [u8],
+    /// Weights in a row.
+    pub k: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Some rows, as they lie in a file.
+    pub(super) fn rows(&self, rows: Range<usize>) -> &'a [u8] {
+        let row = self.dtype.row_bytes(self.k).expect("a row is whole blocks");
+        &self.bytes[rows.start * row..rows.end * row]
+    }
+}
+
+/// Bytes of a panel of sixteen rows of `k` weights; `None` for plain types, which have none.
+pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
+    format(dtype).panels.as_ref().map(|p| (p.bytes)(k))
+}
+
+/// Interleaves up to sixteen rows of `k` weights, as they lie in a file, to a panel of [`panel_bytes`]. Rows that are not
+/// there become zero. Panics for plain types, or where the lengths do not fit each other.
+pub fn pack_panel(dtype: DType, rows: &[u8], k: usize, out: &mut [u8]) {
+    let panels = format(dtype).panels.as_ref().expect("a block format");
+    assert!(rows.len() <= dtype.row_bytes(ROWS * k).expect("whole blocks") && out.len() == (panels.bytes)(k));
+    (panels.pack)(rows, k, out);
+}
+
+/// Multiplies rows `rows` of `w` with all columns of `acts`, which were filled for the same type and `k`:
+/// `out.row(column)[i]` = row `rows.start + i` · column. Of panels, `rows` must begin with one.
 ///
 /// Several threads can do this at once, each with its own rows and its own [`Columns`] of the output. Nothing is
-/// allocated. Panics where the sizes do not fit each other.
-pub fn dot_rows(dtype: DType, w: &[u8], k: usize, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
-    dot_rows_at(Level::best(), dtype, w, k, rows, acts, out);
+/// allocated once warm. Panics where the sizes do not fit each other.
+pub fn dot_rows(w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
+    dot_rows_at(Level::best(), w, rows, acts, out);
 }
 
 /// [`dot_rows`] with the instructions of `level`.
-pub fn dot_rows_at(
-    level: Level,
-    dtype: DType,
-    w: &[u8],
-    k: usize,
-    rows: Range<usize>,
-    acts: &Activations,
-    out: &mut Columns<'_>,
-) {
-    let row = dtype.row_bytes(k).expect("a row is whole blocks");
+pub fn dot_rows_at(level: Level, w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
+    let (dtype, k) = (w.dtype, w.k);
     assert!(acts.suits(dtype) && acts.k() == k, "activations of {} values for {dtype} weights of {k}", acts.k());
     assert_eq!(rows.len(), out.range().len(), "rows of weights and columns of the output");
     assert_eq!(acts.columns(), out.rows(), "columns of activations and rows of the output");
-    let bytes = &w[rows.start * row..rows.end * row];
-    (format(dtype).dot)(level, Weights { bytes, row, k }, acts, out);
-}
-
-/// Rows of weights.
-pub(super) struct Weights<'a> {
-    pub bytes: &'a [u8],
-    /// Bytes of a row.
-    pub row: usize,
-    /// Weights in a row.
-    pub k: usize,
+    assert!(w.layout == Layout::Rows || rows.start.is_multiple_of(ROWS), "row {} begins no panel", rows.start);
+    (format(dtype).dot)(level, w, rows, acts, out);
 }

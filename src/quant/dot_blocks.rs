@@ -1,177 +1,160 @@
-//! The matrix product of block formats. Rows are unpacked to panels of sixteen, each once for all columns, and the product
-//! itself knows no formats: with w = d·q + m and x = s·a, Σ w·x = Σ_groups d·s·(Σ q·a) + Σ_groups m·s·(Σ a), where the inner
-//! sums are integers. It is the same code for one column as for many, and gives each the same bits.
+//! The matrix product of block formats, on panels of sixteen interleaved rows. It knows no formats: with w = d · (q − z) + m and
+//! x = s · a, Σ w·x = Σ_groups d·s·(Σ q·a − z·Σ a) + Σ_groups m·s·(Σ a), where the inner sums are integers.
+//!
+//! A single column reads panels as one stream and unpacks them in registers: memory is what bounds it. More columns share
+//! tiles that are unpacked to the first-level cache, two panels at a time. Each column gets the same bits either way.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
 use super::activations::Activations;
-use super::dot::Weights;
+use super::dot::Matrix;
 use super::format::Block;
-use super::tile::{CHUNK, GROUP, IntTile, Panel, ROWS, Scratch, Sink, Staging, TILE};
-use crate::simd::{Columns, Kernel, Level, Simd, array};
+use super::panel::{self, Packed, Unpack};
+use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
+use crate::base::Layout;
+use crate::simd::{Columns, Kernel, Level, Simd};
 use std::array::from_fn;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+/// What a thread works in.
+struct Scratch {
+    /// Two unpacked panels: with their rows every activation is used twice.
+    panels: [Panel; 2],
+    /// Two panels of rows that come as they lie in a file.
+    packed: Vec<u8>,
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::ZERO) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { panels: [Panel::ZERO; 2], packed: Vec::new() }) };
 }
 
-/// The table's entry: all rows, all columns.
-pub(super) fn dot<F: Block>(level: Level, w: Weights<'_>, acts: &Activations, out: &mut Columns<'_>) {
-    SCRATCH.with_borrow_mut(|scratch| level.run(DotRows { w, acts, out, scratch, format: PhantomData::<F> }));
+/// The table's entry: some rows, all columns.
+pub(super) fn dot<F: Block>(
+    level: Level,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    acts: &Activations,
+    out: &mut Columns<'_>,
+) {
+    SCRATCH.with_borrow_mut(|Scratch { panels, packed }| {
+        let bytes = panel::panel_bytes::<F>(w.k);
+        let n = rows.len();
+        for first in (0..n).step_by(2 * ROWS) {
+            let used = (n - first).div_ceil(ROWS).min(2);
+            let at = rows.start + first;
+            let stream = match w.layout {
+                // To the end, so that what comes next can be fetched ahead.
+                Layout::Panels => &w.bytes[at / ROWS * bytes..],
+                Layout::Rows => {
+                    packed.resize(2 * bytes, 0);
+                    for (p, out) in packed.chunks_exact_mut(bytes).take(used).enumerate() {
+                        let some = at + p * ROWS..(at + (p + 1) * ROWS).min(rows.end);
+                        panel::pack::<F>(w.rows(some), w.k, out);
+                    }
+                    &packed[..]
+                }
+            };
+            let stream = Stream { bytes: stream, panel: bytes, k: w.k, used };
+            let place = Place { acts, out, first, n };
+            level.run(DotPanels { stream, panels, place, format: PhantomData::<F> });
+        }
+    });
 }
 
-struct DotRows<'a, 'b, F> {
-    w: Weights<'a>,
+/// One or two panels, one after the other.
+#[derive(Clone, Copy)]
+struct Stream<'a> {
+    bytes: &'a [u8],
+    /// Bytes of one.
+    panel: usize,
+    k: usize,
+    used: usize,
+}
+
+/// Where products go: `n` rows in all, of which the panels begin at `first`.
+struct Place<'a, 'b> {
     acts: &'a Activations,
     out: &'a mut Columns<'b>,
-    scratch: &'a mut Scratch,
+    first: usize,
+    n: usize,
+}
+
+struct DotPanels<'a, 'b, F> {
+    stream: Stream<'a>,
+    panels: &'a mut [Panel; 2],
+    place: Place<'a, 'b>,
     format: PhantomData<F>,
 }
 
-impl<F: Block> Kernel for DotRows<'_, '_, F> {
+impl<F: Block> Kernel for DotPanels<'_, '_, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let DotRows { w, acts, out, scratch, .. } = self;
-        let n = out.range().len();
-        let panels = scratch.panels.len();
-        for first in (0..n).step_by(panels * ROWS) {
-            let used = (n - first).div_ceil(ROWS).min(panels);
-            for t in 0..w.k.div_ceil(TILE) {
-                for p in 0..used {
-                    let row = first + p * ROWS;
-                    load::<F, S>(s, &w, row..(row + ROWS).min(n), t, &mut scratch.staging);
-                    turn::<F, S>(s, TILE.min(w.k - t * TILE), &scratch.staging, &mut scratch.panels[p]);
+        let DotPanels { stream, panels, mut place, .. } = self;
+        let tiles = stream.k.div_ceil(TILE);
+        if place.acts.columns() == 1 {
+            for p in 0..stream.used {
+                for t in 0..tiles {
+                    let tile = Packed::<F>::new(&stream.bytes[p * stream.panel..], stream.k, t);
+                    place.add::<F, S, _, 1, 1>(s, [tile], p, t, 0);
                 }
-                let mut add = Add { panels: &scratch.panels[..used], acts, out, first, t };
-                let mut c = 0;
-                while c < acts.columns() {
-                    c += match acts.columns() - c {
-                        6.. if S::REGISTERS >= 32 => add.columns::<F, S, 6>(s, c),
-                        4.. if S::REGISTERS >= 32 => add.columns::<F, S, 4>(s, c),
-                        2.. => add.columns::<F, S, 2>(s, c),
-                        _ => add.columns::<F, S, 1>(s, c),
-                    };
-                }
+            }
+            return;
+        }
+        for t in 0..tiles {
+            let chunks = TILE.min(stream.k - t * TILE) / CHUNK;
+            for (p, to) in panels.iter_mut().enumerate().take(stream.used) {
+                let from = Packed::<F>::new(&stream.bytes[p * stream.panel..], stream.k, t);
+                s.enter(Unpack { from, chunks, to });
+            }
+            let mut c = 0;
+            while c < place.acts.columns() {
+                c += match place.acts.columns() - c {
+                    6.. if S::REGISTERS >= 32 => place.columns::<F, S, 6>(s, panels, stream.used, t, c),
+                    4.. if S::REGISTERS >= 32 => place.columns::<F, S, 4>(s, panels, stream.used, t, c),
+                    2.. => place.columns::<F, S, 2>(s, panels, stream.used, t, c),
+                    _ => place.columns::<F, S, 1>(s, panels, stream.used, t, c),
+                };
             }
         }
     }
 }
 
-/// One block's part of a staged row.
-struct Row<'a> {
-    codes: &'a mut [[u8; CHUNK]],
-    scales: &'a mut [f32],
-    mins: &'a mut [f32],
-    halves: bool,
-}
-
-impl<S: Simd> Sink<S> for Row<'_> {
+impl Place<'_, '_> {
+    /// Adds the products of tile `t` with `C` columns from `c` on, and gives their number.
     #[inline(always)]
-    fn put(&mut self, s: S, j: usize, codes: S::Bytes, scales: [f32; 2], mins: [f32; 2]) {
-        s.store_bytes(codes, &mut self.codes[j]);
-        if self.halves {
-            self.scales[2 * j..2 * j + 2].copy_from_slice(&scales);
-            self.mins[2 * j..2 * j + 2].copy_from_slice(&mins);
-        } else {
-            self.scales[j] = scales[0];
-            self.mins[j] = mins[0];
-        }
-    }
-}
-
-/// Unpacks tile `t` of up to sixteen rows; rows that are not there become zero.
-#[inline(always)]
-fn load<F: Block, S: Simd>(s: S, w: &Weights<'_>, rows: Range<usize>, t: usize, to: &mut Staging) {
-    let bytes = |weights: usize| weights / F::DTYPE.block() * F::DTYPE.block_bytes();
-    let n = TILE.min(w.k - t * TILE);
-    let (start, end) = (bytes(t * TILE), bytes(t * TILE + n));
-    // What comes next in this row, or first in the row that takes its place.
-    let next = if end < w.row { end } else { 2 * ROWS * w.row };
-    let (chunks, groups) = (F::DTYPE.block() / CHUNK, F::DTYPE.block() / if F::HALVES { GROUP } else { CHUNK });
-    for (r, row) in rows.clone().enumerate() {
-        let ahead = &w.bytes[(row * w.row + next).min(w.bytes.len())..];
-        ahead[..(end - start).min(ahead.len())].chunks(64).for_each(|line| s.prefetch(line));
-        let blocks: &[F::Raw] = bytemuck::cast_slice(&w.bytes[row * w.row..][start..end]);
-        let codes = to.codes[r].chunks_exact_mut(chunks);
-        let scales = to.scales[r].chunks_exact_mut(groups).zip(to.mins[r].chunks_exact_mut(groups));
-        for ((b, codes), (scales, mins)) in blocks.iter().zip(codes).zip(scales) {
-            F::unpack(s, b, &mut Row { codes, scales, mins, halves: F::HALVES });
-        }
-    }
-    for r in rows.len()..ROWS {
-        to.codes[r] = [[0; CHUNK]; _];
-        to.scales[r] = [0.0; _];
-        to.mins[r] = [0.0; _];
-    }
-}
-
-/// Turns `n` weights of sixteen rows.
-#[inline(always)]
-fn turn<F: Block, S: Simd>(s: S, n: usize, from: &Staging, to: &mut Panel) {
-    for (i, to) in to.codes.chunks_exact_mut(16).take(n.div_ceil(64)).enumerate() {
-        let mut rows = [s.words(&[0; 64]); ROWS];
-        for r in 0..ROWS {
-            rows[r] = s.words(array(from.codes[r].as_flattened(), 64 * i));
-        }
-        let rows = s.transpose(rows);
-        for r in 0..ROWS {
-            let words = if F::SIGNED { s.weights_signed(rows[r]) } else { rows[r] };
-            s.store_words(words, &mut to[r]);
-        }
-    }
-    let groups = n.div_ceil(if F::HALVES { GROUP } else { CHUNK });
-    turn_floats(s, groups, &from.scales, &mut to.scales);
-    if !F::SIGNED {
-        turn_floats(s, groups, &from.mins, &mut to.mins);
-    }
-}
-
-#[inline(always)]
-fn turn_floats<S: Simd, const N: usize>(s: S, n: usize, from: &[[f32; N]; ROWS], to: &mut [[f32; ROWS]; N]) {
-    for (i, to) in to.chunks_exact_mut(16).take(n.div_ceil(16)).enumerate() {
-        let mut rows = [s.words(&[0; 64]); ROWS];
-        for r in 0..ROWS {
-            rows[r] = s.words(bytemuck::cast_ref(array::<f32, 16>(&from[r], 16 * i)));
-        }
-        let rows = s.transpose(rows);
-        for r in 0..ROWS {
-            s.store_words(rows[r], bytemuck::cast_mut(&mut to[r]));
-        }
-    }
-}
-
-/// What tile `t` of the panels, whose rows begin at `first`, adds to the output.
-struct Add<'a, 'b> {
-    panels: &'a [Panel],
-    acts: &'a Activations,
-    out: &'a mut Columns<'b>,
-    first: usize,
-    t: usize,
-}
-
-impl Add<'_, '_> {
-    /// Adds the products with `C` columns from `c` on, and gives their number.
-    #[inline(always)]
-    fn columns<F: Block, S: Simd, const C: usize>(&mut self, s: S, c: usize) -> usize {
-        match self.panels {
-            [a, b] => self.panels::<F, S, 2, C>(s, [a, b], c),
-            [a] => self.panels::<F, S, 1, C>(s, [a], c),
-            _ => unreachable!("one panel or two"),
+    fn columns<F: Block, S: Simd, const C: usize>(
+        &mut self,
+        s: S,
+        panels: &[Panel; 2],
+        used: usize,
+        t: usize,
+        c: usize,
+    ) -> usize {
+        match used {
+            1 => self.add::<F, S, _, 1, C>(s, [&panels[0]], 0, t, c),
+            _ => self.add::<F, S, _, 2, C>(s, [&panels[0], &panels[1]], 0, t, c),
         }
         C
     }
 
+    /// Adds the products of tile `t` of `R` panels, from the `p`th on, with `C` columns from `c` on.
     #[inline(always)]
-    fn panels<F: Block, S: Simd, const R: usize, const C: usize>(&mut self, s: S, panels: [&Panel; R], c: usize) {
+    fn add<F: Block, S: Simd, W: Source, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        panels: [W; R],
+        p: usize,
+        t: usize,
+        c: usize,
+    ) {
         let mut sums = [[[0.0; ROWS]; C]; R];
-        let n = TILE.min(self.acts.k() - self.t * TILE);
-        let all = self.out.range().len();
-        let rows: [_; R] = from_fn(|r| self.first + r * ROWS..(self.first + (r + 1) * ROWS).min(all));
-        if self.t > 0 {
+        let n = TILE.min(self.acts.k() - t * TILE);
+        let first = self.first + p * ROWS;
+        let rows: [_; R] = from_fn(|r| first + r * ROWS..(first + (r + 1) * ROWS).min(self.n));
+        if t > 0 {
             for i in 0..C {
                 let out = self.out.row(c + i);
                 for r in 0..R {
@@ -179,13 +162,15 @@ impl Add<'_, '_> {
                 }
             }
         }
-        let acts: [_; C] = from_fn(|i| self.acts.ints(c + i, self.t));
-        // Kept out of line: it is the same for all formats of a kind.
-        match (F::SIGNED, F::HALVES) {
-            (false, false) => s.enter(Multiply::<false, false, R, C> { panels, acts, n, sums: &mut sums }),
-            (false, true) => s.enter(Multiply::<false, true, R, C> { panels, acts, n, sums: &mut sums }),
-            (true, false) => s.enter(Multiply::<true, false, R, C> { panels, acts, n, sums: &mut sums }),
-            (true, true) => s.enter(Multiply::<true, true, R, C> { panels, acts, n, sums: &mut sums }),
+        let acts: [_; C] = from_fn(|i| self.acts.ints(c + i, t));
+        let (panels, sums_out) = (&panels, &mut sums);
+        // Kept out of line: of unpacked panels it is the same for all formats of a kind.
+        match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
+            (false, false, false) => s.enter(Multiply::<W, 0, R, C>::new(panels, acts, n, sums_out)),
+            (false, false, true) => s.enter(Multiply::<W, MINS, R, C>::new(panels, acts, n, sums_out)),
+            (false, true, false) => s.enter(Multiply::<W, HALVES, R, C>::new(panels, acts, n, sums_out)),
+            (false, true, true) => s.enter(Multiply::<W, { HALVES | MINS }, R, C>::new(panels, acts, n, sums_out)),
+            (true, ..) => s.enter(Multiply::<W, SIGNED, R, C>::new(panels, acts, n, sums_out)),
         }
         for i in 0..C {
             let out = self.out.row(c + i);
@@ -196,17 +181,28 @@ impl Add<'_, '_> {
     }
 }
 
-/// The product of `R` panels with `C` columns.
-struct Multiply<'a, const SIGNED: bool, const HALVES: bool, const R: usize, const C: usize> {
-    panels: [&'a Panel; R],
+/// Codes are signed, scaled per chunk, and there are no minima.
+const SIGNED: u32 = 1;
+/// Half a chunk has a scale of its own.
+const HALVES: u32 = 2;
+/// There are minima, and zero is code 0.
+const MINS: u32 = 4;
+
+/// The product of a tile of `R` panels with `C` columns.
+struct Multiply<'a, W, const KIND: u32, const R: usize, const C: usize> {
+    panels: &'a [W; R],
     acts: [&'a IntTile; C],
     n: usize,
     sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<const SIGNED: bool, const HALVES: bool, const R: usize, const C: usize> Kernel
-    for Multiply<'_, SIGNED, HALVES, R, C>
-{
+impl<'a, W, const KIND: u32, const R: usize, const C: usize> Multiply<'a, W, KIND, R, C> {
+    fn new(panels: &'a [W; R], acts: [&'a IntTile; C], n: usize, sums: &'a mut [[[f32; ROWS]; C]; R]) -> Self {
+        Multiply { panels, acts, n, sums }
+    }
+}
+
+impl<W: Source, const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, W, KIND, R, C> {
     type Out = ();
 
     #[inline(always)]
@@ -219,43 +215,28 @@ impl<const SIGNED: bool, const HALVES: bool, const R: usize, const C: usize> Ker
                 total[r][c] = s.floats(&sums[r][c]);
             }
         }
-        // Words of a group.
-        let words = if HALVES { GROUP / 4 } else { CHUNK / 4 };
-        for g in 0..(n / 4 / words).min(TILE / 4 / words) {
-            let mut dot = [[s.zero(); C]; R];
-            for w in g * words..(g + 1) * words {
-                for c in 0..C {
-                    for r in 0..R {
-                        dot[r][c] = s.dot_words::<SIGNED>(dot[r][c], &panels[r].codes[w], acts[c].high[w]);
-                    }
-                }
+        let zero: [i32; R] = from_fn(|r| panels[r].zero(s));
+        let parts = if KIND & HALVES != 0 { 2 } else { 1 };
+        for j in 0..(n / CHUNK).min(TILE / CHUNK) {
+            for r in 0..R {
+                panels[r].begin(s, j);
             }
-            for c in 0..C {
+            for part in 0..parts {
+                let g = parts * j + part;
+                let dot = dots::<S, W, KIND, R, C>(s, panels, &acts, j, part);
                 for r in 0..R {
-                    dot[r][c] = s.times_256(dot[r][c]);
-                }
-            }
-            for w in g * words..(g + 1) * words {
-                for c in 0..C {
-                    for r in 0..R {
-                        dot[r][c] = s.dot_words::<SIGNED>(dot[r][c], &panels[r].codes[w], acts[c].low[w]);
-                    }
-                }
-            }
-            for c in 0..C {
-                let (scale, sum) = if HALVES {
-                    (acts[c].scales[g / 2], acts[c].sums[g / 2][g % 2])
-                } else {
-                    (acts[c].scales[g], acts[c].sums[g][0] + acts[c].sums[g][1])
-                };
-                let x = s.splat(scale);
-                for r in 0..R {
-                    let p = s.to_floats(if SIGNED { s.settle(dot[r][c], sum) } else { dot[r][c] });
-                    let d = s.mul(s.floats(&panels[r].scales[g]), x);
-                    total[r][c] = s.add(total[r][c], s.mul(d, p));
-                    if !SIGNED {
-                        let m = s.mul(s.floats(&panels[r].mins[g]), s.splat(scale * sum as f32));
-                        total[r][c] = s.add(total[r][c], m);
+                    let scales = panels[r].scale(s, g);
+                    for c in 0..C {
+                        let [a, b] = acts[c].sums[j];
+                        let sum = if KIND & HALVES != 0 { acts[c].sums[j][part] } else { a + b };
+                        let scale = acts[c].scales[j];
+                        let settled = if KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], zero[r] * sum) };
+                        let d = s.mul(scales, s.splat(scale));
+                        total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
+                        if KIND & MINS != 0 {
+                            let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
+                            total[r][c] = s.add(total[r][c], m);
+                        }
                     }
                 }
             }
@@ -266,4 +247,52 @@ impl<const SIGNED: bool, const HALVES: bool, const R: usize, const C: usize> Ker
             }
         }
     }
+}
+
+/// Σ q·a of part `part` of chunk `j`: the whole or a half of it.
+#[inline(always)]
+fn dots<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
+    s: S,
+    panels: &[W; R],
+    acts: &[&IntTile; C],
+    j: usize,
+    part: usize,
+) -> [[S::Ints; C]; R] {
+    let signed = KIND & SIGNED != 0;
+    let words = CHUNK / 4 / if KIND & HALVES != 0 { 2 } else { 1 };
+    let words = part * words..(part + 1) * words;
+    let mut high = [[s.zero(); C]; R];
+    // Both bytes of the activations while the weights are at hand, if there are registers for it.
+    let together = 2 * R * C + R < S::REGISTERS;
+    let mut low = high;
+    for i in words.clone() {
+        for r in 0..R {
+            let w = panels[r].word(s, j, i);
+            for c in 0..C {
+                high[r][c] = s.dot_words(high[r][c], w, acts[c].high[8 * j + i], signed);
+                if together {
+                    low[r][c] = s.dot_words(low[r][c], w, acts[c].low[8 * j + i], signed);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            high[r][c] = s.times_256(high[r][c]);
+            if together {
+                high[r][c] = s.add_ints(high[r][c], low[r][c]);
+            }
+        }
+    }
+    if !together {
+        for i in words {
+            for r in 0..R {
+                let w = panels[r].word(s, j, i);
+                for c in 0..C {
+                    high[r][c] = s.dot_words(high[r][c], w, acts[c].low[8 * j + i], signed);
+                }
+            }
+        }
+    }
+    high
 }

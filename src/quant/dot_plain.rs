@@ -1,7 +1,7 @@
 //! The dot product of plain types: as f32. Rows are widened tile by tile, each tile once for [`BATCH`] columns.
 
 use super::activations::Activations;
-use super::dot::Weights;
+use super::dot::Matrix;
 use super::format::Plain;
 use super::tile::{FloatTile, TILE};
 use crate::simd::{Columns, Kernel, Level, Simd, array};
@@ -20,8 +20,24 @@ const TOGETHER: usize = 2;
 type Sums = [[[f32; 16]; BATCH]];
 
 /// The table's entry: all rows, all columns.
-pub(super) fn dot<F: Plain>(level: Level, w: Weights<'_>, acts: &Activations, out: &mut Columns<'_>) {
+pub(super) fn dot<F: Plain>(
+    level: Level,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    acts: &Activations,
+    out: &mut Columns<'_>,
+) {
+    let w = Weights { bytes: w.rows(rows), row: w.k * size_of::<F::Raw>(), k: w.k };
     level.run(DotRows { w, acts, out, format: PhantomData::<F> });
+}
+
+/// Rows of weights.
+struct Weights<'a> {
+    bytes: &'a [u8],
+    /// Bytes of a row.
+    row: usize,
+    /// Weights in a row.
+    k: usize,
 }
 
 struct DotRows<'a, 'b, F> {

@@ -1,12 +1,13 @@
 //! What a format has to give, and the table entry made of it.
 
 use super::activations::Activations;
-use super::dot::Weights;
-use super::tile::Sink;
+use super::dot::Matrix;
+use super::panel::{self, Parts, Scales};
 use super::{FORMATS, dot_blocks, dot_plain, gpu};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
 use bytemuck::Pod;
+use std::ops::Range;
 
 /// How many planes a GPU layout has at most.
 pub(super) const MAX_PLANES: usize = 4;
@@ -15,8 +16,16 @@ pub(super) const MAX_PLANES: usize = 4;
 pub(super) trait Block: 'static {
     /// The type.
     const DTYPE: DType;
-    /// Whether `unpack` gives signed codes and no mins. Otherwise codes are unsigned and at most 127.
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
+    const BITS: usize;
+    /// The code that stands for zero; 0 where there are minima or codes are signed.
+    const ZERO: i32 = 0;
+    /// What a code of four bits stands for, if not for itself.
+    const TABLE: Option<[i8; 16]> = None;
+    /// Whether codes, or what they stand for, are signed. Otherwise they are at most 127.
     const SIGNED: bool = false;
+    /// How scales are stored.
+    const SCALES: Scales;
     /// Whether each 16 weights have a scale of their own. Otherwise each 32.
     const HALVES: bool = false;
     /// Bytes per block of each plane of the GPU layout.
@@ -28,8 +37,8 @@ pub(super) trait Block: 'static {
     fn decode(b: &Self::Raw, out: &mut [f32]);
     /// The block nearest to `x`.
     fn encode(x: &[f32]) -> Self::Raw;
-    /// The block as codes q, scales d and mins m: w = d · q + m. Must be `#[inline(always)]`.
-    fn unpack<S: Simd>(s: S, b: &Self::Raw, out: &mut impl Sink<S>);
+    /// The block taken apart, for [`super::panel`].
+    fn unpack(b: &Self::Raw, to: &mut Parts);
     /// Writes the block's part of each plane.
     fn planes(b: &Self::Raw, out: [&mut [u8]; MAX_PLANES]);
 }
@@ -48,12 +57,22 @@ pub(super) trait Plain: 'static {
     fn widen16<S: Simd>(s: S, v: &[Self::Raw; 16]) -> S::Floats;
 }
 
+/// How a format makes its panels.
+pub(super) struct Panels {
+    /// Bytes of one whose rows have so many weights.
+    pub bytes: fn(usize) -> usize,
+    /// See [`panel::pack`].
+    pub pack: fn(&[u8], usize, &mut [u8]),
+}
+
 /// What the table holds of a format.
 pub(super) struct Format {
     pub dtype: DType,
     pub decode: fn(&[u8], &mut [f32]),
     pub encode: fn(&[f32], &mut [u8]),
-    pub dot: fn(Level, Weights<'_>, &Activations, &mut Columns<'_>),
+    pub dot: fn(Level, &Matrix<'_>, Range<usize>, &Activations, &mut Columns<'_>),
+    /// Of block formats.
+    pub panels: Option<Panels>,
     pub planes: [usize; MAX_PLANES],
     pub gpu: fn(&[u8], usize, usize, &mut [u32]),
 }
@@ -74,6 +93,7 @@ impl Format {
                 }
             },
             dot: dot_blocks::dot::<F>,
+            panels: Some(Panels { bytes: panel::panel_bytes::<F>, pack: panel::pack::<F> }),
             planes: F::PLANES,
             gpu: gpu::layout_blocks::<F>,
         }
@@ -93,6 +113,7 @@ impl Format {
                 }
             },
             dot: dot_plain::dot::<F>,
+            panels: None,
             planes: [32 * size_of::<F::Raw>(), 0, 0, 0],
             gpu: gpu::layout_plain,
         }

@@ -2,12 +2,11 @@
 //!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · VALUES[q]
 //! Shader: shaders/quant/iq4_nl.wgsl; planes: nibbles ascending (16 bytes), d (2).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -25,7 +24,10 @@ pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1
 
 impl Block for IQ4_NL {
     const DTYPE: DType = DType::IQ4_NL;
+    const BITS: usize = 4;
     const SIGNED: bool = true;
+    const TABLE: Option<[i8; 16]> = Some(VALUES);
+    const SCALES: Scales = Scales::Half;
     const PLANES: [usize; MAX_PLANES] = [16, 2, 0, 0];
     type Raw = Raw;
 
@@ -41,9 +43,9 @@ impl Block for IQ4_NL {
         Raw { d, qs: pack_nibbles(&search::round_to_table(x, d.get(), &VALUES)) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        out.put(s, 0, s.lookup(&VALUES, s.nibbles(&b.qs)), [b.d.with(s); 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        spread_nibbles(&b.qs, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, d, ..]: [&mut [u8]; MAX_PLANES]) {

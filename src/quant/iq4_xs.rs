@@ -4,13 +4,12 @@
 //!   byte 8..136  q: 4 bits × 256; of each 32 weights, weight j with weight j + 16      w = d · (s − 32) · VALUES[q]
 //! Shader: shaders/quant/iq4_xs.wgsl; planes: nibbles ascending (128 bytes), low bits (4), high bits and d (4).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::iq4_nl::VALUES;
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -35,7 +34,10 @@ fn scale(b: &Raw, j: usize) -> i32 {
 
 impl Block for IQ4_XS {
     const DTYPE: DType = DType::IQ4_XS;
+    const BITS: usize = 4;
     const SIGNED: bool = true;
+    const TABLE: Option<[i8; 16]> = Some(VALUES);
+    const SCALES: Scales = Scales::Int;
     const PLANES: [usize; MAX_PLANES] = [128, 4, 4, 0];
     type Raw = Raw;
 
@@ -68,12 +70,11 @@ impl Block for IQ4_XS {
         b
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let d = b.d.with(s);
-        for j in 0..8 {
-            let codes = s.lookup(&VALUES, s.nibbles(&b.qs[j]));
-            out.put(s, j, codes, [d * scale(b, j) as f32; 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        for (j, (qs, codes)) in b.qs.iter().zip(to.codes.as_chunks_mut::<32>().0).enumerate() {
+            to.scales[j] = scale(b, j) as i8;
+            spread_nibbles(qs, codes);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Floor 2: block formats. One file per format here and in `shaders/quant/`, and one line in the table below.
 //!
 //! A format's file says how its bytes lie, and gives: `decode` (bit-exact, as the format's makers define it), `encode`
-//! (round to nearest, with a search for good scales), `unpack` (to byte codes and f32 scales: the CPU's dot product is
-//! then the same for all) and `planes` (the layout that its shader reads). Everything takes whole rows.
+//! (round to nearest, with a search for good scales), `unpack` (to byte codes and their scales, of which `panel` makes what
+//! the CPU multiplies, the same way for all) and `planes` (the layout that its shader reads). Everything takes whole rows.
 //!
 //! Bytes are little-endian, as in the files, and so must the machine be.
 
@@ -13,11 +13,12 @@ mod dot_blocks;
 mod dot_plain;
 mod format;
 mod gpu;
+mod panel;
 mod search;
 mod tile;
 
 pub use activations::{Activations, Alone, Team};
-pub use dot::{ROW_BLOCK, dot_rows, dot_rows_at};
+pub use dot::{Matrix, PANEL_ROWS, ROW_BLOCK, dot_rows, dot_rows_at, pack_panel, panel_bytes};
 pub use gpu::{GpuPlanes, gpu_decode, gpu_layout, gpu_padded, gpu_planes};
 
 use crate::base::{DType, Error};

@@ -3,12 +3,11 @@
 //! VALUES are twice the e2m1 numbers, hence 128 and not 127.
 //! Shader: shaders/quant/mxfp4.wgsl; planes: nibbles ascending (16 bytes), e (1).
 
-use super::bytes::{nibble, pack_ascending, pack_nibbles};
+use super::bytes::{nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -24,6 +23,16 @@ pub(super) struct Raw {
 /// Twice the e2m1 numbers.
 const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
+/// The same plus 12, which panels hold: then the code for zero is 12, and none is negative.
+const PANEL_VALUES: [i8; 16] = {
+    let (mut v, mut i) = (VALUES, 0);
+    while i < 16 {
+        v[i] += 12;
+        i += 1;
+    }
+    v
+};
+
 /// 2^(e − 128); the smallest two are subnormal.
 #[inline(always)]
 fn scale(e: u8) -> f32 {
@@ -32,7 +41,10 @@ fn scale(e: u8) -> f32 {
 
 impl Block for MXFP4 {
     const DTYPE: DType = DType::MXFP4;
-    const SIGNED: bool = true;
+    const BITS: usize = 4;
+    const ZERO: i32 = 12;
+    const TABLE: Option<[i8; 16]> = Some(PANEL_VALUES);
+    const SCALES: Scales = Scales::Exponent;
     const PLANES: [usize; MAX_PLANES] = [16, 1, 0, 0];
     type Raw = Raw;
 
@@ -51,9 +63,9 @@ impl Block for MXFP4 {
         Raw { e, qs: pack_nibbles(&search::round_to_table(x, scale(e), &VALUES)) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        out.put(s, 0, s.lookup(&VALUES, s.nibbles(&b.qs)), [scale(b.e); 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.scales[0] = b.e as i8;
+        spread_nibbles(&b.qs, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, e, ..]: [&mut [u8]; MAX_PLANES]) {

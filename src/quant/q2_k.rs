@@ -6,10 +6,9 @@
 
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -38,21 +37,20 @@ pub(super) fn pack_two_bits(codes: &[u8]) -> [u8; 64] {
     qs
 }
 
-/// The two bits of weights 32 j … 32 j + 31.
-#[inline(always)]
-pub(super) fn unpack_two_bits<S: Simd>(s: S, qs: &[u8; 64], j: usize) -> S::Bytes {
-    let q = s.bytes(array(qs, j / 4 * 32));
-    let q = match j % 4 {
-        0 => q,
-        1 => s.shr::<2>(q),
-        2 => s.shr::<4>(q),
-        _ => s.shr::<6>(q),
-    };
-    s.and(q, s.splat_byte(3))
+/// The two bits of all weights.
+#[inline]
+pub(super) fn unpack_two_bits(qs: &[u8; 64], out: &mut [u8; 256]) {
+    for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (out, q) in out.iter_mut().zip(&qs[j / 4 * 32..]) {
+            *out = q >> (j % 4 * 2) & 3;
+        }
+    }
 }
 
 impl Block for Q2_K {
     const DTYPE: DType = DType::Q2_K;
+    const BITS: usize = 2;
+    const SCALES: Scales = Scales::IntMin;
     const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [64, 16, 4, 0];
     type Raw = Raw;
@@ -71,17 +69,12 @@ impl Block for Q2_K {
         Raw { scales, qs: pack_two_bits(&q.codes), d: q.d, dmin: q.dmin }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let mut nibbles = [0; 32];
-        s.store_bytes(s.nibbles(&b.scales), &mut nibbles);
-        let nibbles: [[i8; 16]; 2] = bytemuck::cast(nibbles);
-        let (mut d, mut m) = ([0.0; 16], [0.0; 16]);
-        s.store(s.mul(s.widen_i8(&nibbles[0]), s.splat(b.d.with(s))), &mut d);
-        s.store(s.mul(s.widen_i8(&nibbles[1]), s.splat(-b.dmin.with(s))), &mut m);
-        for j in 0..8 {
-            let codes = unpack_two_bits(s, &b.qs, j);
-            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [m[2 * j], m[2 * j + 1]]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        (to.d, to.m) = (b.d, b.dmin);
+        unpack_two_bits(&b.qs, &mut to.codes);
+        for (j, both) in b.scales.iter().enumerate() {
+            to.scales[j] = (both & 15) as i8;
+            to.mins[j] = (both >> 4) as i8;
         }
     }
 

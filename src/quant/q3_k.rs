@@ -7,13 +7,13 @@
 //! Shader: shaders/quant/q3_k.wgsl; planes: q ascending (64 bytes), h ascending (32), s as nibbles ascending (8) and then
 //! high bits ascending (4), d (2).
 
-use super::bytes::{Half, pack_ascending};
+use super::bytes::{Half, or_high_bits, pack_ascending};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::q2_k::{pack_two_bits, two_bits, unpack_two_bits};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::{Simd, array};
+use crate::simd::array;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -52,7 +52,9 @@ fn high_bit(hmask: &[u8; 32], i: usize) -> u8 {
 
 impl Block for Q3_K {
     const DTYPE: DType = DType::Q3_K;
-    const SIGNED: bool = true;
+    const BITS: usize = 3;
+    const ZERO: i32 = 4;
+    const SCALES: Scales = Scales::Int;
     const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [64, 32, 12, 2];
     type Raw = Raw;
@@ -76,28 +78,11 @@ impl Block for Q3_K {
         Raw { hmask, qs: pack_two_bits(&q.codes), scales: pack_scales(&scales), d: q.d }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let scales = s.sub(s.widen_i8(&unpack_scales(&b.scales)), s.splat(32.0));
-        let scales = s.mul(scales, s.splat(b.d.with(s)));
-        let mut d = [0.0; 16];
-        s.store(scales, &mut d);
-        let hmask = s.bytes(&b.hmask);
-        for j in 0..8 {
-            let high = match j {
-                0 => s.shl::<2>(hmask),
-                1 => s.shl::<1>(hmask),
-                2 => hmask,
-                3 => s.shr::<1>(hmask),
-                4 => s.shr::<2>(hmask),
-                5 => s.shr::<3>(hmask),
-                6 => s.shr::<4>(hmask),
-                _ => s.shr::<5>(hmask),
-            };
-            let codes = s.or(unpack_two_bits(s, &b.qs, j), s.and(high, s.splat_byte(4)));
-            let codes = s.sub_bytes(codes, s.splat_byte(4));
-            out.put(s, j, codes, [d[2 * j], d[2 * j + 1]], [0.0; 2]);
-        }
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        to.scales = unpack_scales(&b.scales).map(|s| s - 32);
+        unpack_two_bits(&b.qs, &mut to.codes);
+        or_high_bits(&b.hmask, 2, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {

@@ -2,12 +2,11 @@
 //!   byte 0..2  d: f16      byte 2..18  q: 4 bits × 32, weight j with weight j + 16      w = d · (q − 8)
 //! Shader: shaders/quant/q4_0.wgsl; planes: nibbles ascending (16 bytes), d (2).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -22,7 +21,9 @@ pub(super) struct Raw {
 
 impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
-    const SIGNED: bool = true;
+    const BITS: usize = 4;
+    const ZERO: i32 = 8;
+    const SCALES: Scales = Scales::Half;
     const PLANES: [usize; MAX_PLANES] = [16, 2, 0, 0];
     type Raw = Raw;
 
@@ -39,10 +40,9 @@ impl Block for Q4_0 {
         Raw { d, qs: pack_nibbles(&codes) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let codes = s.sub_bytes(s.nibbles(&b.qs), s.splat_byte(8));
-        out.put(s, 0, codes, [b.d.with(s); 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        spread_nibbles(&b.qs, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, d, ..]: [&mut [u8]; MAX_PLANES]) {

@@ -2,12 +2,11 @@
 //!   byte 0..2  d: f16   byte 2..4  m: f16   byte 4..20  q: 4 bits × 32, weight j with weight j + 16     w = d · q + m
 //! Shader: shaders/quant/q4_1.wgsl; planes: nibbles ascending (16 bytes), d and m (4).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -23,6 +22,8 @@ pub(super) struct Raw {
 
 impl Block for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
+    const BITS: usize = 4;
+    const SCALES: Scales = Scales::HalfMin;
     const PLANES: [usize; MAX_PLANES] = [16, 4, 0, 0];
     type Raw = Raw;
 
@@ -40,9 +41,9 @@ impl Block for Q4_1 {
         Raw { d, m, qs: pack_nibbles(&codes) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        out.put(s, 0, s.nibbles(&b.qs), [b.d.with(s); 2], [b.m.with(s); 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        (to.d, to.m) = (b.d, b.m);
+        spread_nibbles(&b.qs, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, dm, ..]: [&mut [u8]; MAX_PLANES]) {

@@ -8,10 +8,10 @@
 
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::{Simd, array};
+use crate::simd::array;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -36,12 +36,24 @@ pub(super) fn scales_mins(s: &[u8; 12]) -> [i8; 16] {
     bytemuck::cast([low(a), c & 0x0f0f_0f0f | high(a), low(b), c >> 4 & 0x0f0f_0f0f | high(b)])
 }
 
-/// The 8 scales as d · s, then the 8 minima as −dmin · m.
-#[inline(always)]
-pub(super) fn scaled<S: Simd>(s: S, scales: &[u8; 12], d: f32, dmin: f32) -> [f32; 16] {
-    let mut out = [0.0; 16];
-    s.store(s.mul(s.widen_i8(&scales_mins(scales)), s.splat_pair(d, -dmin)), &mut out);
-    out
+/// Sets scales and minima.
+#[inline]
+pub(super) fn put_scales_mins(scales: &[u8; 12], to: &mut Parts) {
+    let s = scales_mins(scales);
+    to.scales[..8].copy_from_slice(&s[..8]);
+    to.mins[..8].copy_from_slice(&s[8..]);
+}
+
+/// Sets all nibbles.
+#[inline]
+pub(super) fn unpack_nibbles(qs: &[u8; 128], out: &mut [u8; 256]) {
+    for (qs, out) in qs.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0) {
+        let (low, high) = out.split_at_mut(32);
+        for (l, q) in qs.iter().enumerate() {
+            low[l] = q & 15;
+            high[l] = q >> 4;
+        }
+    }
 }
 
 /// The inverse of [`scales_mins`].
@@ -77,6 +89,8 @@ pub(super) fn pack_nibbles(codes: &[u8]) -> [u8; 128] {
 
 impl Block for Q4_K {
     const DTYPE: DType = DType::Q4_K;
+    const BITS: usize = 4;
+    const SCALES: Scales = Scales::IntMin;
     const PLANES: [usize; MAX_PLANES] = [128, 16, 4, 0];
     type Raw = Raw;
 
@@ -94,15 +108,10 @@ impl Block for Q4_K {
         Raw { d: q.d, dmin: q.dmin, scales, qs: pack_nibbles(&q.codes) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let f = scaled(s, &b.scales, b.d.with(s), b.dmin.with(s));
-        for j in 0..4 {
-            let q = s.bytes(array(&b.qs, 32 * j));
-            let (lo, hi) = (s.and(q, s.splat_byte(15)), s.shr::<4>(q));
-            out.put(s, 2 * j, lo, [f[2 * j]; 2], [f[8 + 2 * j]; 2]);
-            out.put(s, 2 * j + 1, hi, [f[2 * j + 1]; 2], [f[9 + 2 * j]; 2]);
-        }
+    fn unpack(b: &Raw, to: &mut Parts) {
+        (to.d, to.m) = (b.d, b.dmin);
+        put_scales_mins(&b.scales, to);
+        unpack_nibbles(&b.qs, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, s, d, _]: [&mut [u8]; MAX_PLANES]) {

@@ -3,12 +3,11 @@
 //!   w = d · (q + 16 h − 16)
 //! Shader: shaders/quant/q5_0.wgsl; planes: nibbles ascending (16 bytes), h (4), d (2).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -34,16 +33,21 @@ pub(super) fn pack(codes: &[u8]) -> ([u8; 16], [u8; 4]) {
     (pack_nibbles(&low), high.to_le_bytes())
 }
 
-/// 32 five-bit codes.
-#[inline(always)]
-pub(super) fn unpack_codes<S: Simd>(s: S, qs: &[u8; 16], qh: [u8; 4]) -> S::Bytes {
-    let high = s.and(s.spread_bits(u32::from_le_bytes(qh)), s.splat_byte(16));
-    s.or(s.nibbles(qs), high)
+/// All 32 codes.
+#[inline]
+pub(super) fn unpack_codes(qs: &[u8; 16], qh: [u8; 4], out: &mut [u8]) {
+    spread_nibbles(qs, out);
+    let qh = u32::from_le_bytes(qh);
+    for (j, out) in out[..32].iter_mut().enumerate() {
+        *out |= ((qh >> j & 1) as u8) << 4;
+    }
 }
 
 impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
-    const SIGNED: bool = true;
+    const BITS: usize = 5;
+    const ZERO: i32 = 16;
+    const SCALES: Scales = Scales::Half;
     const PLANES: [usize; MAX_PLANES] = [16, 4, 2, 0];
     type Raw = Raw;
 
@@ -60,10 +64,9 @@ impl Block for Q5_0 {
         Raw { d, qh, qs }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let codes = s.sub_bytes(unpack_codes(s, &b.qs, b.qh), s.splat_byte(16));
-        out.put(s, 0, codes, [b.d.with(s); 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        unpack_codes(&b.qs, b.qh, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, h, d, _]: [&mut [u8]; MAX_PLANES]) {

@@ -5,11 +5,10 @@
 
 use super::bytes::{Half, nibble, pack_ascending};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::q5_0::{code, pack, unpack_codes};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -26,6 +25,8 @@ pub(super) struct Raw {
 
 impl Block for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
+    const BITS: usize = 5;
+    const SCALES: Scales = Scales::HalfMin;
     const PLANES: [usize; MAX_PLANES] = [16, 4, 4, 0];
     type Raw = Raw;
 
@@ -43,9 +44,9 @@ impl Block for Q5_1 {
         Raw { d, m, qh, qs }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        out.put(s, 0, unpack_codes(s, &b.qs, b.qh), [b.d.with(s); 2], [b.m.with(s); 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        (to.d, to.m) = (b.d, b.m);
+        unpack_codes(&b.qs, b.qh, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, h, dm, _]: [&mut [u8]; MAX_PLANES]) {

@@ -6,13 +6,12 @@
 //! Shader: shaders/quant/q5_k.wgsl; planes: nibbles ascending (128 bytes), h ascending (32), s and m alternating (16), d and
 //! dmin (4).
 
-use super::bytes::{Half, pack_ascending};
+use super::bytes::{Half, or_high_bits, pack_ascending};
 use super::format::{Block, MAX_PLANES};
-use super::q4_k::{interleave, nibble, pack_nibbles, pack_scales_mins, scaled, scales_mins};
+use super::panel::{Parts, Scales};
+use super::q4_k::{interleave, nibble, pack_nibbles, pack_scales_mins, put_scales_mins, scales_mins, unpack_nibbles};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -34,6 +33,8 @@ fn high_bit(qh: &[u8; 32], i: usize) -> u8 {
 
 impl Block for Q5_K {
     const DTYPE: DType = DType::Q5_K;
+    const BITS: usize = 5;
+    const SCALES: Scales = Scales::IntMin;
     const PLANES: [usize; MAX_PLANES] = [128, 32, 16, 4];
     type Raw = Raw;
 
@@ -56,19 +57,11 @@ impl Block for Q5_K {
         Raw { d: q.d, dmin: q.dmin, scales, qh, qs: pack_nibbles(&q.codes) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let f = scaled(s, &b.scales, b.d.with(s), b.dmin.with(s));
-        let mut qh = s.bytes(&b.qh);
-        for j in 0..4 {
-            let q = s.bytes(array(&b.qs, 32 * j));
-            let sixteen = s.splat_byte(16);
-            let lo = s.or(s.and(q, s.splat_byte(15)), s.and(s.shl::<4>(qh), sixteen));
-            let hi = s.or(s.shr::<4>(q), s.and(s.shl::<3>(qh), sixteen));
-            qh = s.shr::<2>(qh);
-            out.put(s, 2 * j, lo, [f[2 * j]; 2], [f[8 + 2 * j]; 2]);
-            out.put(s, 2 * j + 1, hi, [f[2 * j + 1]; 2], [f[9 + 2 * j]; 2]);
-        }
+    fn unpack(b: &Raw, to: &mut Parts) {
+        (to.d, to.m) = (b.d, b.dmin);
+        put_scales_mins(&b.scales, to);
+        unpack_nibbles(&b.qs, &mut to.codes);
+        or_high_bits(&b.qh, 4, &mut to.codes);
     }
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {

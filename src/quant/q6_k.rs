@@ -6,11 +6,10 @@
 
 use super::bytes::{Half, pack_ascending};
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::q2_k::{pack_two_bits, two_bits};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::{Simd, array};
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -31,7 +30,9 @@ fn low(ql: &[u8; 128], i: usize) -> u8 {
 
 impl Block for Q6_K {
     const DTYPE: DType = DType::Q6_K;
-    const SIGNED: bool = true;
+    const BITS: usize = 6;
+    const ZERO: i32 = 32;
+    const SCALES: Scales = Scales::Int;
     const HALVES: bool = true;
     const PLANES: [usize; MAX_PLANES] = [128, 64, 16, 2];
     type Raw = Raw;
@@ -55,25 +56,16 @@ impl Block for Q6_K {
         Raw { ql, qh: pack_two_bits(&high), scales, d: q.d }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        let scales = s.mul(s.widen_i8(bytemuck::cast_ref(&b.scales)), s.splat(b.d.with(s)));
-        let mut d = [0.0; 16];
-        s.store(scales, &mut d);
-        let (nib, bits) = (s.splat_byte(15), s.splat_byte(0x30));
-        for half in 0..2 {
-            let (q0, q1) = (s.bytes(array(&b.ql, 64 * half)), s.bytes(array(&b.ql, 64 * half + 32)));
-            let h = s.bytes(array(&b.qh, 32 * half));
-            let codes = [
-                s.or(s.and(q0, nib), s.and(s.shl::<4>(h), bits)),
-                s.or(s.and(q1, nib), s.and(s.shl::<2>(h), bits)),
-                s.or(s.shr::<4>(q0), s.and(h, bits)),
-                s.or(s.shr::<4>(q1), s.and(s.shr::<2>(h), bits)),
-            ];
-            for (j, codes) in codes.into_iter().enumerate() {
-                let at = 8 * half + 2 * j;
-                let codes = s.sub_bytes(codes, s.splat_byte(32));
-                out.put(s, 4 * half + j, codes, [d[at], d[at + 1]], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        to.scales = bytemuck::cast(b.scales);
+        let halves = to.codes.as_chunks_mut::<128>().0.iter_mut().zip(b.ql.as_chunks::<64>().0);
+        for ((codes, ql), qh) in halves.zip(b.qh.as_chunks::<32>().0) {
+            for l in 0..32 {
+                codes[l] = ql[l] & 15 | (qh[l] & 3) << 4;
+                codes[l + 32] = ql[l + 32] & 15 | (qh[l] >> 2 & 3) << 4;
+                codes[l + 64] = ql[l] >> 4 | (qh[l] >> 4 & 3) << 4;
+                codes[l + 96] = ql[l + 32] >> 4 | (qh[l] >> 6) << 4;
             }
         }
     }

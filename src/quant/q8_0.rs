@@ -4,10 +4,9 @@
 
 use super::bytes::Half;
 use super::format::{Block, MAX_PLANES};
+use super::panel::{Parts, Scales};
 use super::search;
-use super::tile::Sink;
 use crate::base::DType;
-use crate::simd::Simd;
 use bytemuck::{Pod, Zeroable};
 
 #[allow(non_camel_case_types)]
@@ -22,7 +21,9 @@ pub(super) struct Raw {
 
 impl Block for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
+    const BITS: usize = 8;
     const SIGNED: bool = true;
+    const SCALES: Scales = Scales::Half;
     const PLANES: [usize; MAX_PLANES] = [32, 2, 0, 0];
     type Raw = Raw;
 
@@ -39,9 +40,9 @@ impl Block for Q8_0 {
         Raw { d, qs: std::array::from_fn(|j| codes[j] ^ 0x80) }
     }
 
-    #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &Raw, out: &mut impl Sink<S>) {
-        out.put(s, 0, s.bytes(&b.qs), [b.d.with(s); 2], [0.0; 2]);
+    fn unpack(b: &Raw, to: &mut Parts) {
+        to.d = b.d;
+        to.codes[..32].copy_from_slice(&b.qs);
     }
 
     fn planes(b: &Raw, [q, d, ..]: [&mut [u8]; MAX_PLANES]) {

@@ -1,6 +1,7 @@
 //! Every format against the reference's bytes and values (tests/data/quants.json) and against an f64 oracle.
 
 use super::*;
+use crate::base::Layout;
 use crate::simd::{Columns, Level};
 use base64::Engine;
 
@@ -140,11 +141,35 @@ fn weights(dtype: DType, rows: usize, k: usize) -> Vec<u8> {
     bytes
 }
 
+/// These rows as they are in a file.
+fn rows_of<'a>(dtype: DType, bytes: &'a [u8], k: usize) -> Matrix<'a> {
+    Matrix { dtype, layout: Layout::Rows, bytes, k }
+}
+
+/// These rows in panels.
+fn packed(dtype: DType, rows: &[u8], k: usize) -> Vec<u8> {
+    let size = panel_bytes(dtype, k).unwrap();
+    let mut out = Vec::new();
+    for rows in rows.chunks(PANEL_ROWS * dtype.row_bytes(k).unwrap()) {
+        let start = out.len();
+        out.resize(start + size, 0xa5);
+        pack_panel(dtype, rows, k, &mut out[start..]);
+    }
+    out
+}
+
 fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], [columns, k, stride]: [usize; 3]) -> Vec<f32> {
     let mut acts = Activations::new();
     acts.fill_at(level, &Alone, dtype, x, [stride, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
-    dot_rows_at(level, dtype, w, k, 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
+    dot_rows_at(level, &rows_of(dtype, w, k), 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
+    if dtype.is_quantized() {
+        // Loaded weights are interleaved: to the same bits.
+        let bytes = packed(dtype, w, k);
+        let (w, mut again) = (Matrix { dtype, layout: Layout::Panels, bytes: &bytes, k }, vec![f32::NAN; out.len()]);
+        dot_rows_at(level, &w, 0..rows, &acts, &mut Columns::whole(&mut again, columns, rows, rows));
+        assert!(out.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{dtype} in panels");
+    }
     out
 }
 
@@ -216,12 +241,14 @@ fn threads_share_the_rows() {
     acts.fill(&Alone, dtype, &x, k, columns, k);
     let mut out = vec![f32::NAN; columns * rows];
     let blocks = crate::simd::ColumnBlocks::new(&mut out, columns, rows, rows, 16);
+    let bytes = packed(dtype, &w, k);
+    let panels = Matrix { dtype, layout: Layout::Panels, bytes: &bytes, k };
     std::thread::scope(|scope| {
         for i in 0..blocks.len() {
-            let (blocks, acts, w) = (&blocks, &acts, &w);
+            let (blocks, acts, w) = (&blocks, &acts, &panels);
             scope.spawn(move || {
                 let mut part = blocks.take(i);
-                dot_rows(dtype, w, k, part.range(), acts, &mut part);
+                dot_rows(w, part.range(), acts, &mut part);
             });
         }
     });
@@ -236,11 +263,11 @@ fn activations_are_reused_and_let_nan_through() {
     let mut x = normal("activations", 4 * k);
     let mut out = vec![0.0; 8];
     acts.fill(&Alone, dtype, &x, k, 4, k);
-    dot_rows(dtype, &w, k, 0..2, &acts, &mut Columns::whole(&mut out, 4, 2, 2));
+    dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 4, 2, 2));
     let first = out[..2].to_vec();
     acts.fill(&Alone, dtype, &x[..32], 32, 1, 32);
     acts.fill(&Alone, dtype, &x, k, 1, k);
-    dot_rows(dtype, &w, k, 0..2, &acts, &mut Columns::whole(&mut out, 1, 2, 2));
+    dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 1, 2, 2));
     assert_eq!(out[..2], first, "what an earlier fill left behind");
     for bad in [f32::NAN, f32::INFINITY] {
         x[40] = bad;
@@ -248,6 +275,21 @@ fn activations_are_reused_and_let_nan_through() {
             let out = run_dot(level, dtype, &w, 2, &x, [1, k, k]);
             assert!(out.iter().all(|v| !v.is_finite()), "{bad} became {out:?} at {}", level.name());
         }
+    }
+}
+
+#[test]
+fn panels_keep_the_size() {
+    for &dtype in SUPPORTED.iter().filter(|d| d.is_quantized()) {
+        let panel = panel_bytes(dtype, 4096).unwrap() as f64;
+        let file = dtype.row_bytes(PANEL_ROWS * 4096).unwrap() as f64;
+        // Scales of four or six bits take eight.
+        let limit = match dtype {
+            DType::Q2_K => 1.20,
+            DType::Q3_K => 1.04,
+            _ => 1.03,
+        };
+        assert!(panel >= file && panel <= limit * file, "{dtype}: {} of the file's size", panel / file);
     }
 }
 

@@ -1,60 +1,71 @@
-//! The scratch between formats and the dot product: sixteen rows of weights, unpacked to byte codes and f32 scales, turned so
-//! that one vector holds the same place of all sixteen; and the activations that they meet.
-//!
-//! Turned so, a sum over k needs no sum across lanes, and scales are applied once per group of weights for sixteen rows.
+//! What the product of block formats works on: sixteen rows of weights, one per 32-bit lane, and the activations they meet.
 
 use crate::simd::Simd;
 
-/// Weights of a row that are unpacked at a time. Two panels and a few columns fit the first-level cache.
+/// Weights of a row that are multiplied at a time. Two unpacked panels and a few columns fit the first-level cache.
 pub(super) const TILE: usize = 512;
-/// Weights in a chunk: what formats unpack at a time.
+/// Weights in a chunk: as many as share a scale of the activations.
 pub(super) const CHUNK: usize = 32;
 /// Rows of a panel: one per 32-bit lane.
 pub(super) const ROWS: usize = 16;
 /// The fewest weights that share a scale.
 pub(super) const GROUP: usize = 16;
 
-/// Where a format's unpacked weights go.
-pub(super) trait Sink<S: Simd> {
-    /// Takes chunk `j` of the block: 32 codes, with a scale and a min for each half. Must be `#[inline(always)]`.
-    fn put(&mut self, s: S, j: usize, codes: S::Bytes, scales: [f32; 2], mins: [f32; 2]);
+/// A tile of sixteen rows: w = d · (q − zero) + m. All methods must be `#[inline(always)]`.
+pub(super) trait Source {
+    /// Chunk `j` is about to be read.
+    fn begin<S: Simd>(&self, s: S, j: usize);
+    /// Word `i` < 8 of chunk `j`: codes 4 i … 4 i + 3 of each row, as [`Simd::dot_words`] wants them.
+    fn word<S: Simd>(&self, s: S, j: usize, i: usize) -> S::Words;
+    /// d of group `g` of each row.
+    fn scale<S: Simd>(&self, s: S, g: usize) -> S::Floats;
+    /// m of group `g` of each row.
+    fn min<S: Simd>(&self, s: S, g: usize) -> S::Floats;
+    /// The code that stands for zero.
+    fn zero<S: Simd>(&self, s: S) -> i32;
 }
 
-/// Rows as they were unpacked, one after the other: codes q, scales d and mins m, w = d · q + m.
-#[repr(C, align(64))]
-pub(super) struct Staging {
-    pub codes: [[[u8; CHUNK]; TILE / CHUNK]; ROWS],
-    /// Per group of 16 weights; of formats whose groups are chunks, per chunk, in the first half.
-    pub scales: [[f32; TILE / GROUP]; ROWS],
-    /// The same.
-    pub mins: [[f32; TILE / GROUP]; ROWS],
-}
-
-/// Up to [`TILE`] weights of sixteen rows, turned.
+/// Up to [`TILE`] weights of sixteen rows, unpacked.
 #[repr(C, align(64))]
 pub(super) struct Panel {
-    /// Word i: weights 4i … 4i + 3 of each row, as [`Simd::weights`] makes them.
+    /// Word i: weights 4 i … 4 i + 3 of each row.
     pub codes: [[u8; 64]; TILE / 4],
     /// Per group, of each row.
     pub scales: [[f32; ROWS]; TILE / GROUP],
     /// The same.
     pub mins: [[f32; ROWS]; TILE / GROUP],
+    /// The code that stands for zero.
+    pub zero: i32,
 }
 
-/// What a thread unpacks to.
-pub(super) struct Scratch {
-    /// Rows on their way into a panel.
-    pub staging: Staging,
-    /// Two panels: with their rows every activation is used twice.
-    pub panels: [Panel; 2],
-}
-
-impl Scratch {
+impl Panel {
     /// All zero.
-    pub const ZERO: Scratch = Scratch {
-        staging: Staging { codes: [[[0; _]; _]; _], scales: [[0.0; _]; _], mins: [[0.0; _]; _] },
-        panels: [const { Panel { codes: [[0; _]; _], scales: [[0.0; _]; _], mins: [[0.0; _]; _] } }; 2],
-    };
+    pub const ZERO: Panel = Panel { codes: [[0; _]; _], scales: [[0.0; _]; _], mins: [[0.0; _]; _], zero: 0 };
+}
+
+impl Source for &Panel {
+    #[inline(always)]
+    fn begin<S: Simd>(&self, _s: S, _j: usize) {}
+
+    #[inline(always)]
+    fn word<S: Simd>(&self, s: S, j: usize, i: usize) -> S::Words {
+        s.words(&self.codes[8 * j + i])
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(&self, s: S, g: usize) -> S::Floats {
+        s.floats(&self.scales[g])
+    }
+
+    #[inline(always)]
+    fn min<S: Simd>(&self, s: S, g: usize) -> S::Floats {
+        s.floats(&self.mins[g])
+    }
+
+    #[inline(always)]
+    fn zero<S: Simd>(&self, _s: S) -> i32 {
+        self.zero
+    }
 }
 
 /// [`TILE`] activations as 16-bit fixed point in two bytes each: value = scale · (256 · high + low).

@@ -258,7 +258,7 @@ impl Engine {
                     &mut side.memory,
                     &mut side.weights,
                 )?),
-                _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model)?),
+                _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
             });
         }
         if self.programs.len() >= KEPT {

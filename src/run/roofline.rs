@@ -5,7 +5,7 @@ use crate::base::{DType, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
 use crate::ops::Pool;
-use crate::simd::LargePages;
+use crate::simd::Arena;
 use crate::simd::roofline::{Arithmetic, multiply, read};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -52,11 +52,13 @@ const OPERATIONS: f64 = 2e9;
 /// Everything of the CPU with `threads` threads. `None` where there is too little memory.
 pub fn cpu(threads: usize) -> Option<Roofline> {
     let pool = ThreadPool::new(threads);
-    let (mut from, mut to) = (LargePages::new(BYTES)?, LargePages::new(BYTES)?);
+    // In large pages, as weights are kept.
+    let arena = Arena::new(2 * BYTES)?;
+    let (mut from, mut to) = (arena.take(BYTES)?, arena.take(BYTES)?);
     from.fill(1);
     to.fill(2);
     let (read, copy) = (read_rate(&pool, &from), copy_rate(&pool, &from, &mut to));
-    drop((from, to));
+    drop((from, to, arena));
     forget_peak();
     let arithmetic = |what| arithmetic_rate(&pool, what);
     Some(Roofline {

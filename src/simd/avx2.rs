@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: `Bytes` is one register, `Ints` and `Floats` are two.
+//! AVX2, FMA and F16C: every vector is two registers.
 //!
 //! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, of which the token is the proof; those
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
@@ -30,32 +30,32 @@ macro_rules! both {
 
 /// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
 #[inline(always)]
-fn unsigned(q: __m256i, a: __m256i) -> __m256i {
+fn dot_unsigned(q: __m256i, a: __m256i) -> __m256i {
     unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(q, a), _mm256_set1_epi16(1)) }
 }
 
 /// Sums of four products of signed codes: |q| · (a with the sign of q). The largest sum of two is 2 · 128 · 127.
 #[inline(always)]
-fn signed(q: __m256i, a: __m256i) -> __m256i {
-    unsafe { unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
+fn dot_signed(q: __m256i, a: __m256i) -> __m256i {
+    unsafe { dot_unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
 }
 
 #[inline(always)]
-fn transpose8(v: [__m256i; 8]) -> [__m256i; 8] {
+fn transpose8(v: [__m256; 8]) -> [__m256; 8] {
     unsafe {
         let mut fours = v;
         for g in [0, 4] {
-            let (a, b) = (_mm256_unpacklo_epi32(v[g], v[g + 1]), _mm256_unpackhi_epi32(v[g], v[g + 1]));
-            let (c, d) = (_mm256_unpacklo_epi32(v[g + 2], v[g + 3]), _mm256_unpackhi_epi32(v[g + 2], v[g + 3]));
-            fours[g] = _mm256_unpacklo_epi64(a, c);
-            fours[g + 1] = _mm256_unpackhi_epi64(a, c);
-            fours[g + 2] = _mm256_unpacklo_epi64(b, d);
-            fours[g + 3] = _mm256_unpackhi_epi64(b, d);
+            let (a, b) = (_mm256_unpacklo_ps(v[g], v[g + 1]), _mm256_unpackhi_ps(v[g], v[g + 1]));
+            let (c, d) = (_mm256_unpacklo_ps(v[g + 2], v[g + 3]), _mm256_unpackhi_ps(v[g + 2], v[g + 3]));
+            fours[g] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
+            fours[g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
+            fours[g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
+            fours[g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
         }
         let mut out = v;
         for c in 0..4 {
-            out[c] = _mm256_permute2x128_si256::<0x20>(fours[c], fours[4 + c]);
-            out[4 + c] = _mm256_permute2x128_si256::<0x31>(fours[c], fours[4 + c]);
+            out[c] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
+            out[4 + c] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
         }
         out
     }
@@ -63,7 +63,6 @@ fn transpose8(v: [__m256i; 8]) -> [__m256i; 8] {
 
 impl Simd for Avx2 {
     const REGISTERS: usize = 8;
-    type Bytes = __m256i;
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
     type Words = [__m256i; 2];
@@ -83,66 +82,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn bytes(self, v: &[u8; 32]) -> __m256i {
-        unsafe { _mm256_loadu_si256(v.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn store_bytes(self, v: __m256i, out: &mut [u8; 32]) {
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
-    }
-    #[inline(always)]
-    fn splat_byte(self, v: u8) -> __m256i {
-        unsafe { _mm256_set1_epi8(v as i8) }
-    }
-    #[inline(always)]
-    fn and(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_or_si256(a, b) }
-    }
-    #[inline(always)]
-    fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_sub_epi8(a, b) }
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, v: __m256i) -> __m256i {
-        // There are no shifts of bytes: shift words, then drop what crossed over.
-        unsafe { _mm256_and_si256(_mm256_srli_epi16::<N>(v), _mm256_set1_epi8((0xff_u8 >> N) as i8)) }
-    }
-    #[inline(always)]
-    fn shl<const N: i32>(self, v: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(_mm256_slli_epi16::<N>(v), _mm256_set1_epi8((0xff_u8 << N) as i8)) }
-    }
-    #[inline(always)]
-    fn nibbles(self, v: &[u8; 16]) -> __m256i {
-        unsafe {
-            let low = _mm_loadu_si128(v.as_ptr().cast());
-            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
-            _mm256_and_si256(both, _mm256_set1_epi8(15))
-        }
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> __m256i {
-        unsafe {
-            let byte_of = _mm256_set_epi64x(
-                0x0303_0303_0303_0303,
-                0x0202_0202_0202_0202,
-                0x0101_0101_0101_0101,
-                0x0000_0000_0000_0000,
-            );
-            let bit_of = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte_of);
-            _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit_of), bit_of)
-        }
-    }
-    #[inline(always)]
-    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
-        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), v) }
-    }
-
-    #[inline(always)]
     fn words(self, v: &[u8; 64]) -> [__m256i; 2] {
         let v = v.as_ptr().cast::<__m256i>();
         unsafe { [_mm256_loadu_si256(v), _mm256_loadu_si256(v.add(1))] }
@@ -156,7 +95,97 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn transpose(self, v: [[__m256i; 2]; 16]) -> [[__m256i; 2]; 16] {
+    fn splat_words(self, v: u8) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi8(v as i8); 2] }
+    }
+    #[inline(always)]
+    fn and_words(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { both!(_mm256_and_si256(a, b)) }
+    }
+    #[inline(always)]
+    fn or_words(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { both!(_mm256_or_si256(a, b)) }
+    }
+    #[inline(always)]
+    fn shr_words(self, v: [__m256i; 2], n: u32) -> [__m256i; 2] {
+        unsafe {
+            let n = [_mm256_set1_epi32(n as i32); 2];
+            both!(_mm256_srlv_epi32(v, n))
+        }
+    }
+    #[inline(always)]
+    fn shl_words(self, v: [__m256i; 2], n: u32) -> [__m256i; 2] {
+        unsafe {
+            let n = [_mm256_set1_epi32(n as i32); 2];
+            both!(_mm256_sllv_epi32(v, n))
+        }
+    }
+    #[inline(always)]
+    fn lookup_words(self, table: &[i8; 16], v: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let table = [_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())); 2];
+            both!(_mm256_shuffle_epi8(table, v))
+        }
+    }
+    #[inline(always)]
+    fn dot_words(self, sum: [__m256i; 2], q: [__m256i; 2], acts: [i8; 4], signed: bool) -> [__m256i; 2] {
+        unsafe {
+            let a = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            let p = if signed { both!(dot_signed(q, a)) } else { both!(dot_unsigned(q, a)) };
+            both!(_mm256_add_epi32(sum, p))
+        }
+    }
+    #[inline(always)]
+    fn signed_zero(self) -> i32 {
+        0
+    }
+    #[inline(always)]
+    fn add_ints(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { both!(_mm256_add_epi32(a, b)) }
+    }
+    #[inline(always)]
+    fn sub_int(self, v: [__m256i; 2], n: i32) -> [__m256i; 2] {
+        unsafe {
+            let n = [_mm256_set1_epi32(n); 2];
+            both!(_mm256_sub_epi32(v, n))
+        }
+    }
+    #[inline(always)]
+    fn exponents(self, v: &[u8; 16]) -> [__m256; 2] {
+        unsafe {
+            // 2^(e − 127), halved; of e = 0 the bits of 2^−127.
+            let v = _mm_loadu_si128(v.as_ptr().cast());
+            let v = [v, _mm_unpackhi_epi64(v, v)];
+            let (e, least) = (both!(_mm256_cvtepu8_epi32(v)), [_mm256_set1_epi32(0x40_0000); 2]);
+            let e = [_mm256_slli_epi32::<23>(e[0]), _mm256_slli_epi32::<23>(e[1])];
+            let double = both!(_mm256_max_epu32(e, least));
+            let double = both!(_mm256_castsi256_ps(double));
+            self.mul(double, self.splat(0.5))
+        }
+    }
+    #[inline(always)]
+    fn weights_signed(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        v
+    }
+    #[inline(always)]
+    fn zero(self) -> [__m256i; 2] {
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn times_256(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { [_mm256_slli_epi32::<8>(v[0]), _mm256_slli_epi32::<8>(v[1])] }
+    }
+    #[inline(always)]
+    fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { both!(_mm256_cvtepi32_ps(v)) }
+    }
+
+    #[inline(always)]
+    fn floats(self, v: &[f32; 16]) -> [__m256; 2] {
+        unsafe { [_mm256_loadu_ps(v.as_ptr()), _mm256_loadu_ps(v.as_ptr().add(8))] }
+    }
+    #[inline(always)]
+    fn transpose(self, v: [[__m256; 2]; 16]) -> [[__m256; 2]; 16] {
         let mut out = v;
         // Four squares of eight rows and eight words.
         for i in 0..2 {
@@ -174,39 +203,6 @@ impl Simd for Avx2 {
         out
     }
     #[inline(always)]
-    fn weights_signed(self, v: [__m256i; 2]) -> [__m256i; 2] {
-        v
-    }
-    #[inline(always)]
-    fn zero(self) -> [__m256i; 2] {
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-    #[inline(always)]
-    fn dot_words<const SIGNED: bool>(self, sum: [__m256i; 2], weights: &[u8; 64], acts: [i8; 4]) -> [__m256i; 2] {
-        unsafe {
-            let (q, a) = (self.words(weights), [_mm256_set1_epi32(bytemuck::cast(acts)); 2]);
-            let p = if SIGNED { both!(signed(q, a)) } else { both!(unsigned(q, a)) };
-            both!(_mm256_add_epi32(sum, p))
-        }
-    }
-    #[inline(always)]
-    fn settle(self, sum: [__m256i; 2], _acts: i32) -> [__m256i; 2] {
-        sum
-    }
-    #[inline(always)]
-    fn times_256(self, v: [__m256i; 2]) -> [__m256i; 2] {
-        unsafe { [_mm256_slli_epi32::<8>(v[0]), _mm256_slli_epi32::<8>(v[1])] }
-    }
-    #[inline(always)]
-    fn to_floats(self, v: [__m256i; 2]) -> [__m256; 2] {
-        unsafe { both!(_mm256_cvtepi32_ps(v)) }
-    }
-
-    #[inline(always)]
-    fn floats(self, v: &[f32; 16]) -> [__m256; 2] {
-        unsafe { [_mm256_loadu_ps(v.as_ptr()), _mm256_loadu_ps(v.as_ptr().add(8))] }
-    }
-    #[inline(always)]
     fn store(self, v: [__m256; 2], out: &mut [f32; 16]) {
         unsafe {
             _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
@@ -216,10 +212,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn splat(self, v: f32) -> [__m256; 2] {
         unsafe { [_mm256_set1_ps(v); 2] }
-    }
-    #[inline(always)]
-    fn splat_pair(self, a: f32, b: f32) -> [__m256; 2] {
-        unsafe { [_mm256_set1_ps(a), _mm256_set1_ps(b)] }
     }
     #[inline(always)]
     fn widen_f16(self, v: &[u8; 32]) -> [__m256; 2] {
@@ -255,17 +247,6 @@ impl Simd for Avx2 {
             let out = out.as_mut_ptr().cast::<__m128i>();
             _mm_storeu_si128(out, _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
             _mm_storeu_si128(out.add(1), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
-        }
-    }
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        // In assembly, because the compiler would load with `vpinsrw`, which waits for what the register held before:
-        // every block's scale for the last one's.
-        unsafe {
-            let v: __m128i;
-            std::arch::asm!("vmovd {v}, {bits:e}", v = out(xmm_reg) v, bits = in(reg) bits as u32,
-                options(pure, nomem, nostack, preserves_flags));
-            _mm_cvtss_f32(_mm_cvtph_ps(v))
         }
     }
     #[inline(always)]

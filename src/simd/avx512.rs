@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: `Ints` and `Floats` are one register; `Bytes` is half of one, as AVX2 has it.
+//! AVX-512 with VNNI: every vector is one register.
 //!
 //! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, of which the token is the proof; those
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
@@ -27,7 +27,6 @@ impl Avx512 {
 
 impl Simd for Avx512 {
     const REGISTERS: usize = 32;
-    type Bytes = __m256i;
     type Ints = __m512i;
     type Floats = __m512;
     type Words = __m512i;
@@ -47,51 +46,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn bytes(self, v: &[u8; 32]) -> __m256i {
-        self.0.bytes(v)
-    }
-    #[inline(always)]
-    fn store_bytes(self, v: __m256i, out: &mut [u8; 32]) {
-        self.0.store_bytes(v, out)
-    }
-    #[inline(always)]
-    fn splat_byte(self, v: u8) -> __m256i {
-        self.0.splat_byte(v)
-    }
-    #[inline(always)]
-    fn and(self, a: __m256i, b: __m256i) -> __m256i {
-        self.0.and(a, b)
-    }
-    #[inline(always)]
-    fn or(self, a: __m256i, b: __m256i) -> __m256i {
-        self.0.or(a, b)
-    }
-    #[inline(always)]
-    fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
-        self.0.sub_bytes(a, b)
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, v: __m256i) -> __m256i {
-        self.0.shr::<N>(v)
-    }
-    #[inline(always)]
-    fn shl<const N: i32>(self, v: __m256i) -> __m256i {
-        self.0.shl::<N>(v)
-    }
-    #[inline(always)]
-    fn nibbles(self, v: &[u8; 16]) -> __m256i {
-        self.0.nibbles(v)
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> __m256i {
-        unsafe { _mm256_movm_epi8(bits) }
-    }
-    #[inline(always)]
-    fn lookup(self, table: &[i8; 16], v: __m256i) -> __m256i {
-        self.0.lookup(table, v)
-    }
-
-    #[inline(always)]
     fn words(self, v: &[u8; 64]) -> __m512i {
         unsafe { _mm512_loadu_si512(v.as_ptr().cast()) }
     }
@@ -100,47 +54,62 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
     }
     #[inline(always)]
-    fn transpose(self, v: [__m512i; 16]) -> [__m512i; 16] {
+    fn splat_words(self, v: u8) -> __m512i {
+        unsafe { _mm512_set1_epi8(v as i8) }
+    }
+    #[inline(always)]
+    fn and_words(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or_words(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn shr_words(self, v: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_srlv_epi32(v, _mm512_set1_epi32(n as i32)) }
+    }
+    #[inline(always)]
+    fn shl_words(self, v: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_sllv_epi32(v, _mm512_set1_epi32(n as i32)) }
+    }
+    #[inline(always)]
+    fn lookup_words(self, table: &[i8; 16], v: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
+    }
+    #[inline(always)]
+    fn dot_words(self, sum: __m512i, weights: __m512i, acts: [i8; 4], _signed: bool) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(bytemuck::cast(acts))) }
+    }
+    #[inline(always)]
+    fn signed_zero(self) -> i32 {
+        128
+    }
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn sub_int(self, v: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_sub_epi32(v, _mm512_set1_epi32(n)) }
+    }
+    #[inline(always)]
+    fn exponents(self, v: &[u8; 16]) -> __m512 {
         unsafe {
-            // Words 0, 1, 2, 3 of four rows side by side, in each 128-bit lane; then lanes change places.
-            let mut fours = v;
-            for g in (0..16).step_by(4) {
-                let (a, b) = (_mm512_unpacklo_epi32(v[g], v[g + 1]), _mm512_unpackhi_epi32(v[g], v[g + 1]));
-                let (c, d) = (_mm512_unpacklo_epi32(v[g + 2], v[g + 3]), _mm512_unpackhi_epi32(v[g + 2], v[g + 3]));
-                fours[g] = _mm512_unpacklo_epi64(a, c);
-                fours[g + 1] = _mm512_unpackhi_epi64(a, c);
-                fours[g + 2] = _mm512_unpacklo_epi64(b, d);
-                fours[g + 3] = _mm512_unpackhi_epi64(b, d);
-            }
-            let mut out = v;
-            for c in 0..4 {
-                let (low, high) = ((fours[c], fours[4 + c]), (fours[8 + c], fours[12 + c]));
-                let even = (_mm512_shuffle_i32x4::<0x88>(low.0, low.1), _mm512_shuffle_i32x4::<0x88>(high.0, high.1));
-                let odd = (_mm512_shuffle_i32x4::<0xdd>(low.0, low.1), _mm512_shuffle_i32x4::<0xdd>(high.0, high.1));
-                out[c] = _mm512_shuffle_i32x4::<0x88>(even.0, even.1);
-                out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd.0, odd.1);
-                out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even.0, even.1);
-                out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd.0, odd.1);
-            }
-            out
+            // 2^(e − 127), halved; of e = 0 the bits of 2^−127.
+            let e = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(_mm_loadu_si128(v.as_ptr().cast())));
+            let double = _mm512_castsi512_ps(_mm512_max_epu32(e, _mm512_set1_epi32(0x40_0000)));
+            _mm512_mul_ps(double, _mm512_set1_ps(0.5))
         }
     }
     #[inline(always)]
     fn weights_signed(self, v: __m512i) -> __m512i {
-        // The instruction takes weights as unsigned: w + 128, of which `settle` takes 128 · Σ a away again.
+        // The instruction takes weights as unsigned: w + 128.
         unsafe { _mm512_xor_si512(v, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
     fn zero(self) -> __m512i {
         unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    fn dot_words<const SIGNED: bool>(self, sum: __m512i, weights: &[u8; 64], acts: [i8; 4]) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sum, self.words(weights), _mm512_set1_epi32(bytemuck::cast(acts))) }
-    }
-    #[inline(always)]
-    fn settle(self, sum: __m512i, acts: i32) -> __m512i {
-        unsafe { _mm512_sub_epi32(sum, _mm512_set1_epi32(128 * acts)) }
     }
     #[inline(always)]
     fn times_256(self, v: __m512i) -> __m512i {
@@ -156,16 +125,38 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_ps(v.as_ptr()) }
     }
     #[inline(always)]
+    fn transpose(self, v: [__m512; 16]) -> [__m512; 16] {
+        unsafe {
+            // Words 0, 1, 2, 3 of four rows side by side, in each 128-bit lane; then lanes change places.
+            let mut fours = v;
+            for g in (0..16).step_by(4) {
+                let (a, b) = (_mm512_unpacklo_ps(v[g], v[g + 1]), _mm512_unpackhi_ps(v[g], v[g + 1]));
+                let (c, d) = (_mm512_unpacklo_ps(v[g + 2], v[g + 3]), _mm512_unpackhi_ps(v[g + 2], v[g + 3]));
+                fours[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(c)));
+                fours[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(c)));
+                fours[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b), _mm512_castps_pd(d)));
+                fours[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b), _mm512_castps_pd(d)));
+            }
+            let mut out = v;
+            for c in 0..4 {
+                let (low, high) = ((fours[c], fours[4 + c]), (fours[8 + c], fours[12 + c]));
+                let even = (_mm512_shuffle_f32x4::<0x88>(low.0, low.1), _mm512_shuffle_f32x4::<0x88>(high.0, high.1));
+                let odd = (_mm512_shuffle_f32x4::<0xdd>(low.0, low.1), _mm512_shuffle_f32x4::<0xdd>(high.0, high.1));
+                out[c] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
+                out[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
+                out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
+                out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
+            }
+            out
+        }
+    }
+    #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32; 16]) {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
     }
     #[inline(always)]
     fn splat(self, v: f32) -> __m512 {
         unsafe { _mm512_set1_ps(v) }
-    }
-    #[inline(always)]
-    fn splat_pair(self, a: f32, b: f32) -> __m512 {
-        unsafe { _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(a), _mm512_set1_ps(b)) }
     }
     #[inline(always)]
     fn widen_f16(self, v: &[u8; 32]) -> __m512 {
@@ -188,10 +179,6 @@ impl Simd for Avx512 {
             let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
             _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
         }
-    }
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        self.0.half(bits)
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

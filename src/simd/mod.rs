@@ -5,7 +5,7 @@
 //! `#[target_feature]`, and the intrinsics into the body. A token exists only where its features were detected, which is
 //! what makes the intrinsics sound.
 //!
-//! Vectors have the same width on every level (16 × f32, 32 or 64 bytes): a level with narrower registers uses several.
+//! Vectors have the same width on every level (16 × f32, 64 bytes): a level with narrower registers uses several.
 //! So sums are taken in the same order everywhere, and whatever uses only exact operations and `add`/`mul` gives the
 //! same bits on every machine. [`Simd::mul_add`] alone may round once or twice.
 
@@ -29,7 +29,7 @@ pub use math::{
     amax, axpy, axpy_bf16, axpy_f16, bf16_to_f32, dot, dot_bf16, dot_f16, f16_to_f32, f32_to_bf16, f32_to_f16, max,
     sum, sum_squares,
 };
-pub use pages::LargePages;
+pub use pages::{Arena, Part};
 pub use portable::Portable;
 pub use vector::Simd;
 

@@ -1,66 +1,99 @@
-//! Memory in large pages: reading gigabytes of weights through 4 KiB pages costs up to a third of the bandwidth on misses of the
-//! address translation.
+//! Memory for gigabytes of weights: in large pages where the system has them, because reading through pages of 4 KiB costs up
+//! to a third of the bandwidth on misses of the address translation; and many tensors in one block, because a large page for
+//! each would waste half of it.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Size and alignment of a large page on x86-64 and on most ARM systems.
-const PAGE: usize = 2 << 20;
+/// Parts begin on a multiple of this: a cache line.
+const ALIGN: usize = 64;
 
-/// Bytes, zero at first, on a multiple of 2 MiB; in large pages where the system grants them.
-pub struct LargePages {
+/// A block of bytes, zero at first and taken from the system only as it is touched, to be handed out in parts.
+pub struct Arena {
     data: NonNull<u8>,
     layout: Layout,
-    length: usize,
+    used: AtomicUsize,
 }
 
-// SAFETY: the memory belongs to this value alone, as a `Vec`'s does.
-unsafe impl Send for LargePages {}
-// SAFETY: shared access is to a plain slice.
-unsafe impl Sync for LargePages {}
+// SAFETY: the memory belongs to this value and its parts, each byte to one of them.
+unsafe impl Send for Arena {}
+// SAFETY: what is shared is the counter of bytes handed out.
+unsafe impl Sync for Arena {}
 
-impl LargePages {
+impl Arena {
     /// `length` bytes; `None` where they cannot be had.
-    pub fn new(length: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(length.max(1).checked_next_multiple_of(PAGE)?, PAGE).ok()?;
+    pub fn new(length: usize) -> Option<Arc<Self>> {
+        // No more alignment than allocations have anyway: with more, the allocator would write the zeros.
+        let layout = Layout::from_size_align(length.checked_add(ALIGN)?, 16).ok()?;
         // SAFETY: the layout's size is not zero.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         advise(data, layout.size());
-        Some(LargePages { data, layout, length })
+        let used = AtomicUsize::new(data.as_ptr().align_offset(ALIGN));
+        Some(Arc::new(Arena { data, layout, used }))
+    }
+
+    /// The next `length` bytes, on a multiple of 64; `None` where so many are not left.
+    pub fn take(self: &Arc<Self>, length: usize) -> Option<Part> {
+        let next = |start: usize| {
+            let end = start.checked_add(length.checked_next_multiple_of(ALIGN)?)?;
+            (end <= self.layout.size()).then_some(end)
+        };
+        let start = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(Part { arena: self.clone(), start, length })
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout; no part is left, for each holds the arena.
+        unsafe { dealloc(self.data.as_ptr(), self.layout) }
     }
 }
 
 /// Asks for large pages, before the first of them is touched. A system that has none goes on with small ones.
 #[cfg(target_os = "linux")]
 fn advise(data: NonNull<u8>, size: usize) {
-    // SAFETY: the range was just allocated and is whole pages.
-    unsafe { libc::madvise(data.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+    const PAGE: usize = 4096;
+    let skip = data.as_ptr().align_offset(PAGE);
+    if size > skip + PAGE {
+        let whole = (size - skip) / PAGE * PAGE;
+        // SAFETY: whole pages within what was just allocated; the advice changes no contents.
+        unsafe { libc::madvise(data.as_ptr().add(skip).cast(), whole, libc::MADV_HUGEPAGE) };
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn advise(_data: NonNull<u8>, _size: usize) {}
 
-impl Deref for LargePages {
+/// Some bytes of an [`Arena`].
+pub struct Part {
+    arena: Arc<Arena>,
+    start: usize,
+    length: usize,
+}
+
+impl Deref for Part {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation has at least `length` bytes, all initialised.
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.length) }
+        // SAFETY: within the allocation and initialised; the range was handed out to this part alone.
+        unsafe { std::slice::from_raw_parts(self.arena.data.as_ptr().add(self.start), self.length) }
     }
 }
 
-impl DerefMut for LargePages {
+impl DerefMut for Part {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed alone.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.arena.data.as_ptr().add(self.start), self.length) }
     }
 }
 
-impl Drop for LargePages {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(self.data.as_ptr(), self.layout) }
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 
@@ -69,12 +102,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_zero_aligned_and_writable() {
-        let mut pages = LargePages::new(PAGE + 5).unwrap();
-        assert!(pages.len() == PAGE + 5 && pages.iter().all(|b| *b == 0));
-        assert!((pages.as_ptr() as usize).is_multiple_of(PAGE));
-        pages[PAGE + 4] = 7;
-        assert_eq!(pages[PAGE + 4], 7);
-        assert!(LargePages::new(0).unwrap().is_empty() && LargePages::new(usize::MAX).is_none());
+    fn parts_are_zero_aligned_apart_and_outlive_the_arena() {
+        let arena = Arena::new(10_000).unwrap();
+        let mut parts: Vec<Part> = (0..3).map(|_| arena.take(1000).unwrap()).collect();
+        for (i, part) in parts.iter_mut().enumerate() {
+            assert!(part.len() == 1000 && part.iter().all(|b| *b == 0));
+            assert!((part.as_ptr() as usize).is_multiple_of(ALIGN));
+            part.fill(i as u8 + 1);
+        }
+        assert!(arena.take(10_000).is_none() && arena.take(usize::MAX).is_none());
+        assert!(arena.take(0).unwrap().is_empty());
+        drop(arena);
+        assert!(parts.iter().enumerate().all(|(i, p)| p.iter().all(|b| *b == i as u8 + 1)));
+        assert!(Arena::new(usize::MAX).is_none());
     }
 }

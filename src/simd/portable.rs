@@ -32,9 +32,19 @@ fn u16_at(v: &[u8; 32], i: usize) -> u16 {
     u16::from_le_bytes([v[2 * i], v[2 * i + 1]])
 }
 
+/// One f16 from its bits.
+#[inline(always)]
+fn half(bits: u16) -> f32 {
+    // A shift moves exponent and mantissa into place, short of the bias 127 − 15; the product adds that, and
+    // normalizes subnormals. Infinity and NaN, whose exponent would stay finite, are the only special case.
+    let magnitude = (bits as u32 & 0x7fff) << 13;
+    let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
+    let bits_out = if magnitude >= 0x7c00 << 13 { magnitude | 0xff << 23 } else { value.to_bits() };
+    f32::from_bits(bits_out | (bits as u32 & 0x8000) << 16)
+}
+
 impl Simd for Portable {
     const REGISTERS: usize = 8;
-    type Bytes = [u8; 32];
     type Ints = [i32; 16];
     type Floats = [f32; 16];
     type Words = [[u8; 4]; 16];
@@ -47,60 +57,6 @@ impl Simd for Portable {
     fn prefetch(self, _v: &[u8]) {}
 
     #[inline(always)]
-    fn bytes(self, v: &[u8; 32]) -> [u8; 32] {
-        *v
-    }
-    #[inline(always)]
-    fn store_bytes(self, v: [u8; 32], out: &mut [u8; 32]) {
-        *out = v;
-    }
-    #[inline(always)]
-    fn splat_byte(self, v: u8) -> [u8; 32] {
-        [v; 32]
-    }
-    #[inline(always)]
-    fn and(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
-        zip(a, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    fn or(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
-        zip(a, b, |a, b| a | b)
-    }
-    #[inline(always)]
-    fn sub_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
-        zip(a, b, u8::wrapping_sub)
-    }
-    #[inline(always)]
-    fn shr<const N: i32>(self, v: [u8; 32]) -> [u8; 32] {
-        map(v, |v| v >> N)
-    }
-    #[inline(always)]
-    fn shl<const N: i32>(self, v: [u8; 32]) -> [u8; 32] {
-        map(v, |v| v << N)
-    }
-    #[inline(always)]
-    fn nibbles(self, v: &[u8; 16]) -> [u8; 32] {
-        let mut out = [0; 32];
-        for i in 0..16 {
-            out[i] = v[i] & 15;
-            out[i + 16] = v[i] >> 4;
-        }
-        out
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> [u8; 32] {
-        let mut out = [0; 32];
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = (((bits >> i) & 1) as u8).wrapping_neg();
-        }
-        out
-    }
-    #[inline(always)]
-    fn lookup(self, table: &[i8; 16], v: [u8; 32]) -> [u8; 32] {
-        map(v, |v| table[v as usize & 15] as u8)
-    }
-
-    #[inline(always)]
     fn words(self, v: &[u8; 64]) -> [[u8; 4]; 16] {
         bytemuck::cast(*v)
     }
@@ -109,14 +65,55 @@ impl Simd for Portable {
         *out = bytemuck::cast(v);
     }
     #[inline(always)]
-    fn transpose(self, v: [[[u8; 4]; 16]; 16]) -> [[[u8; 4]; 16]; 16] {
-        let mut out = v;
-        for i in 0..16 {
-            for j in 0..16 {
-                out[j][i] = v[i][j];
+    fn splat_words(self, v: u8) -> [[u8; 4]; 16] {
+        [[v; 4]; 16]
+    }
+    #[inline(always)]
+    fn and_words(self, a: [[u8; 4]; 16], b: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
+        bytemuck::cast(zip(bytemuck::cast::<_, [u32; 16]>(a), bytemuck::cast(b), |a, b| a & b))
+    }
+    #[inline(always)]
+    fn or_words(self, a: [[u8; 4]; 16], b: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
+        bytemuck::cast(zip(bytemuck::cast::<_, [u32; 16]>(a), bytemuck::cast(b), |a, b| a | b))
+    }
+    #[inline(always)]
+    fn shr_words(self, v: [[u8; 4]; 16], n: u32) -> [[u8; 4]; 16] {
+        map(v, |v| (u32::from_le_bytes(v) >> n).to_le_bytes())
+    }
+    #[inline(always)]
+    fn shl_words(self, v: [[u8; 4]; 16], n: u32) -> [[u8; 4]; 16] {
+        map(v, |v| (u32::from_le_bytes(v) << n).to_le_bytes())
+    }
+    #[inline(always)]
+    fn lookup_words(self, table: &[i8; 16], v: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
+        map(v, |v| map(v, |b| table[b as usize & 15] as u8))
+    }
+    #[inline(always)]
+    fn dot_words(self, mut sum: [i32; 16], weights: [[u8; 4]; 16], acts: [i8; 4], signed: bool) -> [i32; 16] {
+        for l in 0..16 {
+            for j in 0..4 {
+                let w = weights[l][j];
+                sum[l] += if signed { w as i8 as i32 } else { w as i32 } * acts[j] as i32;
             }
         }
-        out
+        sum
+    }
+    #[inline(always)]
+    fn signed_zero(self) -> i32 {
+        0
+    }
+    #[inline(always)]
+    fn add_ints(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        zip(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn sub_int(self, v: [i32; 16], n: i32) -> [i32; 16] {
+        map(v, |v| v.wrapping_sub(n))
+    }
+    #[inline(always)]
+    fn exponents(self, v: &[u8; 16]) -> [f32; 16] {
+        // 2^(e − 127), halved; of e = 0 the bits of 2^−127.
+        map(*v, |e| f32::from_bits(((e as u32) << 23).max(0x40_0000)) * 0.5)
     }
     #[inline(always)]
     fn weights_signed(self, v: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
@@ -125,20 +122,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn zero(self) -> [i32; 16] {
         [0; 16]
-    }
-    #[inline(always)]
-    fn dot_words<const SIGNED: bool>(self, mut sum: [i32; 16], weights: &[u8; 64], acts: [i8; 4]) -> [i32; 16] {
-        for l in 0..16 {
-            for j in 0..4 {
-                let w = weights[4 * l + j];
-                sum[l] += if SIGNED { w as i8 as i32 } else { w as i32 } * acts[j] as i32;
-            }
-        }
-        sum
-    }
-    #[inline(always)]
-    fn settle(self, sum: [i32; 16], _acts: i32) -> [i32; 16] {
-        sum
     }
     #[inline(always)]
     fn times_256(self, v: [i32; 16]) -> [i32; 16] {
@@ -154,6 +137,16 @@ impl Simd for Portable {
         *v
     }
     #[inline(always)]
+    fn transpose(self, v: [[f32; 16]; 16]) -> [[f32; 16]; 16] {
+        let mut out = v;
+        for i in 0..16 {
+            for j in 0..16 {
+                out[j][i] = v[i][j];
+            }
+        }
+        out
+    }
+    #[inline(always)]
     fn store(self, v: [f32; 16], out: &mut [f32; 16]) {
         *out = v;
     }
@@ -162,16 +155,10 @@ impl Simd for Portable {
         [v; 16]
     }
     #[inline(always)]
-    fn splat_pair(self, a: f32, b: f32) -> [f32; 16] {
-        let mut out = [a; 16];
-        out[8..].fill(b);
-        out
-    }
-    #[inline(always)]
     fn widen_f16(self, v: &[u8; 32]) -> [f32; 16] {
         let mut out = [0.0; 16];
         for (i, out) in out.iter_mut().enumerate() {
-            *out = self.half(u16_at(v, i));
+            *out = half(u16_at(v, i));
         }
         out
     }
@@ -192,15 +179,6 @@ impl Simd for Portable {
         for i in 0..16 {
             out[2 * i..2 * i + 2].copy_from_slice(&f16::from_f32_const(v[i]).to_le_bytes());
         }
-    }
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        // A shift moves exponent and mantissa into place, short of the bias 127 − 15; the product adds that, and
-        // normalizes subnormals. Infinity and NaN, whose exponent would stay finite, are the only special case.
-        let magnitude = (bits as u32 & 0x7fff) << 13;
-        let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
-        let bits_out = if magnitude >= 0x7c00 << 13 { magnitude | 0xff << 23 } else { value.to_bits() };
-        f32::from_bits(bits_out | (bits as u32 & 0x8000) << 16)
     }
     #[inline(always)]
     fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {

@@ -76,18 +76,18 @@ impl Kernel for Read<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u8 {
-        let mut all = [s.splat_byte(0); 8];
+        let mut all = [s.splat_words(0); 4];
         for piece in self.bytes.as_chunks::<256>().0 {
             if self.ahead > 0 {
                 (0..4).for_each(|line| prefetch(piece.as_ptr().wrapping_add(self.ahead + 64 * line)));
             }
-            for (all, bytes) in all.iter_mut().zip(piece.as_chunks::<32>().0) {
-                *all = s.or(*all, s.bytes(bytes));
+            for (all, bytes) in all.iter_mut().zip(piece.as_chunks::<64>().0) {
+                *all = s.or_words(*all, s.words(bytes));
             }
         }
-        let mut lanes = [0; 32];
-        let all = all.into_iter().reduce(|a, b| s.or(a, b)).expect("eight of them");
-        s.store_bytes(all, &mut lanes);
+        let mut lanes = [0; 64];
+        let all = all.into_iter().reduce(|a, b| s.or_words(a, b)).expect("four of them");
+        s.store_words(all, &mut lanes);
         lanes.iter().fold(0, |a, b| a | b)
     }
 }

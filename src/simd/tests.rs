@@ -38,59 +38,51 @@ impl Kernel for Operations<'_> {
             out.extend(to.map(f32::to_bits));
         };
         let (a, b) = (s.floats(array(self.floats, 0)), s.floats(array(self.floats, 16)));
-        for v in [s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.max(a, b), s.min(a, b), s.splat_pair(1.5, -2.0)]
-        {
+        for v in [s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.max(a, b), s.min(a, b)] {
             floats(v);
         }
         let n = s.floats(&std::array::from_fn(|i| 18.0 * i as f32 - 126.0));
         floats(s.exp2_int(n));
         floats(s.widen_bf16(array(self.bytes, 0)));
         floats(s.widen_i8(bytemuck::cast_ref::<[u8; 16], _>(array(self.bytes, 0))));
-        let small: [u8; 64] = std::array::from_fn(|i| self.bytes[i] & 127);
+        floats(s.exponents(array(self.bytes, 0)));
+        floats(s.exponents(&std::array::from_fn(|i| i as u8)));
+        floats(s.widen_f16(&std::array::from_fn(|i| self.bytes[i] & 0xbf)));
         let acts: [i8; 64] = std::array::from_fn(|i| (self.bytes[64 + i] as i8).max(-127));
-        let table: [u8; 1024] = std::array::from_fn(|i| self.bytes[i % 128].wrapping_add((i / 128) as u8));
-        let mut rows = [s.words(&[0; 64]); 16];
-        for (row, bytes) in rows.iter_mut().zip(table.as_chunks::<64>().0) {
-            *row = s.words(bytes);
-        }
-        let (mut unsigned, mut signed) = ((s.zero(), s.zero()), (s.zero(), 0));
-        for (i, row) in s.transpose(rows).into_iter().enumerate() {
+        let (mut unsigned, mut signed) = (s.zero(), s.zero());
+        let mut all = 0;
+        for i in 0..16 {
             let a: [i8; 4] = *array(&acts, 4 * i);
-            let (mut plain, mut biased) = ([0; 64], [0; 64]);
-            s.store_words(row, &mut plain);
-            s.store_words(s.weights_signed(row), &mut biased);
-            signed = (s.dot_words::<true>(signed.0, &biased, a), signed.1 + a.iter().map(|a| *a as i32).sum::<i32>());
-            unsigned.0 = s.dot_words::<false>(unsigned.0, &plain.map(|w| w & 127), a);
-            unsigned.1 = s.dot_words::<false>(s.times_256(unsigned.1), &small, a);
-            floats(s.floats(bytemuck::cast_ref(&plain.map(|w| w & 127))));
+            let w: [u8; 64] = std::array::from_fn(|j| self.bytes[j].wrapping_add(i as u8));
+            unsigned = s.dot_words(s.times_256(unsigned), s.words(&w.map(|w| w & 127)), a, false);
+            signed = s.dot_words(signed, s.weights_signed(s.words(&w)), a, true);
+            all += a.iter().map(|a| *a as i32).sum::<i32>();
         }
-        for v in [unsigned.0, s.settle(signed.0, signed.1)] {
+        let signed = s.sub_int(signed, s.signed_zero() * all);
+        for v in [unsigned, signed, s.add_ints(unsigned, signed)] {
             floats(s.to_floats(v));
         }
-        let scalars = [s.sum(a), s.max_lane(a), s.amax(a, b), s.half(0x0001), s.half(0x8400), s.half(0x3c01)];
+        let mut square = [a; 16];
+        for (i, row) in square.iter_mut().enumerate() {
+            *row = s.add(a, s.splat(64.0 * i as f32));
+        }
+        s.transpose(square).into_iter().for_each(&mut floats);
+        let scalars = [s.sum(a), s.max_lane(a), s.amax(a, b)];
         out.extend(scalars.map(f32::to_bits));
 
-        let mut bytes = |v: S::Bytes| {
-            let mut to = [0; 32];
-            s.store_bytes(v, &mut to);
+        let mut words = |v: S::Words| {
+            let mut to = [0; 64];
+            s.store_words(v, &mut to);
             out.extend(to.map(u32::from));
         };
-        let (a, b) = (s.bytes(array(self.bytes, 0)), s.bytes(array(self.bytes, 32)));
+        let (a, b) = (s.words(array(self.bytes, 0)), s.words(array(self.bytes, 64)));
         let table = std::array::from_fn(|i| 5 * i as i8 - 40);
-        let nibbles = s.nibbles(array(self.bytes, 0));
-        for v in [
-            s.and(a, b),
-            s.or(a, b),
-            s.shr::<3>(a),
-            s.shl::<5>(a),
-            nibbles,
-            s.lookup(&table, nibbles),
-            s.sub_bytes(a, b),
-        ] {
-            bytes(v);
+        let nibbles = s.and_words(s.shr_words(a, 4), s.splat_words(15));
+        for v in [s.and_words(a, b), s.or_words(a, b), s.shr_words(a, 3), s.shr_words(a, 0), s.shl_words(b, 5), nibbles]
+        {
+            words(v);
         }
-        bytes(s.spread_bits(0x8123_4567));
-        bytes(s.splat_byte(200));
+        words(s.lookup_words(&table, nibbles));
         let mut codes = [0; 16];
         s.store_i8(s.mul(s.floats(array(self.floats, 0)), s.splat(127.0)), &mut codes);
         out.extend(codes.map(|c| c as u32));

@@ -2,10 +2,11 @@
 
 use super::fixture::Fixture;
 use std::sync::Arc;
-use wgpu_llm::base::{DType, Result};
-use wgpu_llm::cpu::{Memory, Program, ThreadPool};
+use wgpu_llm::base::{DType, Meta, Result};
+use wgpu_llm::cpu::{Bytes, Memory, Panels, Program, ThreadPool};
 use wgpu_llm::gguf::Gguf;
 use wgpu_llm::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::ops::{Pool, Serial};
 
 /// A graph ready to run.
 pub struct Runner<'a> {
@@ -19,7 +20,8 @@ impl<'a> Runner<'a> {
     pub fn new(fixture: &'a Fixture, graph: Graph, memory: &mut Memory) -> Self {
         let plan = Plan::single(&graph, Place::Cpu);
         let nodes = 0..graph.nodes.len();
-        let program = Program::new(&graph, nodes, &plan, memory, &Weights(&fixture.gguf)).unwrap();
+        let weights = Weights { gguf: &fixture.gguf, panels: Panels::default() };
+        let program = Program::new(&graph, nodes, &plan, memory, &weights, &Serial).unwrap();
         Runner { fixture, graph, program }
     }
 
@@ -48,7 +50,10 @@ pub fn fill(memory: &mut Memory, input: Input, values: &[u32]) {
 }
 
 /// A fixture's weights where the CPU runner wants them.
-struct Weights<'a>(&'a Gguf);
+struct Weights<'a> {
+    gguf: &'a Gguf,
+    panels: Panels,
+}
 
 // u64s, so that every element type is aligned.
 struct Aligned(Vec<u64>);
@@ -61,10 +66,17 @@ impl AsRef<[u8]> for Aligned {
 
 impl wgpu_llm::cpu::Weights for Weights<'_> {
     fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
-        let info = self.0.tensor(name).expect("graphs name tensors of the file");
-        let data = self.0.data(info)?;
+        let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
+        let data = self.gguf.data(info)?;
         let mut words = vec![0u64; data.len().div_ceil(8)];
         bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(data);
         Ok(Arc::new(Aligned(words)))
+    }
+
+    // As a model does it, so that the fixtures go the way that users' files go.
+    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<Bytes>> {
+        let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
+        let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(info, at, out))?;
+        Ok(panels.map(|p| p as Bytes))
     }
 }
