@@ -46,7 +46,20 @@ fn expect(output: &Output, code: i32, says: &str) {
 fn help_names_every_command_on_stdout() {
     let help = run(&["--help"]);
     expect(&help, 0, "");
-    for command in ["chat", "complete", "eval", "perplexity", "tokenize", "doctor", "inspect", "pull", "ls", "rm"] {
+    for command in [
+        "chat",
+        "bench",
+        "synth",
+        "complete",
+        "eval",
+        "perplexity",
+        "tokenize",
+        "doctor",
+        "inspect",
+        "pull",
+        "ls",
+        "rm",
+    ] {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "{command}");
         expect(&run(&[command, "--help"]), 0, "");
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wgpu_llm::base::{DType, Error, ErrorKind, Meta, Result};
 use wgpu_llm::cpu;
+use wgpu_llm::gpu::roofline::{self, Limit};
 use wgpu_llm::gpu::{Check, Device, Memory, Program, Source, Weights};
 use wgpu_llm::graph::{Graph, Input, Place, Plan, Tensor};
 use wgpu_llm::ops::Input as Made;
@@ -353,4 +354,21 @@ fn tensors_that_no_kernel_can_bind_are_refused() {
     let error = Check::new(&device, &case, 1).unwrap().run(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("x takes 8 KiB, 4 KiB can be bound"), "{error}");
+}
+
+#[test]
+fn the_roofline_is_measured_and_leaves_no_memory_behind() {
+    let Some(device) = device::open("the_roofline_is_measured_and_leaves_no_memory_behind") else { return };
+    let bytes = device.counters().bytes;
+    for limit in Limit::ALL {
+        let lacks = match limit {
+            Limit::F16 => !device.caps().f16,
+            Limit::Matrix => device.caps().coop.is_none(),
+            _ => false,
+        };
+        let rate = roofline::measure(&device, limit).unwrap_or_else(|e| panic!("{limit:?}: {e}"));
+        assert_eq!(rate.is_none(), lacks, "{limit:?}");
+        assert!(rate.is_none_or(|r| r > 0.0 && r.is_finite()), "{limit:?}: {rate:?}");
+    }
+    assert_eq!(device.counters().bytes, bytes);
 }

@@ -13,6 +13,7 @@ mod pipeline;
 mod preprocess;
 mod profile;
 mod readback;
+pub mod roofline;
 mod runner;
 mod shader;
 mod signal;

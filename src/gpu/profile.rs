@@ -46,8 +46,16 @@ impl Program {
     }
 }
 
+/// Ticks that `dispatches` of one step take together, in one pass.
+pub(super) fn ticks(device: &Device, step: &Step, dispatches: usize) -> Result<u64> {
+    device.check()?;
+    let steps: Vec<&Step> = vec![step; dispatches];
+    let stamps = stamps(device, &[&steps], &mut Ring::default())?;
+    Ok(stamps[1].saturating_sub(stamps[0]))
+}
+
 /// Runs `nodes`, a pass each; gives the ticks at which each began and ended.
-fn stamps(device: &Device, nodes: &[&[Step]], ring: &mut Ring) -> Result<Vec<u64>> {
+fn stamps<S: std::borrow::Borrow<Step>>(device: &Device, nodes: &[&[S]], ring: &mut Ring) -> Result<Vec<u64>> {
     let count = 2 * nodes.len() as u32;
     let set = device.inner.raw.create_query_set(&wgpu::QuerySetDescriptor {
         label: Some("profile"),
@@ -65,7 +73,7 @@ fn stamps(device: &Device, nodes: &[&[Step]], ring: &mut Ring) -> Result<Vec<u64
         };
         let mut pass = encoder
             .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(timestamp_writes) });
-        steps.iter().for_each(|step| step.encode(&mut pass));
+        steps.iter().for_each(|step| step.borrow().encode(&mut pass));
         device.inner.tally.dispatches.fetch_add(steps.len() as u64, Ordering::Relaxed);
     }
     encoder.resolve_query_set(&set, 0..count, &resolved.raw, 0);

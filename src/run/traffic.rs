@@ -2,7 +2,7 @@
 //!
 //! Activations are left out: they stay in caches, and where they do not, a kernel could do better.
 
-use crate::graph::{Graph, Node, Storage, Tensor};
+use crate::graph::{Graph, Input, Node, Storage, Tensor};
 use crate::ops::AnyOp;
 
 /// Bytes to be moved at the least.
@@ -45,15 +45,15 @@ impl Traffic {
             }
         });
         let row = |t: &Tensor| t.meta.span_bytes() as f64 / t.meta.outer() as f64;
+        let is_cache = |t: &&Tensor| matches!(graph.storage(t), Storage::Cache(_));
+        let tokens = tokens(graph);
         let cache = match &node.op {
             AnyOp::Attention(op) => {
-                let tokens = src[0].meta.outer();
                 let seen = if op.window > 0 { past.min(op.window) } else { past } + tokens;
-                (row(&src[1]) + row(&src[2])) * seen.min(src[1].meta.outer()) as f64
+                src.iter().filter(is_cache).map(|t| row(t) * seen.min(t.meta.outer()) as f64).sum()
             }
-            AnyOp::KvStore(_) => (row(&src[0]) + row(&src[1])) * src[2].meta.outer() as f64,
-            AnyOp::RopeStore(_) => (row(&src[4]) + row(&src[5])) * src[0].meta.outer() as f64,
-            _ => 0.0,
+            // Whatever else has to do with a cache writes to it.
+            _ => src.iter().filter(is_cache).map(|t| row(t) * tokens as f64).sum(),
         };
         Traffic { weights: weights.sum(), cache }
     }
@@ -62,6 +62,12 @@ impl Traffic {
     pub fn bytes(&self) -> f64 {
         self.weights + self.cache
     }
+}
+
+/// Tokens of the batch that `graph` is for.
+pub(super) fn tokens(graph: &Graph) -> usize {
+    let positions = graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Positions));
+    positions.map_or(1, |b| b.meta.outer())
 }
 
 /// The part of the experts of `weights` that random `ids` `[tokens, used]` are expected to hit.

@@ -19,6 +19,7 @@ mod level;
 mod math;
 mod pages;
 mod portable;
+pub mod roofline;
 mod vector;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use wgpu_llm::base::Meta;
+use wgpu_llm::gpu::roofline::{self, Limit};
 use wgpu_llm::gpu::{Target, expand};
 use wgpu_llm::ops::{AnyOp, Caps, Pass};
 
@@ -62,6 +63,13 @@ pub fn variants(caps: &Caps) -> Vec<Variant> {
                     updates: case.op.updates(),
                 });
             }
+        }
+    }
+    for kernel in Limit::ALL.into_iter().filter_map(|limit| roofline::kernel(limit, caps, 1 << 20, 64)) {
+        let (scratch, sources) = (kernel.scratch.len(), 1);
+        for pass in kernel.passes {
+            let name = format!("roofline {}: {} {:?}", kernel.variant, pass.shader, pass.flags);
+            all.insert(name.clone(), Variant { name, pass, scratch, sources, updates: 0..0 });
         }
     }
     let mut all: Vec<Variant> = all.into_values().collect();

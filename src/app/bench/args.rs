@@ -88,6 +88,9 @@ pub struct BenchArgs {
     /// Where time goes: after each test run it once more, kernel by kernel.
     #[arg(long, env = "WGPU_LLM_KERNELS")]
     pub kernels: bool,
+    /// Measure instead what each device can do at the most: bandwidth of memory, rates of arithmetic.
+    #[arg(long, env = "WGPU_LLM_DEVICE_ROOFLINE")]
+    pub device_roofline: bool,
     /// Form of the results.
     #[arg(short, long, value_name = "md|csv|json|jsonl|sql", default_value = "md", env = "WGPU_LLM_OUTPUT")]
     pub output: Format,
@@ -217,8 +220,13 @@ impl BenchArgs {
     }
 
     fn caches(&self) -> Result<Vec<DType>> {
-        let pairs = self.cache_type_k.iter().flat_map(|k| self.cache_type_v.iter().map(move |v| (k, v)));
-        pairs.map(|(k, v)| ContextArgs::kv_of(k, v)).collect()
+        // Of all combinations those are left that can be: keys and values of one type.
+        let (keys, values) = (&self.cache_type_k, &self.cache_type_v);
+        let other = |k: &String| values.iter().find(|v| *v == k).or(values.first()).expect("there is a default");
+        if let Some(v) = values.iter().find(|v| !keys.contains(v)) {
+            return ContextArgs::kv_of(&keys[0], v).map(|kv| vec![kv]);
+        }
+        keys.iter().map(|k| ContextArgs::kv_of(k, other(k))).collect()
     }
 
     /// The form of the results.
@@ -275,6 +283,9 @@ mod tests {
         assert_eq!((settings[1].depth, settings[2].threads, settings[4].ubatch), (4096, 2, 128));
         assert!(parse(&["-t", "0"]).unwrap().settings().unwrap_err().to_string().contains("1 to 1024"));
         assert!(parse(&["-ctk", "f32"]).unwrap().settings().is_err());
+        assert!(parse(&["-ctv", "f32"]).unwrap().settings().is_err());
+        let both = parse(&["-ctk", "f16,f32", "-ctv", "f32,f16"]).unwrap().settings().unwrap();
+        assert_eq!((both.len(), both[1].kv), (2, DType::F32));
         assert_eq!(parse(&["-ctk", "f32", "-ctv", "f32"]).unwrap().settings().unwrap()[0].kv, DType::F32);
     }
 

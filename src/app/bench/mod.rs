@@ -5,6 +5,8 @@ pub mod args;
 pub mod kernels;
 pub mod numbers;
 pub mod output;
+pub mod peak;
+pub mod roofline;
 pub mod row;
 
 use super::args::{DeviceArgs, Layers};
@@ -15,15 +17,19 @@ use crate::cpu::ThreadPool;
 use crate::gpu;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
-use crate::run::{Event, Options, Session, Traffic};
+use crate::run::{Event, Options, Session};
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
+use peak::{Need, Peaks};
 use row::{DeviceFacts, ModelFacts, Row};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Measures everything that the flags ask for.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.device_roofline {
+        return roofline::run(args);
+    }
     let (origins, settings, tests) = (args.origins()?, args.settings()?, args.tests()?);
     let (device, why) = device(args)?;
     let name = device.as_ref().map_or("the CPU".to_owned(), |d| format!("{} ({})", d.info().name, d.info().backend));
@@ -36,11 +42,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         kv: differ(&|s| s.kv != crate::base::DType::F16),
     };
     let mut printer = Printer::new(args.format(), shown);
+    // Before any model takes memory.
+    let peaks = Peaks::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
         let (model, file) = open(origin, args.offline)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
-        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device };
+        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device, peaks: &peaks };
         for setting in &settings {
             bench.run(setting, &tests, &mut printer)?;
         }
@@ -93,6 +101,7 @@ struct Bench<'a> {
     model: Arc<Model>,
     facts: ModelFacts,
     device: &'a Option<gpu::Device>,
+    peaks: &'a Peaks,
 }
 
 impl Bench<'_> {
@@ -156,7 +165,7 @@ impl Bench<'_> {
         }
         let tokens = f64::from(test.tokens());
         let on_gpu = before.zip(dispatches(session)).map(|(a, b)| (b - a) as f64 / tokens / samples.len() as f64);
-        let (bytes_per_token, nodes) = counted(session, depth, test)?;
+        let need = Need::of(session, setting, test, self.peaks)?;
         let kernels = if self.args.kernels { kernels(session, depth, test)? } else { Vec::new() };
         Ok(Row {
             model: model.clone(),
@@ -165,9 +174,8 @@ impl Bench<'_> {
             test: *test,
             time,
             samples,
-            bytes_per_token,
-            bandwidth: None,
-            dispatches: on_gpu.unwrap_or(nodes),
+            need,
+            dispatches: on_gpu.unwrap_or(need.nodes),
             kernels,
         })
     }
@@ -197,28 +205,6 @@ fn kernels(session: &mut Session, depth: usize, test: &Test) -> Result<Vec<Event
 /// Dispatches so far, where there is a GPU.
 fn dispatches(session: &mut Session) -> Option<u64> {
     session.engine().device().map(|d| d.counters().dispatches)
-}
-
-/// Bytes that a token moves, and nodes that run for it, on average over the test.
-fn counted(session: &mut Session, depth: usize, test: &Test) -> Result<(f64, f64)> {
-    let (mut bytes, mut nodes, mut past) = (0.0, 0, depth);
-    let batch = session.batch();
-    let mut left = test.prompt as usize;
-    while left > 0 {
-        let tokens = left.min(batch);
-        left -= tokens;
-        let graph = session.engine().graph(tokens, usize::from(left == 0))?;
-        bytes += Traffic::of(&graph, past).bytes();
-        nodes += graph.nodes.len();
-        past += tokens;
-    }
-    let graph = session.engine().graph(1, 1)?;
-    for i in 0..test.answer as usize {
-        bytes += Traffic::of(&graph, past + i).bytes();
-        nodes += graph.nodes.len();
-    }
-    let tokens = f64::from(test.tokens());
-    Ok((bytes / tokens, nodes as f64 / tokens))
 }
 
 fn device_facts(session: &mut Session) -> DeviceFacts {

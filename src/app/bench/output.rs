@@ -110,9 +110,10 @@ impl Printer {
         all.extend([
             ("test", 15, text(&Row::name)),
             ("t/s", 18, text(&|r| format!("{:.2} ± {:.2}", r.speed().0, r.speed().1))),
-            ("MB/token", 9, text(&|r| format!("{:.2}", r.bytes_per_token / 1e6))),
+            ("MB/token", 9, text(&|r| format!("{:.2}", r.need.bytes / 1e6))),
             ("GB/s", 8, text(&|r| format!("{:.2}", r.rate() / 1e9))),
-            ("% of peak", 9, text(&|r| r.of_bandwidth().map_or("–".into(), |f| format!("{:.0}", 100.0 * f)))),
+            ("Gop/s", 8, text(&|r| format!("{:.1}", r.need.operations * r.speed().0 / 1e9))),
+            ("% of peak", 14, text(&|r| r.of_peak().map_or("–".into(), |(f, of)| format!("{:.0} {of}", 100.0 * f)))),
             ("ops/token", 9, text(&|r| format!("{:.1}", r.dispatches))),
         ]);
         all

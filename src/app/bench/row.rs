@@ -1,6 +1,7 @@
 //! One result: what was measured, on what, and how fast it was.
 
 use super::args::{Setting, Test};
+use super::peak::{Least, Need};
 use crate::app::args::Layers;
 use crate::run::Event;
 use serde_json::{Value as Json, json};
@@ -51,10 +52,8 @@ pub struct Row {
     pub time: SystemTime,
     /// How long each repetition took.
     pub samples: Vec<Duration>,
-    /// Bytes of weights and cache that a token moves at the least.
-    pub bytes_per_token: f64,
-    /// Bytes per second that the device reads at the most, if that was measured.
-    pub bandwidth: Option<f64>,
+    /// What a token takes at the least.
+    pub need: Need,
     /// Dispatches of the GPU, or ops of the CPU, for each token.
     pub dispatches: f64,
     /// What one more run spent in each kernel.
@@ -85,14 +84,14 @@ impl Row {
         statistics(&self.speeds())
     }
 
-    /// Bytes per second, counted as [`bytes_per_token`](Self::bytes_per_token) is.
+    /// Bytes per second, each byte that is needed counting once.
     pub fn rate(&self) -> f64 {
-        self.bytes_per_token * self.speed().0
+        self.need.bytes * self.speed().0
     }
 
-    /// Part of the device's bandwidth that is made use of.
-    pub fn of_bandwidth(&self) -> Option<f64> {
-        self.bandwidth.map(|bandwidth| self.rate() / bandwidth)
+    /// Part of the device's measured best that is reached, and what that is bound by.
+    pub fn of_peak(&self) -> Option<(f64, &'static str)> {
+        self.need.least.map(|least| (least.both * self.speed().0, least.bound()))
     }
 
     /// Everything by name, llama-bench's names first, as far as they mean something here.
@@ -100,6 +99,7 @@ impl Row {
         let nanoseconds: Vec<f64> = self.samples.iter().map(|t| t.as_nanos() as f64).collect();
         let ((ns, ns_sd), (ts, ts_sd)) = (statistics(&nanoseconds), self.speed());
         let (m, d, s, t) = (&self.model, &self.device, &self.setting, &self.test);
+        let of_least = |f: &dyn Fn(Least) -> Json| self.need.least.map_or(Json::Null, f);
         vec![
             ("build_commit", concat!("wgpu-llm ", env!("CARGO_PKG_VERSION")).into()),
             ("build_number", 0.into()),
@@ -128,10 +128,16 @@ impl Row {
             ("stddev_ts", ts_sd.into()),
             ("test", self.name().into()),
             ("load_ns", (m.load.as_nanos() as u64).into()),
-            ("bytes_per_token", self.bytes_per_token.into()),
+            ("bytes_per_token", self.need.bytes.into()),
             ("bytes_per_second", self.rate().into()),
-            ("device_bytes_per_second", self.bandwidth.map_or(Json::Null, Json::from)),
-            ("bandwidth_fraction", self.of_bandwidth().map_or(Json::Null, Json::from)),
+            ("bandwidth_fraction", of_least(&|l| (l.memory * ts).into())),
+            ("operations_per_token", self.need.operations.into()),
+            ("operations_per_second", (self.need.operations * ts).into()),
+            ("arithmetic_fraction", of_least(&|l| (l.arithmetic * ts).into())),
+            ("peak_fraction", of_least(&|l| (l.both * ts).into())),
+            ("peak_of", of_least(&|l| l.bound().into())),
+            ("device_bytes_per_second", of_least(&|l| (self.need.bytes / l.memory).into())),
+            ("device_operations_per_second", of_least(&|l| (self.need.operations / l.arithmetic).into())),
             ("dispatches_per_token", self.dispatches.into()),
         ]
     }

@@ -76,6 +76,12 @@ impl Synthetic {
         writer.write_file(path, |i, out| maker.put(&writer, i, out))
     }
 
+    /// The same with fewer layers and tokens: ops have the shapes that they have in the whole.
+    pub fn cut(mut self, layers: usize, vocab: usize) -> Self {
+        self.shape.cut(layers, vocab);
+        self
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> Result<u64> {
         Ok(self.writer()?.tensors().iter().map(|t| t.bytes() as u64).sum())

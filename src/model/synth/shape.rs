@@ -97,6 +97,11 @@ impl ModelShape {
         SHAPES.iter().map(|s| s.name)
     }
 
+    /// Leaves at most so many layers and tokens.
+    pub fn cut(&mut self, layers: usize, vocab: usize) {
+        (self.layers, self.vocab) = (self.layers.min(layers), self.vocab.min(vocab));
+    }
+
     /// The mix that the original is published in.
     pub fn usual_mix(&self) -> &'static str {
         if self.kind == Kind::GptOss { "mxfp4" } else { "q4_k_m" }
