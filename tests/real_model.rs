@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgpu_llm::gpu::Device;
 use wgpu_llm::model::Model;
+use wgpu_llm::quant::Precision;
 use wgpu_llm::run::{Options, Session};
 use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 use wgpu_llm::text::Segment;
@@ -44,6 +45,25 @@ fn mean_nll(logits: &[Vec<f32>], tokens: &[u32]) -> f64 {
         sum.ln() + max - row[*next as usize] as f64
     };
     logits.iter().zip(&tokens[1..]).map(nll).sum::<f64>() / (tokens.len() - 1) as f64
+}
+
+/// What 8 bits of activations cost on the CPU: the mean over all texts, and the worst of them.
+fn check_eight_bits(model: &Arc<Model>) {
+    let options = Options { context: 1024, precision: Precision::Eight, ..Options::default() };
+    let mut session = Session::new(model.clone(), None, options).expect("a session");
+    let (mut ratios, mut worst) = (Vec::new(), 0f64);
+    for case in reference() {
+        let tokens = ids(&case["tokens"]);
+        session.truncate(0);
+        let logits = session.logits(&tokens, &Vec::from_iter(0..tokens.len())).expect("logits");
+        let ratio = mean_nll(&logits, &tokens) / case["nll_mean"].as_f64().expect("a number");
+        worst = worst.max((ratio - 1.0).abs());
+        ratios.push(ratio);
+    }
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    println!("CPU, 8 bits: nll {:+.3} % in the mean, a text within {:.3} %", (mean - 1.0) * 100.0, worst * 100.0);
+    assert!((mean - 1.0).abs() < 0.01 && worst < 0.03, "mean {mean}, worst {worst}");
+    assert!(worst > 1e-4, "as good as 16 bits: are they rounded at all?");
 }
 
 fn check(name: &str, device: Option<Device>, model: &Arc<Model>) {
@@ -102,6 +122,7 @@ fn same_seed_same_text(name: &str, session: &mut Session) {
 fn real_model_on_the_cpu() {
     let Some(model) = model("real_model_on_the_cpu") else { return };
     check("CPU", None, &model);
+    check_eight_bits(&model);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Conventions: activations are `f32`, `[tokens, …]` with packed inner dimensions (only the token dimension may be
 //! strided). Weights are `[rows, k]` in any type. Expert ids travel as whole `f32` numbers beside their weights.
 
+mod attention_cells;
 mod attention_cpu;
 mod case;
 mod kernel;
