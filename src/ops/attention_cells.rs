@@ -3,6 +3,7 @@
 use crate::base::{DType, View};
 use crate::quant;
 use crate::simd::{Kernel, Level, Simd, array, array_mut};
+use bytemuck::Pod;
 use std::ops::Range;
 
 /// Cells of a part: their scores fit the caches.
@@ -38,64 +39,59 @@ impl Place {
     }
 }
 
-/// Some heads of some cells, as vectors read them.
-trait Rows: Copy {
-    /// Channels `c` … `c + 15` of head `head` of row `row`. Must be `#[inline(always)]`.
-    fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats;
-
-    /// Brings the row `AHEAD` rows on near: rows of one head lie too far apart for the hardware to see it coming. The same.
-    fn fetch<S: Simd>(self, s: S, row: usize, head: usize);
-}
-
 /// How many cells are fetched ahead.
 const AHEAD: usize = 4 * BLOCK;
 
+/// A number as the cache holds it.
+trait Number: Pod {
+    /// Sixteen of them. Must be `#[inline(always)]`.
+    fn widen<S: Simd>(s: S, v: &[Self; BLOCK]) -> S::Floats;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, v: &[f32; BLOCK]) -> S::Floats {
+        s.floats(v)
+    }
+}
+
+/// An f16.
+impl Number for [u8; 2] {
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, v: &[[u8; 2]; BLOCK]) -> S::Floats {
+        s.widen_f16(bytemuck::cast_ref(v))
+    }
+}
+
+/// Some heads of some cells, as vectors read them.
 #[derive(Clone, Copy)]
-struct HalfRows<'a> {
-    data: &'a [u8],
+struct Rows<'a, T> {
+    data: &'a [T],
+    /// Numbers from one cell to the next.
     stride: usize,
     /// Channels of a head.
     width: usize,
 }
 
-impl Rows for HalfRows<'_> {
+impl<T: Number> Rows<'_, T> {
+    /// Channels `c` … `c + 15` of head `head` of row `row`.
     #[inline(always)]
     fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats {
-        s.widen_f16(array(self.data, 2 * (row * self.stride + head * self.width + c)))
+        T::widen(s, array(self.data, row * self.stride + head * self.width + c))
     }
 
+    /// Brings the row [`AHEAD`] rows on near: rows of one head lie too far apart for the hardware to see it coming.
     #[inline(always)]
     fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
-        for c in (head * self.width..(head + 1) * self.width).step_by(32) {
-            s.prefetch(self.data.get(2 * ((row + AHEAD) * self.stride + c)..).unwrap_or_default());
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct FloatRows<'a> {
-    data: &'a [f32],
-    stride: usize,
-    /// Channels of a head.
-    width: usize,
-}
-
-impl Rows for FloatRows<'_> {
-    #[inline(always)]
-    fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats {
-        s.floats(array(self.data, row * self.stride + head * self.width + c))
-    }
-
-    #[inline(always)]
-    fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
-        for c in (head * self.width..(head + 1) * self.width).step_by(16) {
-            s.prefetch(bytemuck::cast_slice(self.data.get((row + AHEAD) * self.stride + c..).unwrap_or_default()));
+        let start = (row + AHEAD) * self.stride + head * self.width;
+        for c in (0..self.width).step_by(64 / size_of::<T>()) {
+            s.prefetch(bytemuck::cast_slice(self.data.get(start + c..).unwrap_or_default()));
         }
     }
 }
 
 /// Decodes heads `kvs` of some cells, to rows of heads whose length is a multiple of [`BLOCK`].
-fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a mut Vec<f32>) -> FloatRows<'a> {
+fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a mut Vec<f32>) -> Rows<'a, f32> {
     let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
     let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
     let width = n.next_multiple_of(BLOCK);
@@ -105,7 +101,7 @@ fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a m
     for ((cell, kv), out) in heads.zip(out.chunks_mut(width)) {
         quant::decode(cache.meta.dtype, &cache.data[bytes((cell * kv_heads + kv) * n)..][..bytes(n)], &mut out[..n]);
     }
-    FloatRows { data: out, stride: kvs.len() * width, width }
+    Rows { data: out, stride: kvs.len() * width, width }
 }
 
 /// Calls `$run` with the rows of some heads of a cache.
@@ -115,10 +111,10 @@ macro_rules! with_rows {
         let (first, stride) = (($place.cells.start * kv_heads + $place.kvs.start) * n, kv_heads * n);
         match $cache.meta.dtype {
             DType::F16 if n.is_multiple_of(BLOCK) => {
-                $run(HalfRows { data: &$cache.data[2 * first..], stride, width: n })
+                $run(Rows { data: &bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..], stride, width: n })
             }
             DType::F32 if n.is_multiple_of(BLOCK) => {
-                $run(FloatRows { data: &bytemuck::cast_slice($cache.data)[first..], stride, width: n })
+                $run(Rows { data: &bytemuck::cast_slice::<u8, f32>($cache.data)[first..], stride, width: n })
             }
             _ => $run(decode($cache, &$place.cells, &$place.kvs, $cells)),
         }
@@ -148,8 +144,8 @@ pub(super) fn weigh(
     with_rows!(cache, place, cells, |values| Level::best().run(Weigh { values, place, scores, y, width }));
 }
 
-struct Score<'a, R> {
-    keys: R,
+struct Score<'a, T> {
+    keys: Rows<'a, T>,
     place: &'a Place,
     q: &'a [f32],
     dim: usize,
@@ -157,7 +153,7 @@ struct Score<'a, R> {
     scores: &'a mut [f32],
 }
 
-impl<R: Rows> Kernel for Score<'_, R> {
+impl<T: Number> Kernel for Score<'_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -206,15 +202,15 @@ fn score_block<S: Simd>(s: S, keys: &[[f32; BLOCK]], q: &[f32], dim: usize, scor
     }
 }
 
-struct Weigh<'a, R> {
-    values: R,
+struct Weigh<'a, T> {
+    values: Rows<'a, T>,
     place: &'a Place,
     scores: &'a [f32],
     y: &'a mut [f32],
     width: usize,
 }
 
-impl<R: Rows> Kernel for Weigh<'_, R> {
+impl<T: Number> Kernel for Weigh<'_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -233,11 +229,11 @@ impl<R: Rows> Kernel for Weigh<'_, R> {
                     let (y, at) = (&mut y[row * width..], (place, block, head));
                     let mut c = 0;
                     while c + 2 * BLOCK <= width {
-                        weigh_block::<S, R, 2>(s, values, at, p, y, width, c);
+                        weigh_block::<S, T, 2>(s, values, at, p, y, width, c);
                         c += 2 * BLOCK;
                     }
                     if c < width {
-                        weigh_block::<S, R, 1>(s, values, at, p, y, width, c);
+                        weigh_block::<S, T, 1>(s, values, at, p, y, width, c);
                     }
                 }
             }
@@ -247,9 +243,9 @@ impl<R: Rows> Kernel for Weigh<'_, R> {
 
 /// Channels `c` … of a block's cells, `N` vectors of them, for a few queries.
 #[inline(always)]
-fn weigh_block<S: Simd, R: Rows, const N: usize>(
+fn weigh_block<S: Simd, T: Number, const N: usize>(
     s: S,
-    values: R,
+    values: Rows<'_, T>,
     (place, block, head): (&Place, usize, usize),
     p: [&[f32; BLOCK]; ROWS],
     y: &mut [f32],

@@ -86,7 +86,9 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
     let (q, keys, values) = (src[0], src[1], src[2]);
     let (tokens, heads, kv_heads) = (q.meta.shape[0], q.meta.shape[1], keys.meta.shape[1]);
     let (dim, value_dim, group) = (q.meta.shape[2], values.meta.shape[2], heads / kv_heads);
-    let (slopes, sinks) = (op.slopes(heads), src.get(4).map(|s| s.f32()));
+    // Without ALiBi nothing is allocated for it.
+    let slopes = if op.max_bias == 0.0 { Vec::new() } else { op.slopes(heads) };
+    let sinks = src.get(4).map(|s| s.f32());
     let task = Task { op, q, keys, values, pos: src[3].u32(), slopes, sinks, heads, group, dim, value_dim };
     let tile = (TILE / group).max(1);
     let y = dst.f32();
@@ -227,7 +229,7 @@ impl Task<'_> {
             let token = tokens.start + row / self.group;
             let (seen, start) = (seen(token), part * PART);
             let here = if seen.is_empty() { 0..0 } else { seen.start - start..seen.end - start };
-            let slope = self.slopes[(kvs.start + kv) * self.group + row % self.group];
+            let slope = self.slopes.get((kvs.start + kv) * self.group + row % self.group).copied().unwrap_or(0.0);
             let behind = self.pos[token] as usize - seen.start.min(self.pos[token] as usize);
             let softmax = self.softmax(&mut scores[here.clone()], slope, behind);
             scores[..here.start].fill(0.0);

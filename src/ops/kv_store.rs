@@ -5,8 +5,7 @@
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant;
-use half::f16;
+use crate::{quant, simd};
 use std::ops::Range;
 
 /// Sources: keys `[cells, heads, dim]` and values `[cells, heads, value_dim]` of one type (both updated in place; the result is
@@ -42,7 +41,7 @@ pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usi
     let write = |x: &[f32], out: &mut [u8]| match dtype {
         DType::F32 => out.copy_from_slice(bytemuck::cast_slice(x)),
         DType::F16 => {
-            bytemuck::cast_slice_mut(out).iter_mut().zip(x).for_each(|(y, x): (&mut f16, _)| *y = f16::from_f32(*x))
+            simd::f32_to_f16(x, bytemuck::cast_slice_mut(out))
         }
         _ => quant::encode(dtype, x, n, out),
     };

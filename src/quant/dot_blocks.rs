@@ -278,6 +278,16 @@ fn product<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usiz
     }
 }
 
+/// Word `i` of chunk `j` of each panel.
+#[inline(always)]
+fn words<S: Simd, W: Source, const R: usize>(s: S, panels: &[W; R], j: usize, i: usize) -> [S::Words; R] {
+    let mut w = [panels[0].word(s, j, i); R];
+    for r in 1..R {
+        w[r] = panels[r].word(s, j, i);
+    }
+    w
+}
+
 /// Σ q·a of part `part` of chunk `j`: the whole or a half of it.
 #[inline(always)]
 fn dots<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usize, const C: usize>(
@@ -288,17 +298,14 @@ fn dots<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usize, 
     part: usize,
 ) -> [[S::Ints; C]; R] {
     let signed = KIND & SIGNED != 0;
-    let words = CHUNK / 4 / if KIND & HALVES != 0 { 2 } else { 1 };
-    let words = part * words..(part + 1) * words;
+    let count = CHUNK / 4 / if KIND & HALVES != 0 { 2 } else { 1 };
+    let range = part * count..(part + 1) * count;
     let mut high = [[s.zero(); C]; R];
     // Both bytes of the activations while the weights are at hand, if there are registers for that and the totals.
     let together = !EIGHT && 3 * R * C + R < S::REGISTERS;
     let mut low = high;
-    for i in words.clone() {
-        let mut w = [panels[0].word(s, j, i); R];
-        for r in 1..R {
-            w[r] = panels[r].word(s, j, i);
-        }
+    for i in range.clone() {
+        let w = words::<S, W, R>(s, panels, j, i);
         for c in 0..C {
             for r in 0..R {
                 high[r][c] = s.dot_words(high[r][c], w[r], acts[c].high[8 * j + i], signed);
@@ -317,11 +324,8 @@ fn dots<S: Simd, W: Source, const KIND: u32, const EIGHT: bool, const R: usize, 
         }
     }
     if !EIGHT && !together {
-        for i in words {
-            let mut w = [panels[0].word(s, j, i); R];
-            for r in 1..R {
-                w[r] = panels[r].word(s, j, i);
-            }
+        for i in range {
+            let w = words::<S, W, R>(s, panels, j, i);
             for c in 0..C {
                 for r in 0..R {
                     high[r][c] = s.dot_words(high[r][c], w[r], acts[c].low[8 * j + i], signed);

@@ -1,7 +1,7 @@
 //! The exponential and what is made of it: softmax terms and activation functions, in place on slices.
 
 use super::level::{Kernel, Level};
-use super::math::{max, padded};
+use super::math::padded;
 use super::vector::Simd;
 
 /// A function of one variable.
@@ -155,13 +155,6 @@ pub fn exp(x: &mut [f32]) {
 /// x ← e^(x − shift), and the sum of these.
 pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     map(Exp { shift }, x)
-}
-
-/// A softmax but for its division: scores ← e^(score − m), m being the largest of them and of `sink`; gives their sum,
-/// the sink's share included. NaN where there is one.
-pub fn softmax_numerators(scores: &mut [f32], sink: Option<f32>) -> f32 {
-    let shift = max(scores).max(sink.unwrap_or(f32::MIN)).max(f32::MIN);
-    exp_sum(scores, shift) + sink.map_or(0.0, |sink| (sink - shift).exp())
 }
 
 /// x ← 1 / (1 + e⁻ˣ).

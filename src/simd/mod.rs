@@ -23,12 +23,9 @@ pub mod roofline;
 mod vector;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
-pub use exp::{exp, exp_sum, gelu, gelu_erf, gelu_quick, sigmoid, silu, softmax_numerators, tanh};
+pub use exp::{exp, exp_sum, gelu, gelu_erf, gelu_quick, sigmoid, silu, tanh};
 pub use level::{Kernel, Level};
-pub use math::{
-    amax, axpy, axpy_bf16, axpy_f16, bf16_to_f32, dot, dot_bf16, dot_f16, f16_to_f32, f32_to_bf16, f32_to_f16, max,
-    sum, sum_squares,
-};
+pub use math::{axpy, dot, f32_to_f16, max};
 pub use pages::{Arena, Part};
 pub use portable::Portable;
 pub use vector::Simd;
