@@ -49,7 +49,7 @@ fn mean_nll(logits: &[Vec<f32>], tokens: &[u32]) -> f64 {
 
 /// What 8 bits of activations cost on the CPU: the mean over all texts, and the worst of them.
 fn check_eight_bits(model: &Arc<Model>) {
-    let options = Options { context: 1024, precision: Precision::Eight, ..Options::default() };
+    let options = Options { context: 1024, precision: Some(Precision::Eight), ..Options::default() };
     let mut session = Session::new(model.clone(), None, options).expect("a session");
     let (mut ratios, mut worst) = (Vec::new(), 0f64);
     for case in reference() {

@@ -121,29 +121,33 @@ pub struct DeviceArgs {
     /// CPU threads. Default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// What the CPU rounds a prompt's activations to where weights are quantized: 16 bits, as good as f32, or 8, up to twice as
-    /// fast, as most runtimes do.
-    #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ACTIVATION_BITS")]
+    /// What the CPU rounds a prompt's activations to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do.
+    /// Left to itself: 8 where the model is 1024 wide or more.
+    #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
 }
 
 /// See [`DeviceArgs::activation_bits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum ActivationBits {
+    /// By the model's width.
+    #[default]
+    Auto,
     /// 8 bits.
     #[value(name = "8")]
     Eight,
     /// 16 bits.
-    #[default]
     #[value(name = "16")]
     Sixteen,
 }
 
-impl From<ActivationBits> for Precision {
-    fn from(bits: ActivationBits) -> Precision {
-        match bits {
-            ActivationBits::Eight => Precision::Eight,
-            ActivationBits::Sixteen => Precision::Sixteen,
+impl ActivationBits {
+    /// For [`Options::precision`](crate::run::Options::precision).
+    pub fn precision(self) -> Option<Precision> {
+        match self {
+            ActivationBits::Auto => None,
+            ActivationBits::Eight => Some(Precision::Eight),
+            ActivationBits::Sixteen => Some(Precision::Sixteen),
         }
     }
 }

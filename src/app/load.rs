@@ -63,7 +63,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
             Layers::Auto | Layers::All => None,
             Layers::Count(n) => Some(n as usize),
         },
-        precision: args.device.activation_bits.into(),
+        precision: args.device.activation_bits.precision(),
         trace: args.debug.trace.is_some(),
     };
     let mut session = Session::new(model, device, options)?;

@@ -4,7 +4,7 @@ use super::linear::{Linear, Places, PreNorm, Then};
 use super::matmul::{ACTIVATIONS, Shared, matrix, multiply};
 use super::matmul_id::multiply_chosen;
 use super::{Combine, LayerNorm, Op, Pool, RmsNorm, for_chunks};
-use crate::base::{Meta, View, ViewMut};
+use crate::base::{DType, Meta, View, ViewMut};
 use std::cell::RefCell;
 
 /// Kept so that a decoded token allocates nothing once warm.
@@ -67,7 +67,10 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
     }
     let y = if gated { &mut products[..] } else { dst.f32() };
     ACTIVATIONS.with_borrow_mut(|acts| {
-        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
+        // One preparation for all: f32 weights ask most of it.
+        let dtypes = || weights.iter().map(|w| w.meta.dtype);
+        let dtype = dtypes().find(|d| *d == DType::F32).unwrap_or(weights[0].meta.dtype);
+        acts.fill(&Shared(pool), (dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
         let mut start = 0;
         for w in weights {
             let n = w.meta.outer();

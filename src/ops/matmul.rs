@@ -54,12 +54,14 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
 /// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
 pub(super) fn multiply(
     w: &Matrix,
-    acts: &Activations,
+    acts: &mut Activations,
     y: &mut [f32],
     stride: usize,
     n: usize,
     pool: &dyn Pool,
 ) {
+    acts.meet(w.dtype);
+    let acts = &*acts;
     // Eight parts per thread even out their speed.
     let block = n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK);
     let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);

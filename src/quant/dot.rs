@@ -63,6 +63,7 @@ pub fn dot_rows(w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mu
 pub fn dot_rows_at(level: Level, w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
     let (dtype, k) = (w.dtype, w.k);
     assert!(acts.suits(dtype) && acts.k() == k, "activations of {} values for {dtype} weights of {k}", acts.k());
+    assert!(acts.knows(level, dtype), "activations that have not met {dtype}");
     assert_eq!(rows.len(), out.range().len(), "rows of weights and columns of the output");
     assert_eq!(acts.columns(), out.rows(), "columns of activations and rows of the output");
     assert!(w.layout == Layout::Rows || rows.start.is_multiple_of(ROWS), "row {} begins no panel", rows.start);

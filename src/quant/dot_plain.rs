@@ -2,6 +2,7 @@
 
 use super::activations::Activations;
 use super::dot::Matrix;
+use super::dot_pairs;
 use super::format::Plain;
 use super::tile::{FloatTile, TILE};
 use crate::simd::{Columns, Kernel, Level, Simd, array};
@@ -29,6 +30,9 @@ pub(super) fn dot<F: Plain>(
     acts: &Activations,
     out: &mut Columns<'_>,
 ) {
+    if acts.in_pairs() {
+        return dot_pairs::dot::<F>(level, w, rows, acts, out);
+    }
     let w = Weights { bytes: w.rows(rows), row: w.k * size_of::<F::Raw>(), k: w.k };
     level.run(DotRows { w, acts, out, format: PhantomData::<F> });
 }

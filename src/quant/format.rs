@@ -3,6 +3,7 @@
 use super::activations::Activations;
 use super::dot::Matrix;
 use super::panel::{self, Parts, Scales};
+use super::tile::Weights;
 use super::{FORMATS, dot_blocks, dot_plain, gpu};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
@@ -63,6 +64,8 @@ pub(super) struct Panels {
     pub bytes: fn(usize) -> usize,
     /// See [`panel::pack`].
     pub pack: fn(&[u8], usize, &mut [u8]),
+    /// What activations must know of them.
+    pub weights: fn(Level) -> Weights,
 }
 
 /// What the table holds of a format.
@@ -93,7 +96,7 @@ impl Format {
                 }
             },
             dot: dot_blocks::dot::<F>,
-            panels: Some(Panels { bytes: panel::panel_bytes::<F>, pack: panel::pack::<F> }),
+            panels: Some(Panels { bytes: panel::panel_bytes::<F>, pack: panel::pack::<F>, weights: panel::weights::<F> }),
             planes: F::PLANES,
             gpu: gpu::layout_blocks::<F>,
         }

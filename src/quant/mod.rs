@@ -10,6 +10,8 @@ mod activations;
 mod bytes;
 mod dot;
 mod dot_blocks;
+mod dot_eight;
+mod dot_pairs;
 mod dot_plain;
 mod format;
 mod gpu;

@@ -10,8 +10,8 @@
 
 use super::bytes::Half;
 use super::format::Block;
-use super::tile::{CHUNK, Panel, ROWS, Source, TILE};
-use crate::simd::{Kernel, Simd, array, array_mut};
+use super::tile::{CHUNK, Panel, ROWS, Source, TILE, Weights};
+use crate::simd::{Kernel, Level, Simd, array, array_mut};
 use std::marker::PhantomData;
 
 /// How a block format's scales are stored.
@@ -289,8 +289,28 @@ impl<F: Block> Source for Packed<'_, F> {
 
     #[inline(always)]
     fn zero<S: Simd>(&self, s: S) -> i32 {
-        if F::SIGNED { s.signed_zero() } else { F::ZERO }
+        zero::<F, S>(s)
     }
+}
+
+/// The code that stands for zero.
+#[inline(always)]
+fn zero<F: Block, S: Simd>(s: S) -> i32 {
+    if F::SIGNED { s.signed_zero() } else { F::ZERO }
+}
+
+/// What activations must know of a format's weights.
+pub(super) fn weights<F: Block>(level: Level) -> Weights {
+    struct Zero<F>(PhantomData<F>);
+    impl<F: Block> Kernel for Zero<F> {
+        type Out = i32;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> i32 {
+            zero::<F, S>(s)
+        }
+    }
+    Weights { zero: level.run(Zero(PhantomData::<F>)), halves: F::HALVES }
 }
 
 /// Scales per 256 weights.

@@ -68,7 +68,8 @@ impl Source for &Panel {
     }
 }
 
-/// [`TILE`] activations as 16-bit fixed point in two bytes each: value = scale · (256 · high + low).
+/// [`TILE`] activations as fixed point in two bytes each: value = scale · (256 · high + low). Those rounded to eight bits have
+/// a low byte only in chunks of `wide`; elsewhere it is zero.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub struct IntTile {
@@ -80,12 +81,78 @@ pub struct IntTile {
     pub(super) scales: [f32; TILE / CHUNK],
     /// Σ 256 · high + low of each half of a chunk.
     pub(super) sums: [[i32; 2]; TILE / CHUNK],
+    /// Σ low, the same way.
+    pub(super) low_sums: [[i32; 2]; TILE / CHUNK],
+    /// Bit j: chunk j has low bytes.
+    pub(super) wide: u16,
+    /// What goes with the high bytes alone, for the weights that the tile meets: see [`Terms::of`].
+    pub(super) terms: Terms,
+}
+
+const _: () = assert!(TILE / CHUNK == 16, "a bit per chunk");
+
+/// What one byte of each activation needs beside its codes where it is multiplied on its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// Of a chunk's codes.
+    pub scales: [f32; TILE / CHUNK],
+    /// −zero · Σ a of each part of a chunk: where its sum of products begins.
+    pub starts: [[i32; 2]; TILE / CHUNK],
+    /// scale · Σ a of each part of a chunk: by what minima are multiplied.
+    pub offsets: [[f32; 2]; TILE / CHUNK],
+}
+
+/// What terms depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Weights {
+    /// The code that stands for zero.
+    pub zero: i32,
+    /// Whether half a chunk is a part; otherwise the whole is the first.
+    pub halves: bool,
+}
+
+/// Which byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Byte {
+    High,
+    Low,
+}
+
+impl Terms {
+    pub const ZERO: Terms = Terms { scales: [0.0; _], starts: [[0; 2]; _], offsets: [[0.0; 2]; _] };
+
+    /// Those of one byte of `tile`.
+    #[inline(always)]
+    pub fn of(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
+        let mut terms = Terms::ZERO;
+        // One loop without calls, which becomes vectors.
+        for j in 0..TILE / CHUNK {
+            let [a, b] = tile.low_sums[j];
+            let (a, b, scale) = match byte {
+                Byte::Low => (a, b, tile.scales[j]),
+                Byte::High => ((tile.sums[j][0] - a) >> 8, (tile.sums[j][1] - b) >> 8, 256.0 * tile.scales[j]),
+            };
+            let (a, b) = if w.halves { (a, b) } else { (a + b, 0) };
+            terms.scales[j] = scale;
+            terms.starts[j] = [-w.zero * a, -w.zero * b];
+            terms.offsets[j] = [a as f32 * scale, b as f32 * scale];
+        }
+        terms
+    }
 }
 
 impl IntTile {
     /// All zero.
     pub(super) const ZERO: IntTile =
-        IntTile { high: [[0; 4]; _], low: [[0; 4]; _], scales: [0.0; _], sums: [[0; 2]; _] };
+        IntTile {
+            high: [[0; 4]; _],
+            low: [[0; 4]; _],
+            scales: [0.0; _],
+            sums: [[0; 2]; _],
+            low_sums: [[0; 2]; _],
+            wide: 0,
+            terms: Terms::ZERO,
+        };
 }
 
 /// [`TILE`] weights or activations as f32; zeros follow the last up to a multiple of 32.

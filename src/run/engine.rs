@@ -133,6 +133,11 @@ impl Engine {
         self.gpu.as_ref().map(|g| &g.device)
     }
 
+    /// To what the CPU rounds a prompt's activations.
+    pub fn precision(&self) -> Precision {
+        self.options.precision.unwrap_or_else(|| Precision::for_width(self.model.spec().n_embd))
+    }
+
     /// Threads in use on the CPU.
     pub fn threads(&self) -> usize {
         crate::ops::Pool::threads(&self.pool)
@@ -244,7 +249,7 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
-        let precision = if batch.tokens > 1 { self.options.precision } else { Precision::Sixteen };
+        let precision = if batch.tokens > 1 { self.precision() } else { Precision::Sixteen };
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);

@@ -20,8 +20,9 @@ pub struct Options {
     pub threads: usize,
     /// Layers on the GPU; `None` for all that go there.
     pub gpu_layers: Option<usize>,
-    /// To what the CPU rounds a prompt's activations where they meet quantized weights; an answer's always have 16 bits.
-    pub precision: Precision,
+    /// To what the CPU rounds a prompt's activations; an answer's always have 16 bits. `None` leaves it to the model's width: see
+    /// [`Precision::for_width`].
+    pub precision: Option<Precision>,
     /// Whether to note when each op ran.
     pub trace: bool,
 }
@@ -34,7 +35,7 @@ impl Default for Options {
             kv: DType::F16,
             threads: 0,
             gpu_layers: None,
-            precision: Precision::Sixteen,
+            precision: None,
             trace: false,
         }
     }
@@ -61,7 +62,7 @@ pub(super) fn stopped() -> Error {
 impl Session {
     /// Bits to which the CPU rounds a prompt's activations.
     pub fn activation_bits(&self) -> u32 {
-        match self.options.precision {
+        match self.engine.precision() {
             Precision::Eight => 8,
             Precision::Sixteen => 16,
         }

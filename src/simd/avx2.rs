@@ -136,6 +136,24 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn pairs(self, even: [__m256; 2], odd: [__m256; 2]) -> [__m256i; 2] {
+        unsafe {
+            let mask = [_mm256_set1_epi32(0xffff); 2];
+            let (even, odd) = (both!(_mm256_cvtps_epi32(even)), both!(_mm256_cvtps_epi32(odd)));
+            let low = both!(_mm256_and_si256(even, mask));
+            let high = [_mm256_slli_epi32::<16>(odd[0]), _mm256_slli_epi32::<16>(odd[1])];
+            both!(_mm256_or_si256(low, high))
+        }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: [__m256i; 2], weights: [__m256i; 2], acts: [i16; 2]) -> [__m256i; 2] {
+        unsafe {
+            let acts = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            let products = both!(_mm256_madd_epi16(weights, acts));
+            both!(_mm256_add_epi32(sum, products))
+        }
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         0
     }
@@ -170,6 +188,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn zero(self) -> [__m256i; 2] {
         unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn splat_int(self, n: i32) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(n); 2] }
     }
     #[inline(always)]
     fn times_256(self, v: [__m256i; 2]) -> [__m256i; 2] {

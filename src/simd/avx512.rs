@@ -82,6 +82,17 @@ impl Simd for Avx512 {
         unsafe { _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(bytemuck::cast(acts))) }
     }
     #[inline(always)]
+    fn pairs(self, even: __m512, odd: __m512) -> __m512i {
+        unsafe {
+            let low = _mm512_and_si512(_mm512_cvtps_epi32(even), _mm512_set1_epi32(0xffff));
+            _mm512_or_si512(low, _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(odd)))
+        }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m512i, weights: __m512i, acts: [i16; 2]) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(sum, weights, _mm512_set1_epi32(bytemuck::cast(acts))) }
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         128
     }
@@ -110,6 +121,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn zero(self) -> __m512i {
         unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    fn splat_int(self, n: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(n) }
     }
     #[inline(always)]
     fn times_256(self, v: __m512i) -> __m512i {

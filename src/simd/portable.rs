@@ -99,6 +99,24 @@ impl Simd for Portable {
         sum
     }
     #[inline(always)]
+    fn pairs(self, even: [f32; 16], odd: [f32; 16]) -> [[u8; 4]; 16] {
+        let mut words = [[0; 4]; 16];
+        for l in 0..16 {
+            let [a, b] = [even[l], odd[l]].map(|v| v.round_ties_even() as i32);
+            words[l] = (a & 0xffff | b << 16).to_le_bytes();
+        }
+        words
+    }
+    #[inline(always)]
+    fn dot_pairs(self, mut sum: [i32; 16], weights: [[u8; 4]; 16], acts: [i16; 2]) -> [i32; 16] {
+        for l in 0..16 {
+            let [a, b]: [i16; 2] = bytemuck::cast(weights[l]);
+            let products = [a as i32 * acts[0] as i32, b as i32 * acts[1] as i32];
+            sum[l] = sum[l].wrapping_add(products[0]).wrapping_add(products[1]);
+        }
+        sum
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         0
     }
@@ -122,6 +140,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn zero(self) -> [i32; 16] {
         [0; 16]
+    }
+    #[inline(always)]
+    fn splat_int(self, n: i32) -> [i32; 16] {
+        [n; 16]
     }
     #[inline(always)]
     fn times_256(self, v: [i32; 16]) -> [i32; 16] {

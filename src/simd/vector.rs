@@ -40,10 +40,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn weights_signed(self, v: Self::Words) -> Self::Words;
     /// Sixteen zeros.
     fn zero(self) -> Self::Ints;
+    /// Sixteen times `n`.
+    fn splat_int(self, n: i32) -> Self::Ints;
     /// Adds to lane `l` the sum over j < 4 of `weights[4l + j] · acts[j]`. Activations must not be −128; unsigned weights
     /// must be at most 127. Signed weights come from [`weights_signed`](Simd::weights_signed), and count as if
     /// [`signed_zero`](Simd::signed_zero) had been added to each of them.
     fn dot_words(self, sum: Self::Ints, weights: Self::Words, acts: [i8; 4], signed: bool) -> Self::Ints;
+    /// Rounds both to nearest even: lane `l` of the words holds the whole number of `even` in its low half and of `odd` in
+    /// the high one, which must fit 16 bits.
+    fn pairs(self, even: Self::Floats, odd: Self::Floats) -> Self::Words;
+    /// Adds to lane `l` the two products of the halves of `weights[l]` with `acts`, wrapping around.
+    fn dot_pairs(self, sum: Self::Ints, weights: Self::Words, acts: [i16; 2]) -> Self::Ints;
     /// What signed weights count too much.
     fn signed_zero(self) -> i32;
     /// `a + b`, wrapping around.

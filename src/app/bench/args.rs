@@ -58,8 +58,8 @@ pub struct BenchArgs {
     /// CPU threads. Default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS")]
     pub threads: Vec<Numbers>,
-    /// What the CPU rounds a prompt's activations to where weights are quantized: 16 bits, or 8.
-    #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ACTIVATION_BITS")]
+    /// What the CPU rounds a prompt's activations to: 16 bits, 8, or what suits the model's width.
+    #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
     /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]

@@ -141,7 +141,7 @@ impl Bench<'_> {
                 Layers::Auto | Layers::All => None,
                 Layers::Count(n) => Some(n as usize),
             },
-            precision: self.args.activation_bits.into(),
+            precision: self.args.activation_bits.precision(),
             trace: false,
         };
         Session::new(self.model.clone(), device, options)

@@ -1,0 +1,136 @@
+//! The product of tiles with activations of eight bits, but for outliers: one dot product for four weights of sixteen rows, and
+//! per chunk a conversion, a product and a fused product more. `dot_blocks` says what is computed.
+#![allow(clippy::needless_range_loop)] // r and c index several arrays at once
+
+use super::dot_blocks::{HALVES, MINS, SIGNED, words};
+use super::tile::{Byte, CHUNK, IntTile, Panel, ROWS, TILE, Terms, Weights};
+use crate::simd::{Kernel, Simd};
+
+/// Chunks in a tile.
+const CHUNKS: usize = TILE / CHUNK;
+
+/// Adds the products of `n` weights of `R` panels with `C` columns to `sums`. Columns know the weights that they meet.
+pub(super) struct MultiplyEight<'a, const KIND: u32, const R: usize, const C: usize> {
+    pub panels: [&'a Panel; R],
+    pub acts: [&'a IntTile; C],
+    pub n: usize,
+    pub sums: &'a mut [[[f32; ROWS]; C]; R],
+}
+
+impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyEight<'_, KIND, R, C> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let MultiplyEight { panels, acts, n, sums } = self;
+        let mut codes = [&acts[0].high; C];
+        let mut terms = [&acts[0].terms; C];
+        let mut wide = 0;
+        for c in 0..C {
+            (codes[c], terms[c]) = (&acts[c].high, &acts[c].terms);
+            wide |= acts[c].wide;
+        }
+        let mut total = load::<S, R, C>(s, sums);
+        for j in 0..(n / CHUNK).min(CHUNKS) {
+            add_chunk::<S, KIND, R, C>(s, &panels, &codes, &terms, j, &mut total);
+        }
+        store::<S, R, C>(s, &total, sums);
+        if wide != 0 {
+            s.enter(MultiplyWide::<KIND, R, C> { panels, acts, wide, sums });
+        }
+    }
+}
+
+/// Adds the products of the low bytes, of the few chunks that have some.
+struct MultiplyWide<'a, const KIND: u32, const R: usize, const C: usize> {
+    panels: [&'a Panel; R],
+    acts: [&'a IntTile; C],
+    wide: u16,
+    sums: &'a mut [[[f32; ROWS]; C]; R],
+}
+
+impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyWide<'_, KIND, R, C> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let MultiplyWide { panels, acts, mut wide, sums } = self;
+        let weights = Weights { zero: panels[0].zero, halves: KIND & HALVES != 0 };
+        let mut codes = [&acts[0].low; C];
+        let mut terms = [Terms::ZERO; C];
+        for c in 0..C {
+            (codes[c], terms[c]) = (&acts[c].low, Terms::of(acts[c], Byte::Low, weights));
+        }
+        let terms = terms.each_ref();
+        let mut total = load::<S, R, C>(s, sums);
+        while wide != 0 {
+            let j = wide.trailing_zeros() as usize % CHUNKS;
+            wide &= wide - 1;
+            add_chunk::<S, KIND, R, C>(s, &panels, &codes, &terms, j, &mut total);
+        }
+        store::<S, R, C>(s, &total, sums);
+    }
+}
+
+#[inline(always)]
+fn load<S: Simd, const R: usize, const C: usize>(s: S, sums: &[[[f32; ROWS]; C]; R]) -> [[S::Floats; C]; R] {
+    let mut total = [[s.splat(0.0); C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            total[r][c] = s.floats(&sums[r][c]);
+        }
+    }
+    total
+}
+
+#[inline(always)]
+fn store<S: Simd, const R: usize, const C: usize>(s: S, total: &[[S::Floats; C]; R], sums: &mut [[[f32; ROWS]; C]; R]) {
+    for r in 0..R {
+        for c in 0..C {
+            s.store(total[r][c], &mut sums[r][c]);
+        }
+    }
+}
+
+/// Adds the products of chunk `j`.
+#[inline(always)]
+fn add_chunk<S: Simd, const KIND: u32, const R: usize, const C: usize>(
+    s: S,
+    panels: &[&Panel; R],
+    codes: &[&[[i8; 4]; TILE / 4]; C],
+    terms: &[&Terms; C],
+    j: usize,
+    total: &mut [[S::Floats; C]; R],
+) {
+    let parts = if KIND & HALVES != 0 { 2 } else { 1 };
+    let count = CHUNK / 4 / parts;
+    for part in 0..parts {
+        let mut dot = [[s.zero(); C]; R];
+        if KIND & MINS == 0 {
+            for c in 0..C {
+                for r in 0..R {
+                    dot[r][c] = s.splat_int(terms[c].starts[j][part]);
+                }
+            }
+        }
+        for i in part * count..(part + 1) * count {
+            let w = words::<S, &Panel, R>(s, panels, j, i);
+            for c in 0..C {
+                for r in 0..R {
+                    dot[r][c] = s.dot_words(dot[r][c], w[r], codes[c][8 * j + i], KIND & SIGNED != 0);
+                }
+            }
+        }
+        for r in 0..R {
+            let d = s.floats(&panels[r].scales[parts * j + part]);
+            for c in 0..C {
+                let products = s.mul(s.to_floats(dot[r][c]), d);
+                total[r][c] = s.mul_add(products, s.splat(terms[c].scales[j]), total[r][c]);
+                if KIND & MINS != 0 {
+                    let m = s.floats(&panels[r].mins[parts * j + part]);
+                    total[r][c] = s.mul_add(m, s.splat(terms[c].offsets[j][part]), total[r][c]);
+                }
+            }
+        }
+    }
+}
