@@ -4,6 +4,7 @@ use wgpu_llm::base::DType;
 use wgpu_llm::cpu::ThreadPool;
 use wgpu_llm::ops::{AnyOp, Pool, Serial};
 use wgpu_llm::run::selftest::{Trial, describe};
+use wgpu_llm::simd::Level;
 
 #[test]
 fn cpu_ops_match_their_oracles() {
@@ -21,6 +22,6 @@ fn cpu_ops_match_their_oracles() {
             }
         }
     }
-    println!("cpu ops: {checked} runs of {} ops", AnyOp::NAMES.len());
+    println!("cpu ops: {checked} runs of {} ops at {}", AnyOp::NAMES.len(), Level::best().name());
     assert!(failures.is_empty(), "{} of {checked} runs fail:\n{}", failures.len(), failures.join("\n"));
 }

@@ -61,7 +61,10 @@ impl Kernel for Quantize<'_> {
         values.as_flattened_mut()[..self.x.len()].copy_from_slice(self.x);
         let codes = self.to.codes.as_flattened_mut().as_chunks_mut::<CHUNK>().0;
         for ((x, codes), scale) in values.iter().zip(codes).zip(&mut self.to.scales) {
-            let halves = [s.amax(s.floats(array(x, 0)), s.floats(array(x, 16))), s.amax(s.floats(array(x, 32)), s.floats(array(x, 48)))];
+            let halves = [
+                s.amax(s.floats(array(x, 0)), s.floats(array(x, 16))),
+                s.amax(s.floats(array(x, 32)), s.floats(array(x, 48))),
+            ];
             // NaN where any value is.
             let amax = if halves[0] > halves[1] { halves[0] } else { halves[1] + 0.0 * halves[0] };
             *scale = amax / ACTIVATION;
@@ -96,7 +99,13 @@ thread_local! {
 }
 
 /// All rows, all columns.
-pub(super) fn dot<F: Plain>(level: Level, w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
+pub(super) fn dot<F: Plain>(
+    level: Level,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
+    acts: &Activations,
+    out: &mut Columns<'_>,
+) {
     let w = Weights { bytes: w.rows(rows), row: w.k * size_of::<F::Raw>(), k: w.k };
     SCRATCH.with_borrow_mut(|Scratch { panels, sums }| {
         level.run(DotPairs { w, panels, sums, acts, out, format: PhantomData::<F> });

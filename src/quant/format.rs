@@ -96,7 +96,11 @@ impl Format {
                 }
             },
             dot: dot_blocks::dot::<F>,
-            panels: Some(Panels { bytes: panel::panel_bytes::<F>, pack: panel::pack::<F>, weights: panel::weights::<F> }),
+            panels: Some(Panels {
+                bytes: panel::panel_bytes::<F>,
+                pack: panel::pack::<F>,
+                weights: panel::weights::<F>,
+            }),
             planes: F::PLANES,
             gpu: gpu::layout_blocks::<F>,
         }

@@ -143,16 +143,15 @@ impl Terms {
 
 impl IntTile {
     /// All zero.
-    pub(super) const ZERO: IntTile =
-        IntTile {
-            high: [[0; 4]; _],
-            low: [[0; 4]; _],
-            scales: [0.0; _],
-            sums: [[0; 2]; _],
-            low_sums: [[0; 2]; _],
-            wide: 0,
-            terms: Terms::ZERO,
-        };
+    pub(super) const ZERO: IntTile = IntTile {
+        high: [[0; 4]; _],
+        low: [[0; 4]; _],
+        scales: [0.0; _],
+        sums: [[0; 2]; _],
+        low_sums: [[0; 2]; _],
+        wide: 0,
+        terms: Terms::ZERO,
+    };
 }
 
 /// [`TILE`] weights or activations as f32; zeros follow the last up to a multiple of 32.

@@ -13,7 +13,7 @@ pub trait Kernel {
     fn run<S: Simd>(self, s: S) -> Self::Out;
 }
 
-/// A set of instructions that kernels are compiled for. Ordered: later is faster.
+/// A set of instructions that kernels are compiled for. Ordered: of those of one machine, later is faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What the compiler makes of plain Rust for the target.
@@ -22,11 +22,15 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, VL, DQ, VNNI: servers since 2019, Zen 4.
     Avx512,
+    /// NEON: every aarch64.
+    Neon,
+    /// NEON with byte dot products: Apple's chips, servers since 2019, telephones since 2018.
+    NeonDotprod,
 }
 
 impl Level {
     /// All levels, slowest first.
-    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Neon, Level::NeonDotprod];
 
     /// The name used by `WGPU_LLM_SIMD`.
     pub fn name(self) -> &'static str {
@@ -34,6 +38,8 @@ impl Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Neon => "neon",
+            Level::NeonDotprod => "neon+dotprod",
         }
     }
 
@@ -45,7 +51,10 @@ impl Level {
             Level::Avx2 => super::avx2::Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => super::avx512::Avx512::detect().is_some(),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => super::neon::Neon::<false>::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => super::neon::Neon::<true>::detect().is_some(),
             _ => false,
         }
     }
@@ -71,16 +80,22 @@ impl Level {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => match super::avx2::Avx2::detect() {
-                Some(s) => s.enter(kernel),
-                None => kernel.run(Portable),
-            },
+            Level::Avx2 => enter(super::avx2::Avx2::detect(), kernel),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => match super::avx512::Avx512::detect() {
-                Some(s) => s.enter(kernel),
-                None => kernel.run(Portable),
-            },
-            _ => kernel.run(Portable),
+            Level::Avx512 => enter(super::avx512::Avx512::detect(), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => enter(super::neon::Neon::<false>::detect(), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => enter(super::neon::Neon::<true>::detect(), kernel),
+            _ => enter(Some(Portable), kernel),
         }
+    }
+}
+
+#[inline]
+fn enter<S: Simd, K: Kernel>(token: Option<S>, kernel: K) -> K::Out {
+    match token {
+        Some(s) => s.enter(kernel),
+        None => kernel.run(Portable),
     }
 }

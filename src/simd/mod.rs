@@ -17,6 +17,8 @@ mod disjoint;
 mod exp;
 mod level;
 mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pages;
 mod portable;
 pub mod roofline;

@@ -57,7 +57,8 @@ impl Drop for Arena {
 /// Asks for large pages, before the first of them is touched. A system that has none goes on with small ones.
 #[cfg(target_os = "linux")]
 fn advise(data: NonNull<u8>, size: usize) {
-    const PAGE: usize = 4096;
+    // The largest ordinary page anywhere: ARM's kernels come with 4, 16 or 64 KiB, and part of a page is refused.
+    const PAGE: usize = 64 << 10;
     let skip = data.as_ptr().align_offset(PAGE);
     if size > skip + PAGE {
         let whole = (size - skip) / PAGE * PAGE;
