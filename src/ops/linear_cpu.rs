@@ -1,7 +1,7 @@
 //! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
 
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::matmul::{ACTIVATIONS, Shared, matrix, multiply};
+use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, multiply_both};
 use super::matmul_id::multiply_chosen;
 use super::{Combine, LayerNorm, Op, Pool, RmsNorm, for_chunks};
 use crate::base::{DType, Meta, View, ViewMut};
@@ -61,6 +61,15 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
     let (tokens, k) = (x.meta.outer(), x.meta.inner());
     let weights = &src[..op.parts];
     let width: usize = weights.iter().map(|w| w.meta.outer()).sum();
+    if let (Then::Glu(glu), [a, b], false) = (op.then, weights, op.bias)
+        && a.meta == b.meta
+    {
+        return ACTIVATIONS.with_borrow_mut(|acts| {
+            acts.fill(&Shared(pool), (a.meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
+            let pair = [&matrix(a, 0), &matrix(b, 0)];
+            multiply_both(pair, acts, dst.f32(), width / 2, pool, |gate, up| glu.apply(gate, up));
+        });
+    }
     let gated = matches!(op.then, Then::Glu(_));
     if gated {
         products.resize(tokens * width, 0.0);

@@ -7,10 +7,11 @@
 //! For plain weights: the f32 values themselves, or 14 bits where many columns meet F16 or BF16 (see `dot_pairs`).
 
 use super::dot_pairs::{self, PairTile};
+use super::dot_tiles;
 use super::format::format;
 use super::tile::{Byte, CHUNK, FloatTile, IntTile, TILE, Terms, Weights};
 use crate::base::DType;
-use crate::simd::{Kernel, Level, Simd, array, array_mut, dot};
+use crate::simd::{Kernel, Level, Simd, TILE_ROWS, Tile, Tiles, array, array_mut, dot};
 
 /// How many times the root mean square of its column the largest value of a chunk must be for the chunk to keep 16 bits where
 /// the rest is rounded to 8. Of normal values hardly any is; what trained models have of outliers makes most of the error:
@@ -25,7 +26,8 @@ pub enum Precision {
     #[default]
     Sixteen,
     /// 8 where weights are quantized, but for outliers: half the work, an error of about 1 % in each product, as in most CPU
-    /// runtimes. 14 where weights are F16 or BF16. F32 weights always meet f32.
+    /// runtimes. 14 where weights are F16 or BF16. Where there are units for tiles of bf16, both are rounded to that for prompts:
+    /// better than 8 bits. F32 weights always meet f32.
     Eight,
 }
 
@@ -53,16 +55,19 @@ impl Precision {
 }
 
 /// What activations are held as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 enum Held {
     Ints,
     Pairs,
+    Tiles(Tiles),
     #[default]
     Floats,
 }
 
 /// Fewer columns do not pay for turning rows of weights.
 const FEW: usize = 4;
+/// Fewer columns do not pay for unpacking weights to bf16.
+const FEW_FOR_TILES: usize = 16;
 
 /// Columns of activations of `k` values each, made ready for weights of some type. Buffers are kept from one
 /// [`fill`](Activations::fill) to the next.
@@ -80,6 +85,8 @@ pub struct Activations {
     floats: Vec<FloatTile>,
     /// `[columns, tiles]`, for plain weights of 16 bits that meet many columns.
     pairs: Vec<PairTile>,
+    /// `[tiles, groups of sixteen columns, chunks]`, with an even number of groups, for units that multiply tiles.
+    tiles: Vec<Tile>,
 }
 
 impl Activations {
@@ -94,6 +101,7 @@ impl Activations {
             ints: Vec::new(),
             floats: Vec::new(),
             pairs: Vec::new(),
+            tiles: Vec::new(),
         }
     }
 
@@ -123,9 +131,12 @@ impl Activations {
         assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
         (self.k, self.columns) = (k, columns);
-        self.held = match dtype {
+        let tiles = level.tiles().filter(|_| precision == Precision::Eight && columns >= FEW_FOR_TILES);
+        self.held = match (dtype, tiles) {
+            (DType::F32, _) => Held::Floats,
+            (_, Some(tiles)) => Held::Tiles(tiles),
             _ if dtype.is_quantized() => Held::Ints,
-            DType::F16 | DType::BF16 if precision == Precision::Eight && columns >= FEW => Held::Pairs,
+            _ if precision == Precision::Eight && columns >= FEW => Held::Pairs,
             _ => Held::Floats,
         };
         (self.precision, self.met) = (precision, None);
@@ -148,6 +159,15 @@ impl Activations {
                 team.chunks(&mut self.pairs, tiles, |c, to| {
                     let x = x[c * stride..c * stride + k].chunks(dot_pairs::TILE);
                     x.zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
+                });
+            }
+            Held::Tiles(_) => {
+                let groups = columns.div_ceil(dot_tiles::COLUMNS) * 2;
+                self.tiles.resize(k.div_ceil(dot_tiles::TILE) * groups * dot_tiles::CHUNKS, Tile([[0; _]; _]));
+                team.chunks(&mut self.tiles, dot_tiles::CHUNKS, |i, to| {
+                    let (first, c) = (i / groups * dot_tiles::TILE, i % groups * TILE_ROWS);
+                    let sizes = [columns.saturating_sub(c), first, dot_tiles::TILE.min(k - first)];
+                    level.run(dot_tiles::Round { x: x.get(c * stride..).unwrap_or_default(), stride, sizes, to });
                 });
             }
             Held::Floats => {
@@ -180,7 +200,8 @@ impl Activations {
 
     /// What must be known of weights to meet them; nothing where bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<Weights> {
-        let panels = format(dtype).panels.as_ref().filter(|_| self.precision == Precision::Eight)?;
+        let eight = matches!(self.held, Held::Ints) && self.precision == Precision::Eight;
+        let panels = format(dtype).panels.as_ref().filter(|_| eight)?;
         Some((panels.weights)(level))
     }
 
@@ -209,13 +230,26 @@ impl Activations {
         match self.held {
             Held::Ints => dtype.is_quantized(),
             Held::Pairs => matches!(dtype, DType::F16 | DType::BF16),
+            Held::Tiles(_) => dtype != DType::F32,
             Held::Floats => !dtype.is_quantized(),
         }
     }
 
     /// Whether they are there in pairs.
     pub(super) fn in_pairs(&self) -> bool {
-        self.held == Held::Pairs
+        matches!(self.held, Held::Pairs)
+    }
+
+    /// Whether they are there as tiles of bf16.
+    pub(super) fn in_tiles(&self) -> bool {
+        matches!(self.held, Held::Tiles(_))
+    }
+
+    /// Tile `t` of all columns, group by group, and what multiplies it.
+    pub(super) fn tiles(&self, t: usize) -> (Tiles, &[Tile]) {
+        let Held::Tiles(unit) = self.held else { panic!("activations that are no tiles") };
+        let each = self.columns.div_ceil(dot_tiles::COLUMNS) * 2 * dot_tiles::CHUNKS;
+        (unit, &self.tiles[t * each..(t + 1) * each])
     }
 
     /// Tile `t` of a column, in pairs.

@@ -8,7 +8,9 @@
 use super::activations::{Activations, Precision};
 use super::dot::Matrix;
 use super::dot_eight::MultiplyEight;
+use super::dot_tiles::BlockTiles;
 use super::format::Block;
+use super::gemm::{self, BATCH, Product, Weights, put};
 use super::panel::{self, Packed, Unpack};
 use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
 use crate::base::Layout;
@@ -18,25 +20,11 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Panels that meet a tile of all columns before its next one comes: their sums and that tile's activations fit the second-level
-/// cache, from which activations are then read more often than from the third.
-const BATCH: usize = 8;
-
-/// What a thread works in.
-struct Scratch {
-    /// Two unpacked panels: with their rows every activation is used twice.
-    panels: [Panel; 2],
-    /// Panels of rows that come as they lie in a file.
-    packed: Vec<u8>,
-    /// The sums of some pairs of panels with all columns, while tile after tile is added: pair by pair, group of columns by
-    /// group, per panel and column. Where the results go, columns lie so far apart that they would drive each other out of
-    /// the caches.
-    sums: Vec<[f32; ROWS]>,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> =
-        const { RefCell::new(Scratch { panels: [Panel::ZERO; 2], packed: Vec::new(), sums: Vec::new() }) };
+    /// Two unpacked panels: with their rows every activation is used twice.
+    static PANELS: RefCell<[Panel; 2]> = const { RefCell::new([Panel::ZERO; 2]) };
+    /// Panels of rows that come as they lie in a file.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The table's entry: some rows, all columns.
@@ -47,194 +35,169 @@ pub(super) fn dot<F: Block>(
     acts: &Activations,
     out: &mut Columns<'_>,
 ) {
-    SCRATCH.with_borrow_mut(|Scratch { panels, packed, sums }| {
-        let bytes = panel::panel_bytes::<F>(w.k);
-        let n = rows.len();
+    PACKED.with_borrow_mut(|packed| {
+        let (step, n) = (panel::panel_bytes::<F>(w.k), rows.len());
         for first in (0..n).step_by(BATCH * ROWS) {
-            let used = (n - first).div_ceil(ROWS).min(BATCH);
-            let at = rows.start + first;
-            let stream = match w.layout {
+            let some = rows.start + first..rows.end.min(rows.start + first + BATCH * ROWS);
+            let bytes = match w.layout {
                 // To the end, so that what comes next can be fetched ahead.
-                Layout::Panels => &w.bytes[at / ROWS * bytes..],
+                Layout::Panels => &w.bytes[some.start / ROWS * step..],
                 Layout::Rows => {
-                    packed.resize(BATCH * bytes, 0);
-                    for (p, out) in packed.chunks_exact_mut(bytes).take(used).enumerate() {
-                        let some = at + p * ROWS..(at + (p + 1) * ROWS).min(rows.end);
-                        panel::pack::<F>(w.rows(some), w.k, out);
+                    packed.resize(BATCH * step, 0);
+                    for (at, out) in some.clone().step_by(ROWS).zip(packed.chunks_exact_mut(step)) {
+                        panel::pack::<F>(w.rows(at..some.end.min(at + ROWS)), w.k, out);
                     }
                     &packed[..]
                 }
             };
-            let stream = Stream { bytes: stream, panel: bytes, k: w.k, used };
-            let place = Place { acts, out, first, n };
-            level.run(DotPanels { stream, panels, sums, place, format: PhantomData::<F> });
+            let w = Weights { bytes, step, k: w.k, rows: some.len() };
+            match acts.columns() {
+                _ if acts.in_tiles() => gemm::multiply::<BlockTiles<F>>(level, w, acts, first, out),
+                1 => level.run(Column::<F> { w, acts, first, out, format: PhantomData }),
+                _ => gemm::multiply::<Ints<F>>(level, w, acts, first, out),
+            }
         }
     });
 }
 
-/// Up to [`BATCH`] panels, one after the other.
-#[derive(Clone, Copy)]
-struct Stream<'a> {
-    bytes: &'a [u8],
-    /// Bytes of one.
-    panel: usize,
-    k: usize,
-    used: usize,
-}
-
-/// Where products go: `n` rows in all, of which the panels begin at `first`.
-struct Place<'a, 'b> {
+/// The products of some panels with the only column.
+struct Column<'a, 'b, F> {
+    w: Weights<'a>,
     acts: &'a Activations,
-    out: &'a mut Columns<'b>,
     first: usize,
-    n: usize,
-}
-
-struct DotPanels<'a, 'b, F> {
-    stream: Stream<'a>,
-    panels: &'a mut [Panel; 2],
-    sums: &'a mut Vec<[f32; ROWS]>,
-    place: Place<'a, 'b>,
+    out: &'a mut Columns<'b>,
     format: PhantomData<F>,
 }
 
-impl<F: Block> Kernel for DotPanels<'_, '_, F> {
+impl<F: Block> Kernel for Column<'_, '_, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let DotPanels { stream, panels, sums, mut place, .. } = self;
-        let columns = place.acts.columns();
-        if columns == 1 {
-            return match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
-                (false, false, false) => place.column::<F, S, 0>(s, &stream),
-                (false, false, true) => place.column::<F, S, MINS>(s, &stream),
-                (false, true, false) => place.column::<F, S, HALVES>(s, &stream),
-                (false, true, true) => place.column::<F, S, { HALVES | MINS }>(s, &stream),
-                (true, ..) => place.column::<F, S, SIGNED>(s, &stream),
-            };
-        }
-        let pair = 2 * columns;
-        sums.clear();
-        sums.resize(stream.used.div_ceil(2) * pair, [0.0; ROWS]);
-        for t in 0..stream.k.div_ceil(TILE) {
-            let chunks = TILE.min(stream.k - t * TILE) / CHUNK;
-            for (i, sums) in sums.chunks_exact_mut(pair).enumerate() {
-                let used = (stream.used - 2 * i).min(2);
-                for (p, to) in panels.iter_mut().enumerate().take(used) {
-                    let from = Packed::<F>::new(&stream.bytes[(2 * i + p) * stream.panel..], stream.k, t);
-                    s.enter(Unpack { from, chunks, to });
-                }
-                let mut c = 0;
-                while c < columns {
-                    let sums = &mut sums[2 * c..];
-                    c += match group::<S>(columns - c) {
-                        6 => place.columns::<F, S, 6>(s, panels, used, (t, c), sums),
-                        4 => place.columns::<F, S, 4>(s, panels, used, (t, c), sums),
-                        2 => place.columns::<F, S, 2>(s, panels, used, (t, c), sums),
-                        _ => place.columns::<F, S, 1>(s, panels, used, (t, c), sums),
-                    };
-                }
-            }
-        }
-        for (i, sums) in sums.chunks_exact(pair).enumerate() {
-            let mut c = 0;
-            while c < columns {
-                let wide = group::<S>(columns - c);
-                for (p, sums) in sums[2 * c..].chunks(wide).take((stream.used - 2 * i).min(2)).enumerate() {
-                    sums.iter().enumerate().for_each(|(at, sums)| place.put(c + at, 2 * i + p, sums));
-                }
-                c += wide;
-            }
+        match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
+            (false, false, false) => self.dot::<S, 0>(s),
+            (false, false, true) => self.dot::<S, MINS>(s),
+            (false, true, false) => self.dot::<S, HALVES>(s),
+            (false, true, true) => self.dot::<S, { HALVES | MINS }>(s),
+            (true, ..) => self.dot::<S, SIGNED>(s),
         }
     }
 }
 
-/// How many of so many columns are multiplied at a time.
-#[inline(always)]
-fn group<S: Simd>(columns: usize) -> usize {
-    match columns {
-        6.. if S::REGISTERS >= 32 => 6,
-        4.. if S::REGISTERS >= 32 => 4,
-        2.. => 2,
-        _ => 1,
-    }
-}
-
-impl Place<'_, '_> {
-    /// The products of all panels with the only column.
+impl<F: Block> Column<'_, '_, F> {
     #[inline(always)]
-    fn column<F: Block, S: Simd, const KIND: u32>(&mut self, s: S, stream: &Stream<'_>) {
-        for p in 0..stream.used {
+    fn dot<S: Simd, const KIND: u32>(self, s: S) {
+        let Column { w, acts, first, out, .. } = self;
+        for (p, out) in out.row(0)[first..first + w.rows].chunks_mut(ROWS).enumerate() {
             let mut total = [[s.splat(0.0)]];
-            for t in 0..stream.k.div_ceil(TILE) {
-                let tile = Packed::<F>::new(&stream.bytes[p * stream.panel..], stream.k, t);
-                let n = TILE.min(stream.k - t * TILE);
-                product::<S, _, KIND, 1, 1>(s, &[tile], &[self.acts.ints(0, t)], n, &mut total);
+            for t in 0..w.k.div_ceil(TILE) {
+                let tile = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t);
+                let n = TILE.min(w.k - t * TILE);
+                product::<S, _, KIND, 1, 1>(s, &[tile], &[acts.ints(0, t)], n, &mut total);
             }
             let mut sums = [0.0; ROWS];
             s.store(total[0][0], &mut sums);
-            self.put(0, p, &sums);
+            put(out, &sums);
+        }
+    }
+}
+
+/// Weights and activations as bytes, the latter in two or, but for outliers, in one.
+struct Ints<F>(PhantomData<F>);
+
+impl<F: Block> Product for Ints<F> {
+    type Panel = Panel;
+    const TILE: usize = TILE;
+
+    #[inline(always)]
+    fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {
+        PANELS.with_borrow_mut(f)
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+        let chunks = TILE.min(w.k - t * TILE) / CHUNK;
+        s.enter(Unpack { from: Packed::<F>::new(&w.bytes[p * w.step..], w.k, t), chunks, to });
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(columns: usize) -> usize {
+        match columns {
+            6.. if S::REGISTERS >= 32 => 6,
+            4.. if S::REGISTERS >= 32 => 4,
+            2.. => 2,
+            _ => 1,
         }
     }
 
-    /// Writes the products of panel `p` with column `c`.
     #[inline(always)]
-    fn put(&mut self, c: usize, p: usize, sums: &[f32; ROWS]) {
-        let out = &mut self.out.row(c)[self.first + p * ROWS..self.n.min(self.first + (p + 1) * ROWS)];
-        match out.first_chunk_mut() {
-            // One move, and no call.
-            Some(out) => *out = *sums,
-            None => out.copy_from_slice(&sums[..out.len()]),
-        }
-    }
-
-    /// Adds the products of tile `t` with `C` columns from `c` on to `sums`, and gives their number.
-    #[inline(always)]
-    fn columns<F: Block, S: Simd, const C: usize>(
-        &self,
+    fn multiply<S: Simd>(
         s: S,
         panels: &[Panel; 2],
         used: usize,
-        at: (usize, usize),
-        sums: &mut [[f32; ROWS]],
-    ) -> usize {
-        match used {
-            1 => self.add::<F, S, 1, C>(s, [&panels[0]], at, sums),
-            _ => self.add::<F, S, 2, C>(s, [&panels[0], &panels[1]], at, sums),
-        }
-        C
-    }
-
-    /// Adds the products of tile `t` of `R` panels with `C` columns from `c` on.
-    #[inline(always)]
-    fn add<F: Block, S: Simd, const R: usize, const C: usize>(
-        &self,
-        s: S,
-        panels: [&Panel; R],
-        (t, c): (usize, usize),
+        acts: &Activations,
+        t: usize,
         sums: &mut [[f32; ROWS]],
     ) {
-        let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<R>().expect("two panels of sums for each column");
-        let n = TILE.min(self.acts.k() - t * TILE);
-        let acts: [_; C] = from_fn(|i| self.acts.ints(c + i, t));
-        let eight = self.acts.precision() == Precision::Eight;
-        // Kept out of line: it is the same for all formats of a kind.
-        macro_rules! multiply {
-            ($kind:expr) => {
-                match eight {
-                    true => s.enter(MultiplyEight::<{ $kind }, R, C> { panels, acts, n, sums }),
-                    false => s.enter(Multiply::<{ $kind }, R, C> { panels, acts, n, sums }),
-                }
-            };
+        let mut c = 0;
+        while c < acts.columns() {
+            let (at, sums) = ((t, c), &mut sums[2 * c..]);
+            let group = Self::group::<S>(acts.columns() - c);
+            match group {
+                6 => add_columns::<F, S, 6>(s, panels, used, acts, at, sums),
+                4 => add_columns::<F, S, 4>(s, panels, used, acts, at, sums),
+                2 => add_columns::<F, S, 2>(s, panels, used, acts, at, sums),
+                _ => add_columns::<F, S, 1>(s, panels, used, acts, at, sums),
+            }
+            c += group;
         }
-        match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
-            (false, false, false) => multiply!(0),
-            (false, false, true) => multiply!(MINS),
-            (false, true, false) => multiply!(HALVES),
-            (false, true, true) => multiply!(HALVES | MINS),
-            (true, ..) => multiply!(SIGNED),
-        }
+    }
+}
+
+/// Adds the products of tile `t` with `C` columns from `c` on to `sums`.
+#[inline(always)]
+fn add_columns<F: Block, S: Simd, const C: usize>(
+    s: S,
+    panels: &[Panel; 2],
+    used: usize,
+    acts: &Activations,
+    at: (usize, usize),
+    sums: &mut [[f32; ROWS]],
+) {
+    match used {
+        1 => add::<F, S, 1, C>(s, [&panels[0]], acts, at, sums),
+        _ => add::<F, S, 2, C>(s, [&panels[0], &panels[1]], acts, at, sums),
+    }
+}
+
+/// The same, of `R` panels.
+#[inline(always)]
+fn add<F: Block, S: Simd, const R: usize, const C: usize>(
+    s: S,
+    panels: [&Panel; R],
+    acts: &Activations,
+    (t, c): (usize, usize),
+    sums: &mut [[f32; ROWS]],
+) {
+    let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<R>().expect("two panels of sums for each column");
+    let n = TILE.min(acts.k() - t * TILE);
+    let eight = acts.precision() == Precision::Eight;
+    let acts: [_; C] = from_fn(|i| acts.ints(c + i, t));
+    // Kept out of line: it is the same for all formats of a kind.
+    macro_rules! multiply {
+        ($kind:expr) => {
+            match eight {
+                true => s.enter(MultiplyEight::<{ $kind }, R, C> { panels, acts, n, sums }),
+                false => s.enter(Multiply::<{ $kind }, R, C> { panels, acts, n, sums }),
+            }
+        };
+    }
+    match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
+        (false, false, false) => multiply!(0),
+        (false, false, true) => multiply!(MINS),
+        (false, true, false) => multiply!(HALVES),
+        (false, true, true) => multiply!(HALVES | MINS),
+        (true, ..) => multiply!(SIGNED),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use super::activations::Activations;
 use super::dot::Matrix;
-use super::dot_pairs;
+use super::dot_pairs::Pairs;
+use super::dot_tiles::PlainTiles;
 use super::format::Plain;
-use super::tile::{FloatTile, TILE};
+use super::gemm::{self, Weights};
+use super::tile::{FloatTile, ROWS as PANEL_ROWS, TILE};
 use crate::simd::{Columns, Kernel, Level, Simd, array};
 use std::array::from_fn;
 use std::marker::PhantomData;
@@ -30,20 +32,41 @@ pub(super) fn dot<F: Plain>(
     acts: &Activations,
     out: &mut Columns<'_>,
 ) {
-    if acts.in_pairs() {
-        return dot_pairs::dot::<F>(level, w, rows, acts, out);
+    let (n, step) = (rows.len(), w.k * size_of::<F::Raw>());
+    let w = Weights { bytes: w.rows(rows), step, k: w.k, rows: n };
+    if !acts.in_tiles() && !acts.in_pairs() {
+        return level.run(DotRows { w, acts, out, format: PhantomData::<F> });
     }
-    let w = Weights { bytes: w.rows(rows), row: w.k * size_of::<F::Raw>(), k: w.k };
-    level.run(DotRows { w, acts, out, format: PhantomData::<F> });
+    for first in (0..n).step_by(gemm::BATCH * PANEL_ROWS) {
+        let rows = (n - first).min(gemm::BATCH * PANEL_ROWS);
+        let w = Weights { bytes: &w.bytes[first * step..(first + rows) * step], rows, ..w };
+        match acts.in_tiles() {
+            true => gemm::multiply::<PlainTiles<F>>(level, w, acts, first, out),
+            false => gemm::multiply::<Pairs<F>>(level, w, acts, first, out),
+        }
+    }
 }
 
-/// Rows of weights.
-struct Weights<'a> {
-    bytes: &'a [u8],
-    /// Bytes of a row.
-    row: usize,
-    /// Weights in a row.
-    k: usize,
+/// Sixteen weights of each row of panel `p`, from weight `from` on, as f32; zeros stand for what is not there.
+#[inline(always)]
+pub(super) fn columns<F: Plain, S: Simd>(s: S, w: &Weights<'_>, p: usize, from: usize) -> [S::Floats; 16] {
+    let size = size_of::<F::Raw>();
+    let mut rows = [s.splat(0.0); 16];
+    // A loop: a closure would not inherit the target features.
+    for (r, out) in rows.iter_mut().enumerate() {
+        let start = ((p * PANEL_ROWS + r) * w.step).min(w.bytes.len());
+        let row = w.bytes.get(start..start + w.step).unwrap_or_default();
+        let row: &[F::Raw] = bytemuck::cast_slice(row.get(from * size..).unwrap_or_default());
+        match row.first_chunk() {
+            Some(v) => *out = F::widen16(s, v),
+            None => {
+                let mut v: [F::Raw; 16] = bytemuck::Zeroable::zeroed();
+                v[..row.len()].copy_from_slice(row);
+                *out = F::widen16(s, &v);
+            }
+        }
+    }
+    rows
 }
 
 struct DotRows<'a, 'b, F> {
@@ -97,10 +120,10 @@ fn add_tiles<F: Plain, S: Simd>(
     let n = TILE.min(w.k - t * TILE);
     let size = size_of::<F::Raw>();
     let bytes = t * TILE * size..(t * TILE + n) * size;
-    let packed = |row: usize| &w.bytes[row * w.row..][bytes.clone()];
+    let packed = |row: usize| &w.bytes[row * w.step..][bytes.clone()];
     if columns.len() == 1 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            let ahead = w.bytes.get((first + row) * w.row + bytes.start + AHEAD..).unwrap_or_default();
+            let ahead = w.bytes.get((first + row) * w.step + bytes.start + AHEAD..).unwrap_or_default();
             add_packed::<F, S>(s, (packed(first + row), ahead), acts.floats(columns.start, t), &mut sums[0]);
         }
         return;

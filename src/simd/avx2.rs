@@ -154,6 +154,14 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn byte_floats(self, v: [__m256i; 2], n: u32) -> [__m256; 2] {
+        unsafe {
+            let up = _mm_cvtsi32_si128(24 - 8 * n as i32);
+            let top = [_mm256_sll_epi32(v[0], up), _mm256_sll_epi32(v[1], up)];
+            self.to_floats([_mm256_srai_epi32::<24>(top[0]), _mm256_srai_epi32::<24>(top[1])])
+        }
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         0
     }

@@ -93,6 +93,27 @@ impl Simd for Avx512 {
         unsafe { _mm512_dpwssd_epi32(sum, weights, _mm512_set1_epi32(bytemuck::cast(acts))) }
     }
     #[inline(always)]
+    fn byte_floats(self, v: __m512i, n: u32) -> __m512 {
+        unsafe {
+            let low = match n {
+                3 => _mm512_srli_epi32::<24>(v),
+                _ => _mm512_and_si512(self.shr_words(v, 8 * n), _mm512_set1_epi32(255)),
+            };
+            self.to_floats(low)
+        }
+    }
+    #[inline(always)]
+    fn pairs_bf16(self, even: __m512, odd: __m512) -> __m512i {
+        unsafe {
+            let half = _mm512_set1_epi32(0x8000);
+            let even = _mm512_add_epi32(_mm512_castps_si512(even), half);
+            let odd = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+            // odd's upper half, or even's moved down.
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            _mm512_ternarylogic_epi32::<0xf8>(_mm512_srli_epi32::<16>(even), odd, upper)
+        }
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         128
     }

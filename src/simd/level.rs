@@ -1,6 +1,7 @@
 //! Which instruction set to use, found out once.
 
 use super::portable::Portable;
+use super::tiles::Tiles;
 use super::vector::Simd;
 use std::sync::OnceLock;
 
@@ -16,12 +17,16 @@ pub trait Kernel {
 /// A set of instructions that kernels are compiled for. Ordered: of those of one machine, later is faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// Portable, with the twin of units for tiles: what those are compared with where a machine has none.
+    PortableTiles,
     /// What the compiler makes of plain Rust for the target.
     Portable,
     /// AVX2, FMA, F16C: x86 since 2013.
     Avx2,
     /// AVX-512 F, BW, VL, DQ, VNNI: servers since 2019, Zen 4.
     Avx512,
+    /// The same, and AMX for tiles of bf16: Intel's servers since 2023.
+    Amx,
     /// NEON: every aarch64.
     Neon,
     /// NEON with byte dot products: Apple's chips, servers since 2019, telephones since 2018.
@@ -30,14 +35,24 @@ pub enum Level {
 
 impl Level {
     /// All levels, slowest first.
-    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Neon, Level::NeonDotprod];
+    pub const ALL: [Level; 7] = [
+        Level::PortableTiles,
+        Level::Portable,
+        Level::Avx2,
+        Level::Avx512,
+        Level::Amx,
+        Level::Neon,
+        Level::NeonDotprod,
+    ];
 
     /// The name used by `WGPU_LLM_SIMD`.
     pub fn name(self) -> &'static str {
         match self {
+            Level::PortableTiles => "portable+tiles",
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Amx => "amx",
             Level::Neon => "neon",
             Level::NeonDotprod => "neon+dotprod",
         }
@@ -46,11 +61,13 @@ impl Level {
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
         match self {
-            Level::Portable => true,
+            Level::PortableTiles | Level::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => super::avx2::Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => super::avx512::Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => Level::Avx512.is_available() && super::amx::Amx::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => super::neon::Neon::<false>::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -75,6 +92,16 @@ impl Level {
         })
     }
 
+    /// What multiplies tiles, where there is something.
+    pub fn tiles(self) -> Option<Tiles> {
+        match self {
+            Level::PortableTiles => Some(Tiles::Portable),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => super::amx::Amx::detect().map(Tiles::Amx),
+            _ => None,
+        }
+    }
+
     /// Runs `kernel` with this level's instructions, or the portable ones where it is not available.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
@@ -82,7 +109,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => enter(super::avx2::Avx2::detect(), kernel),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => enter(super::avx512::Avx512::detect(), kernel),
+            Level::Avx512 | Level::Amx => enter(super::avx512::Avx512::detect(), kernel),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => enter(super::neon::Neon::<false>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]

@@ -10,6 +10,8 @@
 //! same bits on every machine. [`Simd::mul_add`] alone may round once or twice.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -22,6 +24,7 @@ mod neon;
 mod pages;
 mod portable;
 pub mod roofline;
+mod tiles;
 mod vector;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
@@ -30,6 +33,7 @@ pub use level::{Kernel, Level};
 pub use math::{axpy, dot, f32_to_f16, max};
 pub use pages::{Arena, Part};
 pub use portable::Portable;
+pub use tiles::{Products, TILE_DEPTH, TILE_ROWS, Tile, Tiles};
 pub use vector::Simd;
 
 /// The `N` values of `v` from `at` on, as an array. Panics past the end.

@@ -154,6 +154,14 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         }
     }
     #[inline(always)]
+    fn byte_floats(self, v: [uint8x16_t; 4], n: u32) -> [float32x4_t; 4] {
+        unsafe {
+            let (words, up) = (each!(vreinterpretq_s32_u8(v)), [vdupq_n_s32(24 - 8 * n as i32); 4]);
+            let top = each!(vshlq_s32(words, up));
+            self.to_floats(each!(vshrq_n_s32::<24>(top)))
+        }
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         0
     }

@@ -117,6 +117,10 @@ impl Simd for Portable {
         sum
     }
     #[inline(always)]
+    fn byte_floats(self, v: [[u8; 4]; 16], n: u32) -> [f32; 16] {
+        map(v, |word| word[n as usize] as i8 as f32)
+    }
+    #[inline(always)]
     fn signed_zero(self) -> i32 {
         0
     }

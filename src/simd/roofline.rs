@@ -121,13 +121,16 @@ mod x86 {
     use std::hint::black_box;
 
     pub fn bf16(rounds: usize) -> Option<f64> {
+        if let Some(tiles) = Level::best().tiles() {
+            return tiles.roofline(rounds);
+        }
         let found = Level::best() == Level::Avx512 && is_x86_feature_detected!("avx512bf16");
         found.then(|| unsafe { bf16_512(rounds) })
     }
 
     pub fn int8(rounds: usize) -> Option<f64> {
         match Level::best() {
-            Level::Avx512 => Some(unsafe { int8_512(rounds) }),
+            Level::Avx512 | Level::Amx => Some(unsafe { int8_512(rounds) }),
             Level::Avx2 => Some(unsafe { int8_256(rounds) }),
             _ => None,
         }

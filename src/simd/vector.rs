@@ -51,6 +51,21 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn pairs(self, even: Self::Floats, odd: Self::Floats) -> Self::Words;
     /// Adds to lane `l` the two products of the halves of `weights[l]` with `acts`, wrapping around.
     fn dot_pairs(self, sum: Self::Ints, weights: Self::Words, acts: [i16; 2]) -> Self::Ints;
+    /// Byte `n` < 4 of each word as f32: signed, or unsigned where [`signed_zero`](Simd::signed_zero) is not 0.
+    fn byte_floats(self, v: Self::Words, n: u32) -> Self::Floats;
+    /// Both as bf16, to nearest: lane `l` of the words holds `even` in its low half and `odd` in the high one. Ties go either way.
+    #[inline(always)]
+    fn pairs_bf16(self, even: Self::Floats, odd: Self::Floats) -> Self::Words {
+        // Levels with units for tiles have something better.
+        let (mut words, mut a, mut b) = ([0; 64], [0.0; 16], [0.0; 16]);
+        self.store(even, &mut a);
+        self.store(odd, &mut b);
+        for (l, word) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let [a, b] = [a[l], b[l]].map(|v| half::bf16::from_f32(v).to_bits() as u32);
+            *word = (a | b << 16).to_le_bytes();
+        }
+        self.words(&words)
+    }
     /// What signed weights count too much.
     fn signed_zero(self) -> i32;
     /// `a + b`, wrapping around.

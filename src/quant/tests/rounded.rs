@@ -15,7 +15,7 @@ fn eight_bits_are_close_and_nearly_the_same_everywhere() {
         let error = nmse(&oracle(&values, &x, k, k, columns), &want);
         assert!(error > 1e-7 && error < 2e-4, "{dtype}: error {error:e}");
         let exact = Vec::from_iter(want.iter().map(|v| *v as f64));
-        for level in Level::available() {
+        for level in Level::available().filter(|level| level.tiles().is_none()) {
             let got = run_rounded(level, kind, &w, rows, &x, [columns, k, k]);
             // Fused or not, scales round differently.
             assert!(nmse(&exact, &got) < 1e-12, "{dtype} at {}", level.name());
@@ -52,7 +52,7 @@ fn sixteen_bit_weights_meet_prompts_in_pairs() {
             decode(dtype, &w, &mut values);
             let mut x = normal("activations", columns * k);
             let want = oracle(&values, &x, k, k, columns);
-            for level in Level::available() {
+            for level in Level::available().filter(|level| level.tiles().is_none()) {
                 let got = run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [columns, k, k]);
                 let error = nmse(&want, &got);
                 assert!(error > 1e-12 && error < 4e-7, "{dtype} {rows}x{k} at {}: error {error:e}", level.name());
@@ -82,5 +82,47 @@ fn bad_weights_in_pairs_show() {
                 assert_eq!(v.is_finite(), i % rows != 3, "{bad}: {v} in row {} at {}", i % rows, level.name());
             }
         }
+    }
+}
+
+#[test]
+fn tiles_are_closer_than_eight_bits_for_every_type() {
+    let levels = || Level::available().filter(|level| level.tiles().is_some());
+    assert!(levels().count() > 0, "the twin is everywhere");
+    for &dtype in SUPPORTED.iter().filter(|d| **d != DType::F32) {
+        // A short last tile, panel and group; two whole ones; a batch and more.
+        for (rows, k, columns) in [(35, 768, 47), (32, 512, 32), (150, 1280, 16)] {
+            let w = weights(dtype, rows, k);
+            let mut values = vec![0.0; rows * k];
+            decode(dtype, &w, &mut values);
+            // Columns lie further apart than they are long.
+            let x = normal("activations", columns * (k + 3));
+            let want = oracle(&values, &x, k, k + 3, columns);
+            for level in levels() {
+                let got = run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [columns, k, k + 3]);
+                let error = nmse(&want, &got);
+                assert!(error > 1e-8 && error < 8e-6, "{dtype} {rows}x{k} at {}: error {error:e}", level.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows_in_tiles() {
+    let (rows, k, columns) = (20, 512, 33);
+    for level in Level::available().filter(|level| level.tiles().is_some()) {
+        for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x7fff_ffff)] {
+            let mut x = normal("activations", columns * k);
+            x[32 * k + 300] = bad;
+            let w = weights(DType::Q8_0, rows, k);
+            let got = run_rounded(level, (DType::Q8_0, Precision::Eight), &w, rows, &x, [columns, k, k]);
+            let (fine, other) = got.split_at(32 * rows);
+            assert!(fine.iter().all(|v| v.is_finite()), "{bad} reached other columns at {}", level.name());
+            assert!(other.iter().all(|v| !v.is_finite()), "{bad} became {other:?} at {}", level.name());
+        }
+        // Few columns are not worth it.
+        let mut acts = Activations::new();
+        acts.fill_at(level, &Alone, (DType::Q8_0, Precision::Eight), &[0.0; 2048], [512, 4, 512]);
+        assert!(!acts.in_tiles());
     }
 }
