@@ -1,6 +1,7 @@
 //! Floor 5: running graph segments on the CPU: the thread pool and the runner.
 
 mod panels;
+mod patience;
 mod pool;
 mod runner;
 
