@@ -21,6 +21,11 @@ struct Kept {
 }
 
 impl Panels {
+    /// The panels of tensor `name`, if they were made before.
+    pub fn made(&self, name: &str) -> Option<Arc<Part>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).tensors.get(name).cloned()
+    }
+
     /// The panels of tensor `name`, whose outer dimensions are matrices `[n, k]`; made now if they were not before, from
     /// bytes that `read(offset, out)` gives. `None` for plain types, which have no panels.
     pub fn get(

@@ -7,12 +7,11 @@
 
 use super::linear::Linear;
 use super::product::Product;
-use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
+use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant::{self, Activations, Matrix, Precision, Team};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Sources: w `[n, k]` of any type, x `[tokens, k]`, optional bias `[n]`. Result: `[tokens, n]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,6 +50,11 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
+/// Rows of weights that go together: eight parts per thread even out their speed.
+pub(super) fn column_block(n: usize, pool: &dyn Pool) -> usize {
+    n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
+}
+
 /// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
 pub(super) fn multiply(
     w: &Matrix,
@@ -62,9 +66,7 @@ pub(super) fn multiply(
 ) {
     acts.meet(w.dtype);
     let acts = &*acts;
-    // Eight parts per thread even out their speed.
-    let block = n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK);
-    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, column_block(n, pool));
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         quant::dot_rows(w, part.range(), acts, &mut part);
@@ -74,8 +76,8 @@ pub(super) fn multiply(
 impl Op for MatMul {
     const NAME: &str = "matmul";
 
-    fn panels(&self) -> Range<usize> {
-        0..1
+    fn wants(&self, src: usize) -> Wanted {
+        if src == 0 { Wanted::Panels } else { Wanted::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {

@@ -79,4 +79,8 @@ impl wgpu_llm::cpu::Weights for Weights<'_> {
         let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(info, at, out))?;
         Ok(panels.map(|p| p as Bytes))
     }
+
+    fn made(&self, name: &str) -> Option<Bytes> {
+        self.panels.made(name).map(|p| p as Bytes)
+    }
 }
