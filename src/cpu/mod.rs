@@ -5,6 +5,6 @@ mod patience;
 mod pool;
 mod runner;
 
-pub use panels::Panels;
+pub use panels::{Panels, RowSource};
 pub use pool::ThreadPool;
 pub use runner::{Bytes, Memory, Program, Timing, Weights};

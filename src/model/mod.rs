@@ -24,7 +24,11 @@ pub struct Model {
     panels: cpu::Panels,
     // Of tensors that are small, by name.
     copies: Mutex<HashMap<String, Arc<AlignedCopy>>>,
+    watcher: Mutex<Option<Watcher>>,
 }
+
+/// Hears how many more bytes of weights were interleaved for the CPU; an error of it stops the work.
+pub type Watcher = Box<dyn Fn(usize) -> Result<()> + Send + Sync>;
 
 /// Vectors of up to so many bytes, norms and biases, are copied: a map would bring in the pages around them too.
 const COPIED: usize = 1 << 20;
@@ -39,8 +43,13 @@ impl Model {
     /// A model from a file already read.
     pub fn new(gguf: Gguf) -> Result<Model> {
         let spec = Spec::read(&gguf)?;
-        let (tokenizer, panels, copies) = Default::default();
-        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer, panels, copies })
+        let (tokenizer, panels, copies, watcher) = Default::default();
+        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer, panels, copies, watcher })
+    }
+
+    /// From now on `watcher` hears of weights that are made ready, which takes seconds; nobody does with `None`.
+    pub fn watch(&self, watcher: Option<Watcher>) {
+        *self.watcher.lock().unwrap_or_else(|e| e.into_inner()) = watcher;
     }
 
     /// The model's shape.
@@ -140,6 +149,22 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+/// A tensor whose rows are interleaved.
+struct Reader<'a> {
+    model: &'a Model,
+    tensor: &'a TensorInfo,
+}
+
+impl cpu::RowSource for Reader<'_> {
+    fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        self.model.gguf.read_into(self.tensor, offset, out)
+    }
+
+    fn done(&self, bytes: usize) -> Result<()> {
+        self.model.watcher.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map_or(Ok(()), |watcher| watcher(bytes))
+    }
+}
+
 impl cpu::Weights for Model {
     fn bytes(&self, name: &str) -> Result<cpu::Bytes> {
         let tensor = self.tensor(name)?;
@@ -157,7 +182,7 @@ impl cpu::Weights for Model {
     fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<cpu::Bytes>> {
         let tensor = self.tensor(name)?;
         // Read rather than mapped, so that the file's pages need no memory beside the panels.
-        let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(tensor, at, out))?;
+        let panels = self.panels.get(name, meta, pool, &Reader { model: self, tensor })?;
         Ok(panels.map(|p| p as cpu::Bytes))
     }
 
