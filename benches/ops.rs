@@ -16,7 +16,7 @@ use wgpu_llm::cpu::{Bytes, Panels, ThreadPool};
 use wgpu_llm::gpu::{self, Device, Selector};
 use wgpu_llm::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
 use wgpu_llm::model::{Model, synth::Synthetic};
-use wgpu_llm::ops::{AnyOp, Case, Fill, Input};
+use wgpu_llm::ops::{AnyOp, Case, Fill, Input, Wanted};
 
 /// Models whose ops are measured, cut to one layer, and the tokens of their vocabulary: one large head is enough.
 const MODELS: &[(&str, usize)] = &[("llama-1b:q4_0", 32768), ("qwen3-30b-a3b:q4_k_m", 512), ("gpt-oss-20b:mxfp4", 512)];
@@ -142,7 +142,7 @@ impl Job {
                 out.copy_from_slice(&bytes[at..][..out.len()]);
                 Ok(())
             };
-            let whole = piece.weight && piece.meta == piece.whole && self.op.panels().contains(&i);
+            let whole = piece.weight && piece.meta == piece.whole && self.op.wants(i) == Wanted::Panels;
             let made = whole.then(|| panels.get(&format!("{copy}.{i}"), &piece.meta, pool, &read).expect("memory"));
             match made.flatten() {
                 Some(part) => (part, Layout::Panels),

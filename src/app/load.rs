@@ -1,6 +1,7 @@
 //! From flags to a session: which model, which device and why, how much context.
 
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
+use super::hub::progress::Progress;
 use super::{pull, term};
 use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu::{self, Selector, Tuning};
@@ -9,7 +10,8 @@ use crate::ops::Caps;
 use crate::run::{Options, Session};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Everything that says what runs where.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +45,9 @@ pub struct DebugArgs {
     pub trace: Option<PathBuf>,
 }
 
+/// Loading that takes no longer is not shown.
+const SHORT: Duration = Duration::from_millis(700);
+
 /// The smallest context that is chosen unasked.
 const LEAST_CONTEXT: usize = 4096;
 
@@ -66,11 +71,34 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
         precision: args.device.activation_bits.precision(),
         trace: args.debug.trace.is_some(),
     };
-    let mut session = Session::new(model, device, options)?;
+    let mut session = start(model, device, options)?;
     session.stop_when(term::interrupted);
     describe(&mut session, &path, &why);
     dump(&args.debug, &mut session)?;
     Ok(session)
+}
+
+/// Sets up a session, and shows a terminal how far the weights are while they are made ready for the CPU.
+pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
+    let (total, began) = (model.weight_bytes() as u64, Instant::now());
+    let quiet = !term::Stream::Stderr.is_terminal();
+    let shown: Arc<Mutex<(u64, Option<Progress>)>> = Arc::default();
+    let watched = shown.clone();
+    model.watch(Some(Box::new(move |bytes| {
+        let (done, bar) = &mut *watched.lock().unwrap_or_else(|e| e.into_inner());
+        *done = total.min(*done + bytes as u64);
+        if bar.is_some() || began.elapsed() > SHORT {
+            bar.get_or_insert_with(|| Progress::new("loading", "weights", total, quiet)).set(*done);
+        }
+        term::check_interrupt()
+    })));
+    let session = Session::new(model.clone(), device, options);
+    model.watch(None);
+    // Weights that stay as they are count as well, in the end.
+    if let (Ok(_), (_, Some(bar))) = (&session, &mut *shown.lock().unwrap_or_else(|e| e.into_inner())) {
+        bar.set(total);
+    }
+    session
 }
 
 /// Writes the trace, where one was asked for.

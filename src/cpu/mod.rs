@@ -1,9 +1,10 @@
 //! Floor 5: running graph segments on the CPU: the thread pool and the runner.
 
 mod panels;
+mod patience;
 mod pool;
 mod runner;
 
-pub use panels::Panels;
+pub use panels::{Panels, RowSource};
 pub use pool::ThreadPool;
 pub use runner::{Bytes, Memory, Program, Timing, Weights};

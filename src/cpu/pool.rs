@@ -3,12 +3,17 @@
 //! Workers spin for a while after each job, then yield, then sleep: a decoded token is some 300 jobs with microseconds
 //! between them, and waking a sleeping thread costs more than most jobs. Measured on two cores of an AMD Zen 5: 0.2–0.5 µs
 //! per fork-join while warm, against 14–28 µs for a work-stealing pool after a serial gap.
+//!
+//! A worker that has not come when the work is done is not waited for, and one whose core another process uses is left out
+//! now and then (`patience`): the system stops it for milliseconds, wherever it is.
 #![allow(unsafe_code)]
 
+use super::patience::Patience;
 use crate::ops::Pool;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Spins before a waiting thread begins to yield its core.
 const SPINS: usize = 2_000;
@@ -17,20 +22,57 @@ const YIELDS: usize = 2_000;
 
 type Job = *const (dyn Fn(usize) + Sync);
 
-/// The job of the current round. The pointer is only read between the start of a round and the last worker's report.
+/// The job of the current round. The pointer is only read by workers that took a call, until they report.
 struct Slot(std::cell::UnsafeCell<Option<Job>>);
-// SAFETY: the slot is written by the owner only while no worker is in a round (all have reported), and read by workers
-// only after they saw the new round number, which is stored with Release after the write.
+// SAFETY: the slot is written by the owner only while no seat is called or busy, and read by a worker only between taking
+// its call, which was stored with Release after the write, and reporting.
 unsafe impl Sync for Slot {}
-// SAFETY: the pointer is to a `Sync` closure that outlives the round; see `run`.
+// SAFETY: the pointer is to a `Sync` closure that outlives the round; see `ThreadPool::round`.
 unsafe impl Send for Slot {}
+
+/// The worker waits for a call.
+const IDLE: u8 = 0;
+/// The same, asleep or about to be: a call must wake it.
+const ASLEEP: u8 = 1;
+/// There is a job for it, which it has not taken yet.
+const CALLED: u8 = 2;
+/// It has taken the call, and is at the job until it stores another state.
+const BUSY: u8 = 3;
+
+/// Where the owner and one worker meet. The owner calls, takes the call back, and sends to sleep; the worker takes the call,
+/// reports, and falls asleep. In a cache line of its own (two, for processors that fetch pairs).
+#[repr(align(128))]
+struct Seat(AtomicU8);
+
+impl Seat {
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.0.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Waits until the worker is called, and takes the call: spins, then yields, then sleeps. False at the pool's end.
+    fn take(&self, stop: &AtomicBool) -> bool {
+        let mut tries = 0;
+        while !stop.load(Ordering::Relaxed) {
+            match self.0.load(Ordering::Relaxed) {
+                CALLED if self.change(CALLED, BUSY) => return true,
+                // Whoever ends this state unparks, and an unpark that comes before the park is not lost.
+                ASLEEP => {
+                    std::thread::park();
+                    tries = 0;
+                }
+                _ => pause(&mut tries),
+            }
+            if tries > SPINS + YIELDS {
+                self.change(IDLE, ASLEEP);
+            }
+        }
+        false
+    }
+}
 
 struct Shared {
     job: Slot,
-    round: AtomicUsize,
-    busy: AtomicUsize,
-    sleepers: Mutex<usize>,
-    wake: Condvar,
+    seats: Box<[Seat]>,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
@@ -40,34 +82,64 @@ pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     // One job at a time: a second caller waits its turn.
-    turn: Mutex<()>,
+    turn: Mutex<Vec<Patience>>,
 }
 
 impl ThreadPool {
     /// A team of `threads`, at least one. Workers end when the pool is dropped.
     pub fn new(threads: usize) -> Self {
+        Self::of(threads, work)
+    }
+
+    fn of(threads: usize, work: fn(&Shared, usize)) -> Self {
+        let others = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             job: Slot(std::cell::UnsafeCell::new(None)),
-            round: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            sleepers: Mutex::new(0),
-            wake: Condvar::new(),
+            seats: (0..others).map(|_| Seat(AtomicU8::new(IDLE))).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let spawn = |i: usize| {
             let shared = shared.clone();
-            let builder = std::thread::Builder::new().name(format!("wgpu-llm-{i}"));
+            let builder = std::thread::Builder::new().name(format!("wgpu-llm-{}", i + 1));
             builder.spawn(move || work(&shared, i)).ok()
         };
         // Where threads cannot be had (wasm, a full process table) the team is just smaller.
-        let workers = (1..threads.max(1)).map_while(spawn).collect();
-        ThreadPool { shared, workers, turn: Mutex::new(()) }
+        let workers: Vec<_> = (0..others).map_while(spawn).collect();
+        let turn = Mutex::new(workers.iter().map(|_| Patience::default()).collect());
+        ThreadPool { shared, workers, turn }
     }
 
     /// A team as large as the machine has cores.
     pub fn per_core() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
+    }
+
+    /// Runs `f` on the caller and on workers: on `all`, or on those that come while there is work.
+    fn round(&self, f: &(dyn Fn(usize) + Sync), all: bool) {
+        if self.workers.is_empty() {
+            return f(0);
+        }
+        let mut turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. Workers read the pointer only after they took a call of this round, and `Round`
+        // below keeps this frame alive, panic or not, until each call is taken back or its worker has reported.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        // SAFETY: this thread has `turn`, and the round before it left no seat called or busy, so no worker reads the slot.
+        unsafe { *shared.job.0.get() = Some(job) };
+        let round = Round { shared, patience: &mut turn, all, start: Instant::now() };
+        for (i, (worker, seat)) in self.workers.iter().zip(&shared.seats).enumerate() {
+            // Release: whoever takes the call sees the job.
+            if (all || round.patience[i].calls(round.start)) && seat.0.swap(CALLED, Ordering::Release) == ASLEEP {
+                worker.thread().unpark();
+            }
+        }
+        f(0);
+        drop(round);
+        assert!(
+            !shared.panicked.swap(false, Ordering::Relaxed),
+            "a worker of the pool panicked; its message stands above"
+        );
     }
 }
 
@@ -77,39 +149,42 @@ impl Pool for ThreadPool {
     }
 
     fn run(&self, f: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() {
-            return f(0);
-        }
-        let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
-        let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. Workers read the pointer only in this round, and `Wait` below keeps this
-        // frame alive, panic or not, until every worker has reported.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
-        // SAFETY: `busy` is 0, so no worker reads the slot now.
-        unsafe { *shared.job.0.get() = Some(job) };
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        shared.round.fetch_add(1, Ordering::Release);
-        if *shared.sleepers.lock().unwrap_or_else(|e| e.into_inner()) > 0 {
-            shared.wake.notify_all();
-        }
-        let wait = Wait(shared);
-        f(0);
-        drop(wait);
-        assert!(
-            !shared.panicked.swap(false, Ordering::Relaxed),
-            "a worker of the pool panicked; its message stands above"
-        );
+        self.round(f, true);
+    }
+
+    fn share(&self, f: &(dyn Fn(usize) + Sync)) {
+        self.round(f, false);
     }
 }
 
-/// Waits for the workers when dropped, also while a panic unwinds.
-struct Wait<'a>(&'a Shared);
+/// A job that workers may be at. When dropped, also while a panic unwinds, it takes back the calls that nobody has taken, unless
+/// `all` must come, and waits for the other workers.
+struct Round<'a> {
+    shared: &'a Shared,
+    patience: &'a mut [Patience],
+    all: bool,
+    start: Instant,
+}
 
-impl Drop for Wait<'_> {
+impl Drop for Round<'_> {
     fn drop(&mut self) {
-        let mut tries = 0;
-        while self.0.busy.load(Ordering::Acquire) != 0 {
-            pause(&mut tries);
+        let own = Instant::now();
+        let mut now = own;
+        for (seat, patience) in self.shared.seats.iter().zip(&mut *self.patience) {
+            if !self.all && seat.change(CALLED, IDLE) {
+                continue;
+            }
+            let (mut tries, before) = (0, now);
+            // Acquire: what the worker wrote is visible to the caller.
+            while matches!(seat.0.load(Ordering::Acquire), CALLED | BUSY) {
+                pause(&mut tries);
+            }
+            if tries > 0 {
+                now = Instant::now();
+            }
+            if !self.all && patience.worked(self.start, own - self.start, now - before) {
+                seat.change(IDLE, ASLEEP);
+            }
         }
     }
 }
@@ -117,10 +192,8 @@ impl Drop for Wait<'_> {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.round.fetch_add(1, Ordering::Release);
-        drop(self.shared.sleepers.lock());
-        self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
+            worker.thread().unpark();
             let _ = worker.join();
         }
     }
@@ -132,40 +205,15 @@ fn pause(tries: &mut usize) {
 }
 
 fn work(shared: &Shared, index: usize) {
-    let mut seen = 0;
-    loop {
-        seen = next_round(shared, seen);
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        // SAFETY: the round number was read with Acquire, so the job written before it is visible, and its closure lives
-        // until this worker reports below.
+    let seat = &shared.seats[index];
+    while seat.take(&shared.stop) {
+        // SAFETY: the call was taken with Acquire, so the job written before it is visible; it can no longer be taken back, so
+        // the closure lives until this worker reports below.
         let job = unsafe { &*(*shared.job.0.get()).expect("a round has a job") };
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index))).is_err() {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index + 1))).is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// Waits for a round after `seen`: spins, then yields, then sleeps.
-fn next_round(shared: &Shared, seen: usize) -> usize {
-    let mut tries = 0;
-    loop {
-        let round = shared.round.load(Ordering::Acquire);
-        if round != seen {
-            return round;
-        }
-        pause(&mut tries);
-        if tries > SPINS + YIELDS {
-            let mut sleepers = shared.sleepers.lock().unwrap_or_else(|e| e.into_inner());
-            *sleepers += 1;
-            // The round is read under the lock that `run` takes after it moved it on: no wake-up is lost.
-            while shared.round.load(Ordering::Acquire) == seen {
-                sleepers = shared.wake.wait(sleepers).unwrap_or_else(|e| e.into_inner());
-            }
-            *sleepers -= 1;
-        }
+        seat.0.store(IDLE, Ordering::Release);
     }
 }
 
@@ -173,6 +221,7 @@ fn next_round(shared: &Shared, seen: usize) -> usize {
 mod tests {
     use super::*;
     use crate::ops::{for_chunks, for_each};
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn every_thread_runs_each_job_once() {
@@ -209,6 +258,38 @@ mod tests {
             pool.run(&|i| assert!(i == 0, "worker {i} fails on purpose"));
         }));
         assert!(caught.is_err());
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.share(&|i| assert!(i != 0, "the caller fails on purpose"));
+        }));
+        assert!(caught.is_err());
         pool.run(&|_| {});
+    }
+
+    #[test]
+    fn a_worker_that_never_comes_is_not_waited_for() {
+        let pool = ThreadPool::of(3, |_, _| ());
+        let sum = AtomicUsize::new(0);
+        for _ in 0..100 {
+            for_each(&pool, 100, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.into_inner(), 100 * 4950);
+        assert!(pool.shared.seats.iter().all(|seat| seat.0.load(Ordering::Relaxed) == IDLE));
+    }
+
+    #[test]
+    fn shared_work_is_done_once_whoever_comes() {
+        let pool = ThreadPool::new(4);
+        for round in 0..2000 {
+            let done = [const { AtomicUsize::new(0) }; 37];
+            for_each(&pool, done.len(), |i| {
+                done[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1), "round {round}");
+            if round % 500 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }
+        }
     }
 }

@@ -3,8 +3,8 @@
 use super::ThreadPool;
 use crate::base::{Error, ErrorKind, Layout, Meta, Result, View, ViewMut};
 use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor};
-use crate::ops::Pool;
-use std::collections::HashMap;
+use crate::ops::{Pool, Wanted};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,11 @@ pub trait Weights: Send + Sync {
     /// The same tensor interleaved for the matrix product, made by the threads of `pool`; `None` to take its rows as they are.
     fn panels(&self, _name: &str, _meta: &Meta, _pool: &dyn Pool) -> Result<Option<Bytes>> {
         Ok(None)
+    }
+
+    /// What [`panels`](Self::panels) gave before, if it was asked.
+    fn made(&self, _name: &str) -> Option<Bytes> {
+        None
     }
 }
 
@@ -137,30 +142,32 @@ impl Program {
         let temps = temps.map(|((_, buf), slot)| (*buf, *slot)).collect();
         let mut program = Program { steps: Vec::new(), fixed: Vec::new(), slots, temps };
         let mut known = HashMap::new();
+        let multiplied = multiplied(&graph.nodes[nodes.clone()]);
         for i in nodes {
             let Node { op, src, dst, .. } = &graph.nodes[i];
-            let mut place = |t: &Tensor, panels: bool| -> Result<(Location, Tensor)> {
-                // Weights that one op multiplies with and another picks rows of lie in memory both ways.
-                let panels = panels && t.offset == 0 && t.meta == graph.buffers[t.buf.0 as usize].meta;
-                if let Some(location) = known.get(&(t.buf, panels)) {
+            let mut place = |t: &Tensor, wanted: Wanted| -> Result<(Location, Tensor)> {
+                let whole = t.offset == 0 && t.meta == graph.buffers[t.buf.0 as usize].meta;
+                let wanted = if whole { wanted } else { Wanted::Rows };
+                if let Some(location) = known.get(&(t.buf, wanted)) {
                     return Ok((*location, *t));
                 }
-                let location = match graph.storage(t) {
-                    Storage::Weight(name) if panels => weights.panels(name, &t.meta, pool)?,
+                let panels = match (graph.storage(t), wanted) {
+                    (Storage::Weight(name), Wanted::Either) if !multiplied.contains(&t.buf) => weights.made(name),
+                    (Storage::Weight(name), Wanted::Panels | Wanted::Either) => weights.panels(name, &t.meta, pool)?,
                     _ => None,
                 };
-                let location = match location {
+                let location = match panels {
                     Some(bytes) => {
                         program.fixed.push(bytes);
                         Location::Panels(program.fixed.len() - 1)
                     }
                     None => program.locate(graph, t, memory, weights)?,
                 };
-                known.insert((t.buf, panels), location);
+                known.insert((t.buf, wanted), location);
                 Ok((location, *t))
             };
-            let src = src.iter().enumerate().map(|(n, t)| place(t, op.panels().contains(&n))).collect::<Result<_>>()?;
-            let dst = place(dst, false)?;
+            let src = src.iter().enumerate().map(|(n, t)| place(t, op.wants(n))).collect::<Result<_>>()?;
+            let dst = place(dst, Wanted::Rows)?;
             program.steps.push(Step { node: i, src, dst });
         }
         Ok(program)
@@ -275,6 +282,13 @@ impl Program {
     pub fn temp_mut(&mut self, buf: BufId) -> &mut [u8] {
         bytemuck::cast_slice_mut(&mut self.slots[self.temps[&buf]])
     }
+}
+
+/// What some of `nodes` want as panels.
+fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
+    let sources =
+        nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.wants(n), t.buf)));
+    sources.filter(|(wanted, _)| *wanted == Wanted::Panels).map(|(_, buf)| buf).collect()
 }
 
 fn start_byte(t: &Tensor) -> usize {

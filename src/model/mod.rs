@@ -11,8 +11,9 @@ use crate::ops::Pool;
 use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 use keys::Keys;
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A loaded model. Cheap to share: sessions hold it in an [`Arc`].
 pub struct Model {
@@ -21,7 +22,16 @@ pub struct Model {
     // Made when first asked for: `eval` on token ids needs neither, and a file may have none.
     tokenizer: OnceLock<Tokenizer>,
     panels: cpu::Panels,
+    // Of tensors that are small, by name.
+    copies: Mutex<HashMap<String, Arc<AlignedCopy>>>,
+    watcher: Mutex<Option<Watcher>>,
 }
+
+/// Hears how many more bytes of weights were interleaved for the CPU; an error of it stops the work.
+pub type Watcher = Box<dyn Fn(usize) -> Result<()> + Send + Sync>;
+
+/// Vectors of up to so many bytes, norms and biases, are copied: a map would bring in the pages around them too.
+const COPIED: usize = 1 << 20;
 
 impl Model {
     /// Opens a GGUF file (the first one of a split model) and checks that it can be run.
@@ -33,7 +43,13 @@ impl Model {
     /// A model from a file already read.
     pub fn new(gguf: Gguf) -> Result<Model> {
         let spec = Spec::read(&gguf)?;
-        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer: OnceLock::new(), panels: cpu::Panels::default() })
+        let (tokenizer, panels, copies, watcher) = Default::default();
+        Ok(Model { gguf: Arc::new(gguf), spec, tokenizer, panels, copies, watcher })
+    }
+
+    /// From now on `watcher` hears of weights that are made ready, which takes seconds; nobody does with `None`.
+    pub fn watch(&self, watcher: Option<Watcher>) {
+        *self.watcher.lock().unwrap_or_else(|e| e.into_inner()) = watcher;
     }
 
     /// The model's shape.
@@ -89,6 +105,19 @@ impl Model {
         self.gguf.tensor(name).ok_or_else(|| Error::format(format!("the file has no tensor {name}")))
     }
 
+    /// A tensor's bytes in memory of their own, read once.
+    fn copy(&self, tensor: &TensorInfo) -> Result<cpu::Bytes> {
+        let mut copies = self.copies.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(copy) = copies.get(&tensor.name) {
+            return Ok(copy.clone());
+        }
+        let mut copy = AlignedCopy::zero(tensor.bytes());
+        self.gguf.read_into(tensor, 0, copy.bytes_mut())?;
+        let copy = Arc::new(copy);
+        copies.insert(tensor.name.clone(), copy.clone());
+        Ok(copy)
+    }
+
     /// An error where the weights and `more` bytes do not fit into `available` bytes of memory called `what`.
     pub fn check_fits(&self, more: u64, available: u64, what: &str) -> Result<()> {
         let need = self.weight_bytes() as u64 + more;
@@ -120,9 +149,28 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+/// A tensor whose rows are interleaved.
+struct Reader<'a> {
+    model: &'a Model,
+    tensor: &'a TensorInfo,
+}
+
+impl cpu::RowSource for Reader<'_> {
+    fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        self.model.gguf.read_into(self.tensor, offset, out)
+    }
+
+    fn done(&self, bytes: usize) -> Result<()> {
+        self.model.watcher.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map_or(Ok(()), |watcher| watcher(bytes))
+    }
+}
+
 impl cpu::Weights for Model {
     fn bytes(&self, name: &str) -> Result<cpu::Bytes> {
         let tensor = self.tensor(name)?;
+        if tensor.shape.dims().len() < 2 && tensor.bytes() <= COPIED {
+            return self.copy(tensor);
+        }
         let aligned = self.gguf.data_aligned(tensor)?;
         if aligned.is_copied() {
             return Ok(Arc::new(AlignedCopy::of(&aligned)));
@@ -134,12 +182,16 @@ impl cpu::Weights for Model {
     fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<cpu::Bytes>> {
         let tensor = self.tensor(name)?;
         // Read rather than mapped, so that the file's pages need no memory beside the panels.
-        let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(tensor, at, out))?;
+        let panels = self.panels.get(name, meta, pool, &Reader { model: self, tensor })?;
         Ok(panels.map(|p| p as cpu::Bytes))
+    }
+
+    fn made(&self, name: &str) -> Option<cpu::Bytes> {
+        self.panels.made(name).map(|p| p as cpu::Bytes)
     }
 }
 
-/// A tensor that lies at an odd place in its file, copied to an even one.
+/// A tensor copied to a place that is even, whatever it is in the file.
 struct AlignedCopy {
     words: Vec<u64>,
     len: usize,
@@ -147,9 +199,17 @@ struct AlignedCopy {
 
 impl AlignedCopy {
     fn of(bytes: &[u8]) -> Self {
-        let mut words = vec![0u64; bytes.len().div_ceil(8)];
-        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        AlignedCopy { words, len: bytes.len() }
+        let mut copy = AlignedCopy::zero(bytes.len());
+        copy.bytes_mut().copy_from_slice(bytes);
+        copy
+    }
+
+    fn zero(len: usize) -> Self {
+        AlignedCopy { words: vec![0; len.div_ceil(8)], len }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
     }
 }
 

@@ -3,7 +3,8 @@
 //! Shader: shaders/get_rows.wgsl.
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, for_chunks, grid, weight_shards};
-use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use super::Wanted;
+use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant;
 
 /// Sources: table `[rows, k]` of any type, ids `[tokens]` `u32`, optionally what is added `[tokens, k]`. Result: `[tokens, k]` `f32`.
@@ -16,6 +17,10 @@ pub struct GetRows {
 
 impl Op for GetRows {
     const NAME: &str = "get_rows";
+
+    fn wants(&self, src: usize) -> Wanted {
+        if src == 0 { Wanted::Either } else { Wanted::Rows }
+    }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         src[1].want(Self::NAME, DType::U32)?;
@@ -36,10 +41,10 @@ impl Op for GetRows {
         let k = table.meta.shape.row();
         for_chunks(pool, dst.f32(), k, |t, y| {
             let id = ids[t] as usize;
-            if id >= table.meta.outer() {
-                y.fill(0.0);
-            } else {
-                quant::decode(table.meta.dtype, table.row_bytes(id), y);
+            match table.layout {
+                _ if id >= table.meta.outer() => y.fill(0.0),
+                Layout::Rows => quant::decode(table.meta.dtype, table.row_bytes(id), y),
+                Layout::Panels => quant::decode_panel_row(table.meta.dtype, table.data, k, id, y),
             }
             if let Some(beside) = src.get(2) {
                 return y.iter_mut().zip(beside.row(t)).for_each(|(y, b)| *y = b + self.scale * *y);

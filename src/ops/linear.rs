@@ -11,7 +11,7 @@
 use super::linear_cpu;
 use super::product::Product;
 use super::{
-    Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary,
+    Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted,
 };
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::Precision;
@@ -137,8 +137,8 @@ impl Linear {
 impl Op for Linear {
     const NAME: &str = "linear";
 
-    fn panels(&self) -> Range<usize> {
-        0..self.parts
+    fn wants(&self, src: usize) -> Wanted {
+        if src < self.parts { Wanted::Panels } else { Wanted::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {

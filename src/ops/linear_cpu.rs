@@ -1,11 +1,16 @@
 //! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
 
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, multiply_both};
+use super::matmul::{ACTIVATIONS, Shared, column_block, matrix, multiply};
 use super::matmul_id::multiply_chosen;
-use super::{Combine, LayerNorm, Op, Pool, RmsNorm, for_chunks};
+use super::{Combine, Glu, LayerNorm, Op, Pool, RmsNorm, for_chunks, for_each};
 use crate::base::{DType, Meta, View, ViewMut};
+use crate::quant::{self, Activations, Matrix};
+use crate::simd::{ColumnBlocks, Columns};
 use std::cell::RefCell;
+
+/// Rows of a gate and its partner that are multiplied for many tokens at a time.
+const GATED: usize = 128;
 
 /// Kept so that a decoded token allocates nothing once warm.
 #[derive(Default)]
@@ -16,6 +21,8 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// What a thread multiplies of a gate and its partner, also while its team's first one holds the other.
+    static GATE: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 fn view<'a>(meta: Meta, values: &'a [f32]) -> View<'a> {
@@ -30,11 +37,7 @@ pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Pool) {
     let at = op.places();
     SCRATCH.with_borrow_mut(|Scratch { normed, products }| {
         let x = norm(op, src, &at, normed, pool);
-        if op.ids {
-            experts(op, src, &at, &x, products, dst, pool)
-        } else {
-            dense(op, src, &at, &x, products, dst, pool)
-        }
+        if op.ids { experts(op, src, &at, &x, products, dst, pool) } else { dense(op, src, &at, &x, dst, pool) }
     });
 }
 
@@ -57,29 +60,19 @@ fn norm<'a>(op: &Linear, src: &[View<'a>], at: &Places, normed: &'a mut Vec<f32>
     view(meta, normed)
 }
 
-fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f32>, mut dst: ViewMut, pool: &dyn Pool) {
+fn dense(op: &Linear, src: &[View], at: &Places, x: &View, mut dst: ViewMut, pool: &dyn Pool) {
     let (tokens, k) = (x.meta.outer(), x.meta.inner());
     let weights = &src[..op.parts];
     let width: usize = weights.iter().map(|w| w.meta.outer()).sum();
-    if let (Then::Glu(glu), [a, b], false) = (op.then, weights, op.bias)
-        && a.meta == b.meta
-    {
-        return ACTIVATIONS.with_borrow_mut(|acts| {
-            acts.fill(&Shared(pool), (a.meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
-            let pair = [&matrix(a, 0), &matrix(b, 0)];
-            multiply_both(pair, acts, dst.f32(), width / 2, pool, |gate, up| glu.apply(gate, up));
-        });
-    }
-    let gated = matches!(op.then, Then::Glu(_));
-    if gated {
-        products.resize(tokens * width, 0.0);
-    }
-    let y = if gated { &mut products[..] } else { dst.f32() };
+    let y = dst.f32();
     ACTIVATIONS.with_borrow_mut(|acts| {
         // One preparation for all: f32 weights ask most of it.
         let dtypes = || weights.iter().map(|w| w.meta.dtype);
         let dtype = dtypes().find(|d| *d == DType::F32).unwrap_or(weights[0].meta.dtype);
         acts.fill(&Shared(pool), (dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
+        if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
+            return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
+        }
         let mut start = 0;
         for w in weights {
             let n = w.meta.outer();
@@ -89,26 +82,40 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f3
     });
     // One token is cut as well, so that its activations use every thread.
     let plain = matches!(op.then, Then::Store) && !op.bias;
-    if !plain && !gated {
+    if !plain && !matches!(op.then, Then::Glu(_)) {
         let part = if tokens == 1 { width.div_ceil(pool.threads()).max(256).min(width) } else { width };
         for_chunks(pool, y, part, |i, y| finish(op, src, at, i * part / width, i * part % width, y));
     }
-    if let Then::Glu(glu) = op.then {
-        let n = width / 2;
-        for_chunks(pool, dst.f32(), n, |t, y| {
-            let (gate, up) = products[t * width..][..width].split_at(n);
-            match &src[at.bias.clone()] {
-                [a, b] => {
-                    let values = y.iter_mut().zip(gate.iter().zip(a.f32())).zip(up.iter().zip(b.f32()));
-                    values.for_each(|((y, (g, a)), (u, b))| *y = glu.eval(g + a, u + b));
+}
+
+/// A gate and its partner, multiplied and joined some rows at a time, while the caches hold both products.
+fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activations, y: &mut [f32], pool: &dyn Pool) {
+    acts.meet(gate.dtype);
+    let (acts, tokens) = (&*acts, acts.columns());
+    let n = y.len() / tokens;
+    let block =
+        if tokens == 1 { column_block(n, pool) } else { GATED.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK) };
+    let blocks = ColumnBlocks::new(y, tokens, n, n, block);
+    for_each(pool, blocks.len(), |i| {
+        let mut part = blocks.take(i);
+        let rows = part.range();
+        let width = rows.len();
+        GATE.with_borrow_mut(|products| {
+            for (w, to) in [&gate, &up].into_iter().zip(&mut *products) {
+                to.resize(tokens * width, 0.0);
+                quant::dot_rows(w, rows.clone(), acts, &mut Columns::whole(to, tokens, width, width));
+            }
+            let [gate, up] = products;
+            for (t, (gate, up)) in gate.chunks_mut(width).zip(up.chunks_mut(width)).enumerate() {
+                if let [a, b] = bias {
+                    gate.iter_mut().zip(&a.f32()[rows.clone()]).for_each(|(g, a)| *g += a);
+                    up.iter_mut().zip(&b.f32()[rows.clone()]).for_each(|(u, b)| *u += b);
                 }
-                _ => {
-                    y.copy_from_slice(gate);
-                    glu.apply(y, up);
-                }
+                glu.apply(gate, up);
+                part.row(t).copy_from_slice(gate);
             }
         });
-    }
+    });
 }
 
 /// What follows the products `y` of token `t`, from column `from` on.

@@ -7,12 +7,11 @@
 
 use super::linear::Linear;
 use super::product::Product;
-use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, for_chunks, for_each};
+use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant::{self, Activations, Matrix, Precision, Team};
-use crate::simd::{ColumnBlocks, Columns};
+use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Sources: w `[n, k]` of any type, x `[tokens, k]`, optional bias `[n]`. Result: `[tokens, n]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,9 +24,6 @@ pub(super) fn tolerance(dtype: DType) -> f64 {
         _ => 1e-7,
     }
 }
-
-/// Rows at a time where two products meet.
-const GATED: usize = 128;
 
 thread_local! {
     // Kept from call to call, so that a decoded token allocates nothing once warm.
@@ -54,6 +50,11 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
+/// Rows of weights that go together: eight parts per thread even out their speed.
+pub(super) fn column_block(n: usize, pool: &dyn Pool) -> usize {
+    n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
+}
+
 /// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
 pub(super) fn multiply(
     w: &Matrix,
@@ -65,56 +66,18 @@ pub(super) fn multiply(
 ) {
     acts.meet(w.dtype);
     let acts = &*acts;
-    // Eight parts per thread even out their speed.
-    let block = n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK);
-    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, column_block(n, pool));
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         quant::dot_rows(w, part.range(), acts, &mut part);
     });
 }
 
-thread_local! {
-    static PRODUCTS: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
-}
-
-/// y = `f`(activations · aᵀ, activations · bᵀ) of two matrices of `n` rows that are multiplied alike: both products of a few rows
-/// are made while the caches hold them, and `f` puts its result where it finds the first.
-pub(super) fn multiply_both(
-    [a, b]: [&Matrix; 2],
-    acts: &mut Activations,
-    y: &mut [f32],
-    n: usize,
-    pool: &dyn Pool,
-    f: impl Fn(&mut [f32], &[f32]) + Sync,
-) {
-    acts.meet(a.dtype);
-    let acts = &*acts;
-    let part = if acts.columns() == 1 { n.div_ceil(pool.threads() * 8) } else { GATED }.max(n.div_ceil(256));
-    let blocks = ColumnBlocks::new(y, acts.columns(), n, n, part.next_multiple_of(quant::ROW_BLOCK));
-    for_each(pool, blocks.len(), |i| {
-        let mut part = blocks.take(i);
-        let (rows, columns) = (part.range(), acts.columns());
-        PRODUCTS.with_borrow_mut(|products| {
-            for (w, to) in [a, b].into_iter().zip(&mut *products) {
-                to.resize(columns * rows.len(), 0.0);
-                let mut to = Columns::whole(to, columns, rows.len(), rows.len());
-                quant::dot_rows(w, rows.clone(), acts, &mut to);
-            }
-            let [first, second] = products;
-            for (c, (first, second)) in first.chunks_mut(rows.len()).zip(second.chunks(rows.len())).enumerate() {
-                f(first, second);
-                part.row(c).copy_from_slice(first);
-            }
-        });
-    });
-}
-
 impl Op for MatMul {
     const NAME: &str = "matmul";
 
-    fn panels(&self) -> Range<usize> {
-        0..1
+    fn wants(&self, src: usize) -> Wanted {
+        if src == 0 { Wanted::Panels } else { Wanted::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {

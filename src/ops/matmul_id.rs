@@ -6,10 +6,9 @@
 use super::linear::Linear;
 use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, tolerance};
 use super::product::Product;
-use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
+use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::{self, Precision};
-use std::ops::Range;
 
 /// Sources: w `[experts, n, k]`, x `[tokens, k]` (all experts see the same) or `[tokens, used, k]`, ids `[tokens, used]` as whole
 /// `f32` numbers, optional bias `[experts, n]`. Result: `[tokens, used, n]`.
@@ -51,8 +50,8 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, precision: Precisi
 impl Op for MatMulId {
     const NAME: &str = "matmul_id";
 
-    fn panels(&self) -> Range<usize> {
-        0..1
+    fn wants(&self, src: usize) -> Wanted {
+        if src == 0 { Wanted::Panels } else { Wanted::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {

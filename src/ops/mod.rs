@@ -18,6 +18,17 @@ pub use pool::{Pool, Serial, for_chunks, for_each};
 use crate::base::{Meta, Result, View, ViewMut};
 use std::ops::Range;
 
+/// How an op's CPU code takes the rows of a source: see [`crate::base::Layout`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// As they lie in a file.
+    Rows,
+    /// Interleaved if they are so anyway, for another op; else as they lie.
+    Either,
+    /// Interleaved if the type can be; as they lie where it is done on the way (tests, `doctor`).
+    Panels,
+}
+
 /// One operation. Everything about it is in its one file.
 pub trait Op: Clone + std::fmt::Debug {
     /// Name of the op, its file, its shader, its trace label, its tests.
@@ -31,9 +42,9 @@ pub trait Op: Clone + std::fmt::Debug {
         0..0
     }
 
-    /// The sources that [`Op::cpu`] takes interleaved too: see [`crate::base::Layout`].
-    fn panels(&self) -> Range<usize> {
-        0..0
+    /// How [`Op::cpu`] takes source `src`.
+    fn wants(&self, _src: usize) -> Wanted {
+        Wanted::Rows
     }
 
     /// The result's metadata, or what is wrong with the sources.
@@ -96,9 +107,9 @@ macro_rules! ops {
                 match self { $(AnyOp::$name(op) => op.updates(),)* }
             }
 
-            /// See [`Op::panels`].
-            pub fn panels(&self) -> Range<usize> {
-                match self { $(AnyOp::$name(op) => op.panels(),)* }
+            /// See [`Op::wants`].
+            pub fn wants(&self, src: usize) -> Wanted {
+                match self { $(AnyOp::$name(op) => op.wants(src),)* }
             }
 
             /// The sources that are written: the one that is the result too, and those that are updated beside it.

@@ -13,6 +13,12 @@ pub trait Pool: Sync {
 
     /// Runs `f(thread)` once on every thread of the team and returns when all are done.
     fn run(&self, f: &(dyn Fn(usize) + Sync));
+
+    /// The same on the caller and on those of the other threads that come while it is at it: for work of which each takes what
+    /// is left. Nobody waits for a thread whose core has other work.
+    fn share(&self, f: &(dyn Fn(usize) + Sync)) {
+        self.run(f);
+    }
 }
 
 /// The team of one: tests, tools, wasm without threads.
@@ -39,7 +45,7 @@ pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl 
     // A lock around the iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
     let chunks = Mutex::new(data.chunks_mut(len).enumerate());
     let next = || chunks.lock().expect("no thread panics while it holds the iterator").next();
-    pool.run(&|_| {
+    pool.share(&|_| {
         while let Some((i, chunk)) = next() {
             f(i, chunk);
         }
@@ -54,7 +60,7 @@ pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
     }
     let parts = pool.threads().min(MAX_PARTS);
     let done = [const { AtomicUsize::new(0) }; MAX_PARTS];
-    pool.run(&|thread| {
+    pool.share(&|thread| {
         for part in (0..parts).map(|p| (thread + p) % parts) {
             let (start, end) = (n * part / parts, n * (part + 1) / parts);
             loop {

@@ -57,9 +57,7 @@ impl Kernel for Round<'_> {
                 let mut padded = [0.0; CHUNK];
                 let n = values.len().min(CHUNK);
                 padded[..n].copy_from_slice(&values[..n]);
-                for i in 0..CHUNK {
-                    tile.0[c][i] = bf16(padded[i]);
-                }
+                tile.0[c].iter_mut().zip(padded).for_each(|(to, v)| *to = bf16(v));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::activations::Activations;
 use super::dot::Matrix;
 use super::panel::{self, Parts, Scales};
 use super::tile::Weights;
-use super::{FORMATS, dot_blocks, dot_plain, gpu};
+use super::{FORMATS, dot_blocks, dot_plain, gpu, lookup};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
 use bytemuck::Pod;
@@ -64,6 +64,8 @@ pub(super) struct Panels {
     pub bytes: fn(usize) -> usize,
     /// See [`panel::pack`].
     pub pack: fn(&[u8], usize, &mut [u8]),
+    /// One row of a panel as f32.
+    pub row: fn(&[u8], usize, &mut [f32]),
     /// What activations must know of them.
     pub weights: fn(Level) -> Weights,
 }
@@ -99,6 +101,7 @@ impl Format {
             panels: Some(Panels {
                 bytes: panel::panel_bytes::<F>,
                 pack: panel::pack::<F>,
+                row: lookup::row::<F>,
                 weights: panel::weights::<F>,
             }),
             planes: F::PLANES,

@@ -57,7 +57,13 @@ thread_local! {
 }
 
 /// The products of a batch with all columns, to rows `first` … of the output.
-pub(super) fn multiply<P: Product>(level: Level, w: Weights<'_>, acts: &Activations, first: usize, out: &mut Columns<'_>) {
+pub(super) fn multiply<P: Product>(
+    level: Level,
+    w: Weights<'_>,
+    acts: &Activations,
+    first: usize,
+    out: &mut Columns<'_>,
+) {
     P::with_panels(|panels| {
         SUMS.with_borrow_mut(|sums| {
             level.run(Batch::<P> { w, panels, sums, acts, first, out, product: PhantomData });

@@ -17,6 +17,7 @@ mod dot_tiles;
 mod format;
 mod gemm;
 mod gpu;
+mod lookup;
 mod panel;
 mod search;
 mod tile;
@@ -24,6 +25,7 @@ mod tile;
 pub use activations::{Activations, Alone, Precision, Team};
 pub use dot::{Matrix, PANEL_ROWS, ROW_BLOCK, dot_rows, dot_rows_at, pack_panel, panel_bytes};
 pub use gpu::{GpuPlanes, gpu_decode, gpu_layout, gpu_padded, gpu_planes};
+pub use lookup::decode_panel_row;
 
 use crate::base::{DType, Error};
 use format::{Format, format};

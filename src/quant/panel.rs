@@ -60,19 +60,20 @@ impl Parts {
 
 /// Where the parts of a tile begin, in bytes.
 #[derive(Debug, Clone, Copy)]
-struct Map {
-    mins: usize,
-    scales: usize,
-    int_mins: usize,
-    codes: usize,
-    end: usize,
+pub(super) struct Map {
+    pub mins: usize,
+    pub scales: usize,
+    pub int_mins: usize,
+    pub codes: usize,
+    pub end: usize,
 }
 
-const HALVES: usize = 2 * ROWS;
+/// Bytes of the f16 scales of one chunk, or of 256 weights.
+pub(super) const HALVES: usize = 2 * ROWS;
 
 /// The map of a tile of so many chunks.
 #[inline(always)]
-const fn map<F: Block>(chunks: usize) -> Map {
+pub(super) const fn map<F: Block>(chunks: usize) -> Map {
     let halves = if F::SCALES.is_int() { chunks.div_ceil(8) } else { chunks } * HALVES;
     let (d, m) = match F::SCALES {
         Scales::Half | Scales::Int => (halves, 0),
@@ -89,7 +90,7 @@ const fn map<F: Block>(chunks: usize) -> Map {
     Map { mins: d, scales: d + m, int_mins: d + m + s, codes, end: codes + chunks * chunk_bytes::<F>() }
 }
 
-const fn chunk_bytes<F: Block>() -> usize {
+pub(super) const fn chunk_bytes<F: Block>() -> usize {
     F::BITS * CHUNK * ROWS / 8
 }
 

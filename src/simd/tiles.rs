@@ -61,7 +61,8 @@ fn multiply(weights: [&[Tile]; 2], acts: &[Tile], per: usize, sums: &mut [Produc
                     for (sums, x) in sums.iter_mut().zip(&x.0) {
                         for (row, sum) in sums.iter_mut().enumerate() {
                             let pair = |p: usize| (w.0[p][2 * row], w.0[p][2 * row + 1]);
-                            let product = |p: usize| wide(pair(p).0) * wide(x[2 * p]) + wide(pair(p).1) * wide(x[2 * p + 1]);
+                            let product =
+                                |p: usize| wide(pair(p).0) * wide(x[2 * p]) + wide(pair(p).1) * wide(x[2 * p + 1]);
                             *sum += (0..TILE_ROWS).map(product).sum::<f32>();
                         }
                     }

@@ -76,7 +76,12 @@ impl wgpu_llm::cpu::Weights for Weights<'_> {
     // As a model does it, so that the fixtures go the way that users' files go.
     fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<Bytes>> {
         let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
-        let panels = self.panels.get(name, meta, pool, &|at, out| self.gguf.read_into(info, at, out))?;
+        let panels =
+            self.panels.get(name, meta, pool, &|at: usize, out: &mut [u8]| self.gguf.read_into(info, at, out))?;
         Ok(panels.map(|p| p as Bytes))
+    }
+
+    fn made(&self, name: &str) -> Option<Bytes> {
+        self.panels.made(name).map(|p| p as Bytes)
     }
 }

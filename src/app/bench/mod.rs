@@ -144,7 +144,7 @@ impl Bench<'_> {
             precision: self.args.activation_bits.precision(),
             trace: false,
         };
-        Session::new(self.model.clone(), device, options)
+        load::start(self.model.clone(), device, options)
     }
 
     fn measure(&self, session: &mut Session, setting: &Setting, test: &Test, model: &ModelFacts) -> Result<Row> {
