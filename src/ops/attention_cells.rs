@@ -1,4 +1,5 @@
 //! The vector kernels of attention on the CPU: scores of queries with cells of the cache, and sums of values by scores.
+#![allow(clippy::needless_range_loop)] // r, n and j index several arrays at once
 
 use crate::base::{DType, View};
 use crate::quant;
@@ -12,6 +13,9 @@ pub(super) const PART: usize = 512;
 pub(super) const BLOCK: usize = 16;
 /// Queries that meet a block at a time; their number is rounded up to it.
 pub(super) const ROWS: usize = 4;
+/// As many as keep both units for products busy: their number times the latency.
+const MANY: usize = 8;
+const _: () = assert!(MANY.is_multiple_of(ROWS));
 
 /// Some cells of a part.
 pub(super) struct Place {
@@ -181,25 +185,39 @@ impl<T: Number> Kernel for Score<'_, T> {
     }
 }
 
-/// Scores of some queries with sixteen cells, turned: `scores[row * PART ..][.. 16]`.
+/// Scores of some queries, as [`pack`] leaves them, with sixteen cells, turned: `scores[row * PART ..][.. 16]`.
 #[inline(always)]
 fn score_block<S: Simd>(s: S, keys: &[[f32; BLOCK]], q: &[f32], dim: usize, scores: &mut [f32]) {
-    for (i, q) in q.chunks_exact(ROWS * dim).enumerate() {
-        let mut sums = [s.splat(0.0); ROWS];
-        let (a, rest) = q.split_at(dim);
-        let (b, rest) = rest.split_at(dim);
-        let (c, d) = rest.split_at(dim);
-        for ((((k, a), b), c), d) in keys[..dim].iter().zip(a).zip(b).zip(c).zip(d) {
-            let k = s.floats(k);
-            sums[0] = s.mul_add(k, s.splat(*a), sums[0]);
-            sums[1] = s.mul_add(k, s.splat(*b), sums[1]);
-            sums[2] = s.mul_add(k, s.splat(*c), sums[2]);
-            sums[3] = s.mul_add(k, s.splat(*d), sums[3]);
-        }
-        for (r, sum) in sums.into_iter().enumerate() {
-            s.store(sum, array_mut(scores, (i * ROWS + r) * PART));
+    let (many, few) = q.split_at(q.len() / (MANY * dim) * MANY * dim);
+    for (i, q) in many.chunks_exact(MANY * dim).enumerate() {
+        score_rows::<S, MANY>(s, keys, q.as_chunks().0, &mut scores[i * MANY * PART..]);
+    }
+    for (i, q) in few.chunks_exact(ROWS * dim).enumerate() {
+        score_rows::<S, ROWS>(s, keys, q.as_chunks().0, &mut scores[(many.len() / dim + i * ROWS) * PART..]);
+    }
+}
+
+/// The same, of `R` queries: channel by channel of all of them.
+#[inline(always)]
+fn score_rows<S: Simd, const R: usize>(s: S, keys: &[[f32; BLOCK]], q: &[[f32; R]], scores: &mut [f32]) {
+    let mut sums = [s.splat(0.0); R];
+    for (k, q) in keys.iter().zip(q) {
+        let k = s.floats(k);
+        for r in 0..R {
+            sums[r] = s.mul_add(k, s.splat(q[r]), sums[r]);
         }
     }
+    for r in 0..R {
+        s.store(sums[r], array_mut(scores, r * PART));
+    }
+}
+
+/// Where channel `c` of query `row` of `rows` lies, which are a multiple of [`ROWS`]: queries that are multiplied together lie
+/// interleaved.
+pub(super) fn pack(row: usize, rows: usize, c: usize, dim: usize) -> usize {
+    let many = rows / MANY * MANY;
+    let (start, together) = if row < many { (row / MANY * MANY, MANY) } else { (row / ROWS * ROWS, ROWS) };
+    start * dim + c * together + (row - start)
 }
 
 struct Weigh<'a, T> {
@@ -218,22 +236,24 @@ impl<T: Number> Kernel for Weigh<'_, T> {
         let Weigh { values, place, scores, y, width } = self;
         for block in place.blocks() {
             for head in 0..place.kvs.len() {
-                for j in 0..BLOCK {
+                let mut cells = [&values.data[..0]; BLOCK];
+                for (j, cell) in cells.iter_mut().enumerate() {
                     values.fetch(s, place.row(block, j), head);
+                    *cell = &values.data[place.row(block, j) * values.stride + head * values.width..][..values.width];
                 }
                 for row in (head * place.rows..(head + 1) * place.rows).step_by(ROWS) {
                     let mut p = [&[0.0; BLOCK]; ROWS];
                     for (r, p) in p.iter_mut().enumerate() {
                         *p = array(scores, (row + r) * PART + block - place.start);
                     }
-                    let (y, at) = (&mut y[row * width..], (place, block, head));
+                    let y = &mut y[row * width..];
                     let mut c = 0;
-                    while c + 2 * BLOCK <= width {
-                        weigh_block::<S, T, 2>(s, values, at, p, y, width, c);
-                        c += 2 * BLOCK;
-                    }
-                    if c < width {
-                        weigh_block::<S, T, 1>(s, values, at, p, y, width, c);
+                    while c < width {
+                        c += match (width - c) / BLOCK {
+                            4.. if S::REGISTERS >= 32 => weigh_block::<S, T, 4>(s, &cells, p, y, width, c),
+                            2.. => weigh_block::<S, T, 2>(s, &cells, p, y, width, c),
+                            _ => weigh_block::<S, T, 1>(s, &cells, p, y, width, c),
+                        };
                     }
                 }
             }
@@ -241,35 +261,35 @@ impl<T: Number> Kernel for Weigh<'_, T> {
     }
 }
 
-/// Channels `c` … of a block's cells, `N` vectors of them, for a few queries.
+/// Channels `c` … of a block's cells, `N` vectors of them, for a few queries. Gives their number.
 #[inline(always)]
 fn weigh_block<S: Simd, T: Number, const N: usize>(
     s: S,
-    values: Rows<'_, T>,
-    (place, block, head): (&Place, usize, usize),
+    cells: &[&[T]; BLOCK],
     p: [&[f32; BLOCK]; ROWS],
     y: &mut [f32],
     width: usize,
     c: usize,
-) {
+) -> usize {
     let mut sums = [[s.splat(0.0); N]; ROWS];
-    for (r, sums) in sums.iter_mut().enumerate() {
-        for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = s.floats(array(y, r * width + c + n * BLOCK));
+    for r in 0..ROWS {
+        for n in 0..N {
+            sums[r][n] = s.floats(array(y, r * width + c + n * BLOCK));
         }
     }
     for j in 0..BLOCK {
-        let row = place.row(block, j);
+        let cell = &cells[j][c..c + N * BLOCK];
         for n in 0..N {
-            let v = values.load(s, row, head, c + n * BLOCK);
-            for (sums, p) in sums.iter_mut().zip(p) {
-                sums[n] = s.mul_add(v, s.splat(p[j]), sums[n]);
+            let v = T::widen(s, array(cell, n * BLOCK));
+            for r in 0..ROWS {
+                sums[r][n] = s.mul_add(v, s.splat(p[r][j]), sums[r][n]);
             }
         }
     }
-    for (r, sums) in sums.into_iter().enumerate() {
-        for (n, sum) in sums.into_iter().enumerate() {
-            s.store(sum, array_mut(y, r * width + c + n * BLOCK));
+    for r in 0..ROWS {
+        for n in 0..N {
+            s.store(sums[r][n], array_mut(y, r * width + c + n * BLOCK));
         }
     }
+    N * BLOCK
 }

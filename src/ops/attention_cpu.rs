@@ -5,7 +5,7 @@
 //! in order: a decoded token's parts run on several threads, a prompt's one after the other, to the same bits.
 
 use super::attention::Attention;
-use super::attention_cells::{BLOCK, PART, Place, ROWS, score, weigh};
+use super::attention_cells::{BLOCK, PART, Place, ROWS, pack, score, weigh};
 use super::{Pool, for_chunks};
 use crate::base::{View, ViewMut};
 use crate::simd;
@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries that go together, about.
-const TILE: usize = 32;
+const TILE: usize = 128;
 
 /// Of one query and some cells: the largest score m, and l = Σ e^(score − m). Σ e^(score − m) · v lies elsewhere.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ struct Queries {
 /// What a thread works in, kept so that a decoded token allocates nothing once warm.
 #[derive(Default)]
 struct Scratch {
-    /// `[rows, dim]`, scaled.
+    /// `[rows, dim]`, scaled, as [`pack`] says.
     q: Vec<f32>,
     /// `[rows, PART]`.
     scores: Vec<f32>,
@@ -212,10 +212,12 @@ impl Task<'_> {
         let (dim, width) = (self.dim.next_multiple_of(BLOCK), self.value_dim.next_multiple_of(BLOCK));
         q.clear();
         q.resize(kvs.len() * padded * dim, 0.0);
-        for (i, q) in q.chunks_mut(dim).enumerate().filter(|(i, _)| i % padded < rows) {
-            let (head, row) = ((kvs.start + i / padded) * self.group + i % padded % self.group, i % padded);
-            let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..];
-            q.iter_mut().zip(from).for_each(|(q, v)| *q = v * self.op.scale);
+        for (kv, q) in kvs.clone().zip(q.chunks_mut(padded * dim)) {
+            for row in 0..rows {
+                let head = kv * self.group + row % self.group;
+                let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..][..self.dim];
+                from.iter().enumerate().for_each(|(c, v)| q[pack(row, padded, c, dim)] = v * self.op.scale);
+            }
         }
         scores.resize(kvs.len() * padded * PART, 0.0);
         turned.resize(dim * BLOCK, 0.0);

@@ -9,9 +9,6 @@ use crate::quant::{self, Activations, Matrix};
 use crate::simd::{ColumnBlocks, Columns};
 use std::cell::RefCell;
 
-/// Rows of a gate and its partner that are multiplied for many tokens at a time.
-const GATED: usize = 128;
-
 /// Kept so that a decoded token allocates nothing once warm.
 #[derive(Default)]
 struct Scratch {
@@ -93,8 +90,10 @@ fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activation
     acts.meet(gate.dtype);
     let (acts, tokens) = (&*acts, acts.columns());
     let n = y.len() / tokens;
-    let block =
-        if tokens == 1 { column_block(n, pool) } else { GATED.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK) };
+    // Of many tokens no more rows than are multiplied at a time: both products shall stay in the caches.
+    let most =
+        if tokens < 16 { usize::MAX } else { quant::ROW_BATCH.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK) };
+    let block = column_block(n, tokens, pool).min(most);
     let blocks = ColumnBlocks::new(y, tokens, n, n, block);
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);

@@ -50,9 +50,11 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// Rows of weights that go together: eight parts per thread even out their speed.
-pub(super) fn column_block(n: usize, pool: &dyn Pool) -> usize {
-    n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
+/// Rows of weights that go together: eight parts per thread even out their speed; for many columns no fewer than are multiplied
+/// at a time.
+pub(super) fn column_block(n: usize, columns: usize, pool: &dyn Pool) -> usize {
+    let least = if columns < 16 { 1 } else { n.div_ceil(pool.threads()).min(quant::ROW_BATCH) };
+    n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).max(least).next_multiple_of(quant::ROW_BLOCK)
 }
 
 /// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
@@ -66,7 +68,7 @@ pub(super) fn multiply(
 ) {
     acts.meet(w.dtype);
     let acts = &*acts;
-    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, column_block(n, pool));
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, column_block(n, acts.columns(), pool));
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         quant::dot_rows(w, part.range(), acts, &mut part);

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Rows of weights that one thread should take at least, and in multiples: two panels.
 pub const ROW_BLOCK: usize = 2 * ROWS;
 
+/// Rows of weights that one thread should take at least where there are many columns.
+pub const ROW_BATCH: usize = 16 * ROWS;
+
 /// Rows of a panel.
 pub const PANEL_ROWS: usize = ROWS;
 

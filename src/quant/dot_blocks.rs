@@ -10,7 +10,7 @@ use super::dot::Matrix;
 use super::dot_eight::MultiplyEight;
 use super::dot_tiles::BlockTiles;
 use super::format::Block;
-use super::gemm::{self, BATCH, Product, Weights, put};
+use super::gemm::{self, Product, Weights, put};
 use super::panel::{self, Packed, Unpack};
 use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
 use crate::base::Layout;
@@ -37,13 +37,14 @@ pub(super) fn dot<F: Block>(
 ) {
     PACKED.with_borrow_mut(|packed| {
         let (step, n) = (panel::panel_bytes::<F>(w.k), rows.len());
-        for first in (0..n).step_by(BATCH * ROWS) {
-            let some = rows.start + first..rows.end.min(rows.start + first + BATCH * ROWS);
+        let batch = if acts.in_tiles() { BlockTiles::<F>::BATCH } else { Ints::<F>::BATCH };
+        for first in (0..n).step_by(batch) {
+            let some = rows.start + first..rows.end.min(rows.start + first + batch);
             let bytes = match w.layout {
                 // To the end, so that what comes next can be fetched ahead.
                 Layout::Panels => &w.bytes[some.start / ROWS * step..],
                 Layout::Rows => {
-                    packed.resize(BATCH * step, 0);
+                    packed.resize(some.len().div_ceil(ROWS) * step, 0);
                     for (at, out) in some.clone().step_by(ROWS).zip(packed.chunks_exact_mut(step)) {
                         panel::pack::<F>(w.rows(at..some.end.min(at + ROWS)), w.k, out);
                     }

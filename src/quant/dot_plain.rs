@@ -5,7 +5,7 @@ use super::dot::Matrix;
 use super::dot_pairs::Pairs;
 use super::dot_tiles::PlainTiles;
 use super::format::Plain;
-use super::gemm::{self, Weights};
+use super::gemm::{self, Product, Weights};
 use super::tile::{FloatTile, ROWS as PANEL_ROWS, TILE};
 use crate::simd::{Columns, Kernel, Level, Simd, array};
 use std::array::from_fn;
@@ -37,8 +37,9 @@ pub(super) fn dot<F: Plain>(
     if !acts.in_tiles() && !acts.in_pairs() {
         return level.run(DotRows { w, acts, out, format: PhantomData::<F> });
     }
-    for first in (0..n).step_by(gemm::BATCH * PANEL_ROWS) {
-        let rows = (n - first).min(gemm::BATCH * PANEL_ROWS);
+    let batch = if acts.in_tiles() { PlainTiles::<F>::BATCH } else { Pairs::<F>::BATCH };
+    for first in (0..n).step_by(batch) {
+        let rows = (n - first).min(batch);
         let w = Weights { bytes: &w.bytes[first * step..(first + rows) * step], rows, ..w };
         match acts.in_tiles() {
             true => gemm::multiply::<PlainTiles<F>>(level, w, acts, first, out),

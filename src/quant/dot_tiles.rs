@@ -54,10 +54,14 @@ impl Kernel for Round<'_> {
             let row = if c < columns { &x[c * stride + first..][..n] } else { &[] };
             for (j, tile) in to.iter_mut().enumerate() {
                 let values = row.get(j * CHUNK..).unwrap_or_default();
-                let mut padded = [0.0; CHUNK];
-                let n = values.len().min(CHUNK);
-                padded[..n].copy_from_slice(&values[..n]);
-                tile.0[c].iter_mut().zip(padded).for_each(|(to, v)| *to = bf16(v));
+                let out = &mut tile.0[c];
+                match values.first_chunk::<CHUNK>() {
+                    Some(values) => out.iter_mut().zip(values).for_each(|(out, v)| *out = bf16(*v)),
+                    None => {
+                        out.fill(0);
+                        out.iter_mut().zip(values).for_each(|(out, v)| *out = bf16(*v));
+                    }
+                }
             }
         }
     }
@@ -82,6 +86,8 @@ macro_rules! product {
         impl<F: $format> Product for $name<F> {
             type Panel = Panel;
             const TILE: usize = TILE;
+            // The units are fast: with half of it they wait for activations.
+            const BATCH: usize = 16 * ROWS;
 
             #[inline(always)]
             fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {

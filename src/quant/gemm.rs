@@ -8,11 +8,7 @@ use crate::simd::{Columns, Kernel, Level, Simd};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-/// Panels that meet a tile of all columns before its next one comes: their sums and that tile's activations fit the second-level
-/// cache, from which activations are then read more often than from the third.
-pub(super) const BATCH: usize = 8;
-
-/// The rows of up to [`BATCH`] panels.
+/// The rows of a batch of panels.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     /// From the first of them on; what follows the last may be there, too.
@@ -31,6 +27,9 @@ pub(super) trait Product: 'static {
     type Panel: 'static;
     /// Weights of a row in a tile.
     const TILE: usize;
+    /// Rows that meet a tile of all columns before its next one comes: their sums and that tile's activations fit the second-level
+    /// cache, from which activations are then read more often than from the third.
+    const BATCH: usize = 8 * ROWS;
 
     /// Lends what the thread keeps to unpack panels in.
     fn with_panels<T>(f: impl FnOnce(&mut [Self::Panel; 2]) -> T) -> T;

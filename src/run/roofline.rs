@@ -34,7 +34,7 @@ impl Roofline {
     pub fn rate(&self, dtype: DType) -> f64 {
         let units = match dtype {
             DType::F32 => [None; 4],
-            DType::F16 => [self.f16, self.matrix, None, None],
+            DType::F16 => [self.f16, self.bf16, self.matrix, None],
             DType::BF16 => [self.bf16, self.matrix, None, None],
             _ => [self.f16, self.bf16, self.int8, self.matrix],
         };
