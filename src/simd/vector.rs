@@ -2,7 +2,7 @@
 
 use super::level::Kernel;
 
-/// A set of vector instructions known to work on this machine. Implementors are zero-sized tokens.
+/// A set of vector instructions known to work on this machine. Implementors are tokens, of a byte at the most.
 ///
 /// `Words` holds 16 words of four bytes, `Ints` 16 × i32, `Floats` 16 × f32, whatever the width of the registers.
 pub trait Simd: Copy + Send + Sync + 'static {
@@ -17,7 +17,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `kernel` with these instructions, out of line.
     fn enter<K: Kernel>(self, kernel: K) -> K::Out;
-    /// Brings the first byte's cache line into the second-level cache: the first has too few misses in flight for that.
+    /// Brings the first byte's cache line into the cache that is best for it: mostly the second level, because the first has too
+    /// few misses in flight.
     fn prefetch(self, v: &[u8]);
 
     /// Reads 64 bytes.
