@@ -6,7 +6,7 @@ use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu::{self, Selector, Tuning};
 use crate::model::Model;
 use crate::ops::Caps;
-use crate::run::{Options, Session};
+use crate::run::{Options, Session, chrome};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,8 +75,8 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
 
 /// Writes the trace, where one was asked for.
 pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
-    let (Some(path), Some(trace)) = (&args.debug.trace, session.engine().trace()) else { return Ok(()) };
-    let text = trace.to_json().to_string();
+    let (Some(path), Some(profile)) = (&args.debug.trace, session.engine().trace()?) else { return Ok(()) };
+    let text = chrome::to_json(profile).to_string();
     std::fs::write(path, text).map_err(|e| Error::io("can't write the trace", e).at(path.display()))
 }
 
