@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
@@ -63,6 +63,8 @@ pub enum Command {
     Tokenize(tokenize::TokenizeArgs),
     /// Measure how fast a model reads and writes, as llama-bench does.
     Bench(Box<bench::args::BenchArgs>),
+    /// Show where the time goes: run a model, or open saved traces.
+    Profile(Box<profile::ProfileArgs>),
     /// Write a model file with random weights, to measure with.
     Synth(synth::SynthArgs),
     /// Check every kernel on this machine, and tell what is slow or wrong.

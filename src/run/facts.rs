@@ -55,7 +55,7 @@ fn layers(model: &Model, placement: Placement) -> Vec<LayerFacts> {
     let device = |on_gpu| if on_gpu { GPU } else { CPU };
     let of_layer = |(i, weights)| LayerFacts {
         layer: Some(i as u32),
-        device: device(i + placement.gpu_layers >= placement.layers + 1),
+        device: device(i + placement.gpu_layers > placement.layers),
         weights,
     };
     let rest = LayerFacts { layer: None, device: device(placement.gpu_layers > 0), weights: rest };

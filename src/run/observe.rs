@@ -36,8 +36,12 @@ impl Engine {
         facts(&self.model, &self.options, self.placement, self.threads(), self.device(), &self.rooflines)
     }
 
-    /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few seconds.
+    /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few
+    /// seconds, once.
     pub fn measure_rooflines(&mut self) -> Result<()> {
+        if self.rooflines.iter().any(Option::is_some) {
+            return Ok(());
+        }
         let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.gpu_layers > 0);
         let gpu = self.device().filter(|_| gpu).map(roofline::gpu).transpose()?;
         self.rooflines = [cpu.then(|| roofline::cpu(self.threads())).flatten(), gpu];
