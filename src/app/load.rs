@@ -95,7 +95,9 @@ pub fn watch(session: &mut Session) -> Result<Window> {
 }
 
 fn measure(session: &mut Session) -> Result<()> {
-    term::note("measuring what the device can do, for the profile");
+    if !session.engine().is_measured() {
+        term::note("measuring what the device can do, for the profile");
+    }
     session.engine().measure_rooflines()
 }
 

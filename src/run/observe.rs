@@ -39,7 +39,7 @@ impl Engine {
     /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few
     /// seconds, once.
     pub fn measure_rooflines(&mut self) -> Result<()> {
-        if self.rooflines.iter().any(Option::is_some) {
+        if self.is_measured() {
             return Ok(());
         }
         let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.gpu_layers > 0);
@@ -50,6 +50,11 @@ impl Engine {
             trace.tell(Record::Facts(facts));
         }
         Ok(())
+    }
+
+    /// Whether that was done.
+    pub fn is_measured(&self) -> bool {
+        self.rooflines.iter().any(Option::is_some)
     }
 
     /// Takes into the trace what is under way.
