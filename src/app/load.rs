@@ -111,7 +111,7 @@ pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
         write(path, "trace", chrome::to_json(profile).to_string())?;
     }
     if let Some(path) = &args.debug.profile_json {
-        write(path, "summary", format!("{:#}\n", summary::to_json(profile)))?;
+        write(path, "summary", format!("{}\n", summary::to_json(profile)))?;
     }
     Ok(())
 }
