@@ -177,8 +177,7 @@ impl Viewer {
             }
         });
         let facts = &self.profile.facts;
-        let devices: Vec<String> =
-            facts.devices.iter().map(|d| format!("{} {} ({})", d.kind, d.name, d.driver)).collect();
+        let devices: Vec<String> = facts.devices.iter().map(|d| format!("{} ({})", d.name, d.driver)).collect();
         let answer = statistics::tokens(&self.profile, Phase::Answer);
         ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new(words::speed(answer.rate())).strong());

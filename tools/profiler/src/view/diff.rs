@@ -6,10 +6,10 @@ use eframe::egui::{self, Align, Layout, Ui};
 use wgpu_llm::run::Profile;
 use wgpu_llm::run::statistics::{Group, Phase, tokens, totals};
 
-/// A kernel in both traces: nanoseconds per token, `None` where it does not run.
+/// A step of the model in both traces: nanoseconds per token, `None` where it does not run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The kernel.
+    /// The step, whichever kernel does it.
     pub name: String,
     /// In the trace to compare with.
     pub before: Option<f64>,
@@ -24,11 +24,21 @@ impl Change {
     }
 }
 
-/// The kernels of both, those that changed most first.
+/// The steps of both, those that changed most first.
 pub fn changes(before: &Profile, after: &Profile, phase: Phase) -> Vec<Change> {
     let per_token = |profile: &Profile| -> Vec<(String, f64)> {
         let n = tokens(profile, phase).tokens.max(1) as f64;
-        totals(profile, Group::Kernel, phase).into_iter().map(|t| (t.name, t.total as f64 / n)).collect()
+        let mut steps: Vec<(String, f64)> = Vec::new();
+        for t in totals(profile, Group::Kernel, phase) {
+            let kernel = &profile.kernels[t.kernel];
+            let name = format!("{} {}", kernel.op, kernel.label);
+            let time = t.total as f64 / n;
+            match steps.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += time,
+                None => steps.push((name, time)),
+            }
+        }
+        steps
     };
     let (before, after) = (per_token(before), per_token(after));
     let find = |list: &[(String, f64)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, t)| *t);
@@ -52,7 +62,7 @@ pub fn ui(ui: &mut Ui, scene: &Scene, before: Option<&Profile>) {
     ui.label(format!("{} before, {} now. Times are per token.", speed(before), speed(scene.profile)));
     egui::ScrollArea::both().auto_shrink([false, true]).show(ui, |ui| {
         egui::Grid::new("diff").striped(true).spacing([18.0, 4.0]).show(ui, |ui| {
-            for title in ["Kernel", "Before", "Now", "Difference", "Ratio"] {
+            for title in ["Step", "Before", "Now", "Difference", "Ratio"] {
                 ui.strong(title);
             }
             ui.end_row();

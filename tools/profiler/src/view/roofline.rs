@@ -76,8 +76,9 @@ impl Scatter {
         plot.show(ui, |plot| {
             for (name, top, read) in roofline.iter().flat_map(roofs) {
                 let ridge = (top / read).log10();
+                let left = kernels.iter().map(|t| t.intensity().log10()).fold(INTENSITIES.0, f64::min);
                 let at = |x: f64| [x, (read * 10f64.powf(x)).min(top).log10()];
-                let points: PlotPoints = [INTENSITIES.0, ridge, INTENSITIES.1.max(ridge)].map(at).into_iter().collect();
+                let points: PlotPoints = [left, ridge, INTENSITIES.1.max(ridge)].map(at).into_iter().collect();
                 plot.line(Line::new(name, points).width(1.5));
             }
             for t in &kernels {
@@ -107,7 +108,7 @@ fn hint(t: &Total) -> String {
 
 fn power(value: f64) -> String {
     let n = 10f64.powf(value);
-    if n >= 1.0 { format!("{n:.0}") } else { format!("{n:.2}") }
+    if n >= 1.0 { format!("{n:.0}") } else { format!("{n:.*}", (-value).ceil() as usize) }
 }
 
 #[cfg(test)]
@@ -118,6 +119,6 @@ mod tests {
     fn only_units_that_were_measured_have_roofs() {
         let r = Roofline { read: 1e9, f32: 1e10, int8: Some(4e10), ..Roofline::default() };
         assert_eq!(roofs(&r), [("roof: f32", 1e10, 1e9), ("roof: int8", 4e10, 1e9)]);
-        assert_eq!((power(-1.0), power(2.0)), ("0.10".into(), "100".into()));
+        assert_eq!((power(-1.0), power(2.0)), ("0.1".into(), "100".into()));
     }
 }

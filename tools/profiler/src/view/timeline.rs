@@ -5,7 +5,7 @@ use crate::{colour, words};
 use eframe::egui::{self, Align2, Color32, Key, Painter, Pos2, Rect, Sense, Ui, pos2, vec2};
 use wgpu_llm::run::profile::{Event, Run};
 
-const ROW: f32 = 20.0;
+const ROW: f32 = 26.0;
 const RULER: f32 = 18.0;
 const NAMES: f32 = 46.0;
 /// Nanoseconds: nothing shorter can be seen in a trace.
@@ -65,7 +65,7 @@ impl Timeline {
         ui.painter().rect_filled(rect, 3.0, colour::canvas(ui.visuals()));
         names(ui, rect, scene);
         let painter = ui.painter_at(canvas);
-        ruler(ui, &painter, canvas, span, runs[run].start as f64);
+        ruler(ui, &painter, canvas, span, whole(scene, run).0);
         let slices = slices(scene, span, canvas.width());
         let hovered = draw(ui, &painter, canvas, span, &slices, response.hover_pos());
         if let Some(slice) = hovered {
@@ -156,7 +156,8 @@ impl Timeline {
 fn whole(scene: &Scene, run: usize) -> (f64, f64) {
     let run = &scene.profile.runs[run];
     let events = scene.profile.events_of(run.run);
-    let start = events.iter().map(|e| e.start).min().unwrap_or(run.start).min(run.start) as f64;
+    // The host may have submitted it long before: the token before it ran then.
+    let start = events.iter().map(|e| e.start).min().unwrap_or(run.start) as f64;
     let end = events.iter().map(|e| e.start + e.length).max().unwrap_or(run.end).max(run.end) as f64;
     let room = (end - start).max(LEAST_SPAN) * 0.01;
     (start - room, end + room)
