@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, pull, rm, synth, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
@@ -63,6 +63,8 @@ pub enum Command {
     Tokenize(tokenize::TokenizeArgs),
     /// Measure how fast a model reads and writes, as llama-bench does.
     Bench(Box<bench::args::BenchArgs>),
+    /// Show where the time goes: run a model, or open saved traces.
+    Profile(Box<profile::ProfileArgs>),
     /// Write a model file with random weights, to measure with.
     Synth(synth::SynthArgs),
     /// Check every kernel on this machine, and tell what is slow or wrong.
@@ -122,7 +124,7 @@ pub struct DeviceArgs {
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// What the CPU rounds a prompt's activations to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do.
-    /// Left to itself: 8 where the model is 1024 wide or more.
+    /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
 }

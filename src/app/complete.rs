@@ -4,7 +4,7 @@ use super::load::{self, EngineArgs};
 use super::sampling::{SamplingArgs, sampler};
 use super::term;
 use crate::base::{Error, Result};
-use crate::run::Answer;
+use crate::run::{Answer, Session};
 use crate::text::{DetokenizeOptions, Detokenizer};
 use clap::Args;
 use serde_json::json;
@@ -33,22 +33,31 @@ pub struct CompleteArgs {
     /// Print one JSON object instead of the text as it comes.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
+    /// What runs where.
     #[command(flatten)]
-    engine: EngineArgs,
+    pub engine: EngineArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
 
 /// Prints the continuation as it comes.
 pub fn run(args: &CompleteArgs) -> Result<()> {
-    let text = text(args)?;
-    let limit = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
-    let options = args.sampling.options()?;
+    text(args)?;
+    args.sampling.options()?;
     let mut session = load::session(&args.engine)?;
+    go_on(args, &mut session)?;
+    load::finish(&args.engine, &mut session)?;
+    term::check_interrupt()
+}
+
+/// The same in a session that is there already.
+pub fn go_on(args: &CompleteArgs, session: &mut Session) -> Result<()> {
+    let (text, options) = (text(args)?, args.sampling.options()?);
+    let limit = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
     let model = session.model().clone();
     let tokenizer = model.tokenizer()?;
     let prompt = tokenizer.encode_text(&text, true)?;
-    let mut chain = sampler(&session, &options)?;
+    let mut chain = sampler(session, &options)?;
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
     let mut failed = None;
@@ -78,11 +87,11 @@ pub fn run(args: &CompleteArgs) -> Result<()> {
         term::print(format_args!("{rest}\n"))?;
     }
     term::note(speed(&answer));
-    load::finish(&args.engine, &mut session)?;
-    term::check_interrupt()
+    Ok(())
 }
 
-fn text(args: &CompleteArgs) -> Result<String> {
+/// The text that is meant.
+pub fn text(args: &CompleteArgs) -> Result<String> {
     match (&args.prompt, &args.file) {
         (Some(text), _) => Ok(text.clone()),
         (None, Some(path)) => {

@@ -2,12 +2,13 @@
 
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
 use super::hub::progress::Progress;
+use super::window::{self, Window};
 use super::{pull, term};
 use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu::{self, Selector, Tuning};
 use crate::model::Model;
 use crate::ops::Caps;
-use crate::run::{Options, Session};
+use crate::run::{Options, Session, chrome, summary};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -43,6 +44,9 @@ pub struct DebugArgs {
     /// Write when each op ran as a Chrome trace (chrome://tracing, Perfetto). Holds no text.
     #[arg(long, value_name = "FILE", env = "WGPU_LLM_TRACE")]
     pub trace: Option<PathBuf>,
+    /// Write a summary of where the time went, for bug reports: devices, tokens, kernels. Holds no text.
+    #[arg(long, value_name = "FILE", env = "WGPU_LLM_PROFILE_JSON")]
+    pub profile_json: Option<PathBuf>,
 }
 
 /// Loading that takes no longer is not shown.
@@ -74,6 +78,9 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let mut session = start(model, device, options)?;
     session.stop_when(term::interrupted);
     describe(&mut session, &path, &why);
+    if args.debug.profile_json.is_some() {
+        trace(&mut session)?;
+    }
     dump(&args.debug, &mut session)?;
     Ok(session)
 }
@@ -102,10 +109,40 @@ pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Opt
 }
 
 /// Writes the trace, where one was asked for.
+/// Begins a trace in which kernels are told as parts of what the devices can do.
+pub fn trace(session: &mut Session) -> Result<()> {
+    measure(session)?;
+    session.engine().set_trace(true).map(drop)
+}
+
+/// Does the same in a window.
+pub fn watch(session: &mut Session) -> Result<Window> {
+    let (sender, window) = window::live()?;
+    measure(session)?;
+    session.engine().observe(Box::new(sender))?;
+    Ok(window)
+}
+
+fn measure(session: &mut Session) -> Result<()> {
+    if !session.engine().is_measured() {
+        term::note("measuring what the device can do, for the profile");
+    }
+    session.engine().measure_rooflines()
+}
+
+/// Writes the trace and the summary, where they were asked for.
 pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
-    let (Some(path), Some(trace)) = (&args.debug.trace, session.engine().trace()) else { return Ok(()) };
-    let text = trace.to_json().to_string();
-    std::fs::write(path, text).map_err(|e| Error::io("can't write the trace", e).at(path.display()))
+    let Some(profile) = session.engine().trace()? else { return Ok(()) };
+    let write = |path: &Path, what: &str, text: String| {
+        std::fs::write(path, text).map_err(|e| Error::io(format!("can't write the {what}"), e).at(path.display()))
+    };
+    if let Some(path) = &args.debug.trace {
+        write(path, "trace", chrome::to_json(profile).to_string())?;
+    }
+    if let Some(path) = &args.debug.profile_json {
+        write(path, "summary", format!("{}\n", summary::to_json(profile)))?;
+    }
+    Ok(())
 }
 
 /// The device that is meant, to be tuned if it is a real GPU, and the reason in words.

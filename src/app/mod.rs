@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod load;
 pub mod ls;
 pub mod perplexity;
+pub mod profile;
 pub mod pull;
 pub mod repl;
 pub mod rm;
@@ -20,6 +21,7 @@ pub mod sampling;
 pub mod synth;
 pub mod term;
 pub mod tokenize;
+pub mod window;
 
 use crate::base::Result;
 use args::{Cli, Command};
@@ -46,6 +48,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -190,6 +190,11 @@ impl Program {
         })
     }
 
+    /// Bytes of its temporaries.
+    pub fn temp_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.len() * 8).sum()
+    }
+
     /// Runs all steps; notes how long each took where `timings` is given.
     pub fn run(
         &mut self,

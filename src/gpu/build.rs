@@ -42,6 +42,8 @@ struct Ready<'a> {
     pass: Pass,
     entry: Arc<Entry>,
     params: Vec<u8>,
+    /// Its part of the node's work.
+    share: f64,
 }
 
 impl<'a> Builder<'a> {
@@ -71,8 +73,8 @@ impl<'a> Builder<'a> {
             weight_bytes += self.weight_bytes(node, &kernel);
             let passes: Vec<Pass> = kernel.passes.into_iter().filter(|p| !p.workgroups.contains(&0)).collect();
             costs.extend(cost::seconds(node, &passes, self.device.caps()));
-            for pass in passes {
-                ready.push(self.prepare(i, node, pass).map_err(|e| e.at(at()))?);
+            for (share, pass) in cost::shares(&passes).into_iter().zip(passes) {
+                ready.push(Ready { share, ..self.prepare(i, node, pass).map_err(|e| e.at(at()))? });
             }
         }
         let buffer = |bytes: &usize| Ok(Arc::new(self.device.buffer("scratch", *bytes as u64, STORAGE)?));
@@ -88,6 +90,7 @@ impl<'a> Builder<'a> {
             homes: self.homes,
             weight_bytes: weight_bytes as u64,
             ring: Ring::default(),
+            queries: None,
             held,
         })
     }
@@ -252,7 +255,7 @@ impl<'a> Builder<'a> {
             (_, Some((name, _))) => Err(Error::format(format!("shaders/{}.wgsl has no binding {name}", pass.shader))),
             _ => {
                 entry.pipeline(self.device, &pass)?;
-                Ok(Ready { node: i, tensors: node, pass, entry, params })
+                Ok(Ready { node: i, tensors: node, pass, entry, params, share: 1.0 })
             }
         }
     }
@@ -275,7 +278,7 @@ impl<'a> Builder<'a> {
         self.device.write(&uniforms, 0, &bytes);
         let step = |(r, start): (Ready, usize)| {
             let group = self.bind_group(&r, &uniforms, start, scratch);
-            Step { node: r.node, entry: r.entry, group, workgroups: r.pass.workgroups }
+            Step { node: r.node, entry: r.entry, group, workgroups: r.pass.workgroups, share: r.share }
         };
         Ok((ready.into_iter().zip(starts).map(step).collect(), uniforms))
     }

@@ -80,16 +80,21 @@ pub const SUBMISSION: f64 = 0.1;
 /// Most tokens of a batch that counts as decoding, and so is never cut into several submissions.
 const DECODE: usize = 8;
 
-/// Estimated seconds of each of `passes`, of a kernel of `node`. Those that read weights or the cache take all of the node's time;
-/// sorting, scaling and merging take none beside them. 0 for a few tokens, which are never cut.
-pub fn seconds(node: &Node, passes: &[Pass], caps: &Caps) -> Vec<f64> {
-    let few = node.dst.meta.outer() <= DECODE;
+/// The part of a node's work that each of the `passes` of its kernel does. Those that read weights or the cache do all of it;
+/// sorting, scaling and merging are nothing beside them.
+pub(super) fn shares(passes: &[Pass]) -> Vec<f64> {
     let main = |p: &Pass| p.quant.is_some() || p.binds.iter().any(|(name, _)| *name == "keys");
     let any = passes.iter().any(main);
     let size = |p: &Pass| if main(p) || !any { p.workgroups.iter().map(|n| f64::from(*n)).product() } else { 0.0 };
     let all = passes.iter().map(size).sum::<f64>().max(1.0);
+    passes.iter().map(|p| size(p) / all).collect()
+}
+
+/// Estimated seconds of each of `passes`, of a kernel of `node`. 0 for a few tokens, which are never cut.
+pub fn seconds(node: &Node, passes: &[Pass], caps: &Caps) -> Vec<f64> {
+    let few = node.dst.meta.outer() <= DECODE;
     let seconds = if few { 0.0 } else { Cost::of(node).seconds(caps) };
-    passes.iter().map(|p| seconds * size(p) / all).collect()
+    shares(passes).into_iter().map(|share| seconds * share).collect()
 }
 
 /// Estimated seconds of each submission of `graph`, all of it on one device, each node by the first of its kernels.

@@ -42,6 +42,8 @@ pub struct Counters {
     pub bind_groups: u64,
     /// Pipelines compiled.
     pub pipelines: u64,
+    /// Timestamps asked for in what was encoded.
+    pub queries: u64,
     /// Bytes held by buffers now.
     pub bytes: u64,
 }
@@ -55,6 +57,7 @@ pub(super) struct Tally {
     pub buffers: AtomicU64,
     pub bind_groups: AtomicU64,
     pub pipelines: AtomicU64,
+    pub queries: AtomicU64,
     pub bytes: AtomicU64,
 }
 
@@ -98,7 +101,10 @@ impl Device {
 
     /// Opens `adapter` with all it has of limits and of the features that kernels know.
     pub async fn of(adapter: &Adapter) -> Result<Device> {
-        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let coop = coop(&adapter.raw);
         if coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -178,6 +184,11 @@ impl Device {
         self.inner.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
+    /// Whether each dispatch can be timed. Elsewhere all of a node's are timed together.
+    pub fn times_dispatches(&self) -> bool {
+        self.has_timestamps() && self.inner.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let t = &self.inner.tally;
@@ -190,6 +201,7 @@ impl Device {
             buffers: get(&t.buffers),
             bind_groups: get(&t.bind_groups),
             pipelines: get(&t.pipelines),
+            queries: get(&t.queries),
             bytes: get(&t.bytes),
         }
     }
@@ -286,7 +298,7 @@ impl Device {
 
     /// Natively callbacks come only from polling, so poll until the signal is there or the device has failed.
     #[cfg(not(target_arch = "wasm32"))]
-    fn drive<T>(&self, signal: &Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    pub(super) fn drive<T>(&self, signal: &Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<()> {
         // A GPU's submissions are cut to a tenth of a second; a CPU that plays GPU may take its time.
         let patience = if self.inner.info.software { 600 } else { 20 };
         for _ in 0..patience * 4 {
@@ -306,7 +318,7 @@ impl Device {
 
     /// The browser calls back by itself.
     #[cfg(target_arch = "wasm32")]
-    fn drive<T>(&self, _signal: &Signal<T>, _after: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    pub(super) fn drive<T>(&self, _signal: &Signal<T>, _after: Option<wgpu::SubmissionIndex>) -> Result<()> {
         self.check()
     }
 

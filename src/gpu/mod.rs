@@ -27,7 +27,7 @@ pub use cost::{Cost, SUBMISSION, seconds, submissions};
 pub use device::{Counters, Device};
 pub use memory::Memory;
 pub use preprocess::{COOP, Expanded, F16, SUBGROUPS, Target, expand, names, source};
-pub use profile::Timing;
+pub use profile::{Stamps, Timed, Timing};
 pub use readback::Pending;
 pub use runner::{Choose, Program};
 pub use shader::{Binding, Shader};

@@ -1,9 +1,15 @@
-//! How long each node takes on the device, by timestamps around a pass of its own. Only for traces: passes cost time.
+//! How long dispatches take on the device, by timestamps in the command stream.
+//!
+//! Where the device writes timestamps within a pass, one stands between any two dispatches; elsewhere each node gets a pass of its
+//! own, with a timestamp at either end. They come to the host beside the run's result: nothing waits for them. A program that was
+//! never timed has no query set, and a run that is not timed has no query in its commands.
 
-use super::device::Device;
-use super::readback::Ring;
+use super::device::{Buffer, Device};
+use super::readback::{Pending, Ring};
 use super::runner::{Program, Step};
 use crate::base::{Error, Result};
+use crate::graph::Tensor;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// When a node ran.
@@ -17,66 +23,235 @@ pub struct Timing {
     pub end: u64,
 }
 
+/// What is timed by itself: a dispatch, or all those of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timed {
+    /// Index of the node in its graph.
+    pub node: usize,
+    /// Which of the op's kernels runs.
+    pub variant: &'static str,
+    /// Files of the shaders, in running order.
+    pub shader: String,
+    /// Dispatches.
+    pub dispatches: usize,
+    /// The part of the node's work that they do.
+    pub share: f64,
+}
+
 /// Most timestamps in one query set, as WebGPU has it.
-const MAX_QUERIES: usize = 4096;
+const MAX_QUERIES: u32 = 4096;
+
+/// Timestamps of one program's runs. Runs follow each other on the device, so they share them.
+pub(super) struct Queries {
+    sets: Vec<wgpu::QuerySet>,
+    resolved: Buffer,
+    count: u32,
+    /// The steps that are timed together, and the indices of the timestamps before and after them.
+    parts: Vec<(Range<usize>, u32, u32)>,
+    ring: Ring,
+}
+
+/// Timestamps of a run on their way from the device.
+pub struct Stamps {
+    pending: Pending,
+    period: f64,
+    /// Indices of the timestamps before and after each part.
+    parts: Vec<(u32, u32)>,
+}
+
+impl Stamps {
+    /// Whether they are there.
+    pub fn is_ready(&self) -> bool {
+        self.pending.is_ready()
+    }
+
+    /// Waits for them: when each part of the program ([`Program::timed`]) began and ended, in nanoseconds of the device's clock.
+    pub fn wait(self) -> Result<Vec<(u64, u64)>> {
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&self.pending.wait()?);
+        // In integers: clocks count more ticks than an f64 can tell apart.
+        let period = (self.period * f64::from(1 << 20)) as u128;
+        let at = |i: u32| ((u128::from(ticks[i as usize]) * period) >> 20) as u64;
+        Ok(self.parts.iter().map(|(start, end)| (at(*start), at(*end).max(at(*start)))).collect())
+    }
+}
 
 impl Program {
-    /// Runs once, node by node, and tells how long each took. Fails with `Unsupported` where the device has no timestamps.
+    /// Runs once, and tells how long each node took. Fails with `Unsupported` where the device has no timestamps.
     pub fn profile(&mut self) -> Result<Vec<Timing>> {
+        let times = self.run_timed(None)?.1.wait()?;
+        let first = times.first().map_or(0, |t| t.0);
+        let mut nodes: Vec<Timing> = Vec::new();
+        for (step, (start, end)) in self.parts().into_iter().zip(times) {
+            let (node, end) = (self.steps[step.start].node, end.saturating_sub(first));
+            match nodes.last_mut() {
+                Some(last) if last.node == node => last.end = end,
+                _ => nodes.push(Timing { node, start: start.saturating_sub(first), end }),
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Submits one run and a copy of `output`'s values, as [`run_read`](Self::run_read) does, with timestamps; does not wait.
+    /// Fails with `Unsupported` where the device has none.
+    pub fn run_timed(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
         let device = self.device.clone();
         if !device.has_timestamps() {
             let what = format!("{} cannot time its work", device.info().name);
             return Err(Error::unsupported(what).help("trace on another device"));
         }
         device.check()?;
-        let nodes: Vec<&[Step]> = self.steps.chunk_by(|a, b| a.node == b.node).collect();
-        let mut times = Vec::with_capacity(nodes.len());
-        let mut ring = Ring::default();
-        for nodes in nodes.chunks(MAX_QUERIES / 2) {
-            let stamps = stamps(&device, nodes, &mut ring)?;
-            times.extend(nodes.iter().zip(stamps.chunks_exact(2)).map(|(n, t)| (n[0].node, t[0], t[1])));
+        let mut queries = match self.queries.take() {
+            Some(queries) => queries,
+            None => self.make_queries()?,
+        };
+        let mut encoder = device.encoder();
+        for (i, cut) in self.cuts.iter().enumerate() {
+            if i > 0 {
+                device.submit(std::mem::replace(&mut encoder, device.encoder()));
+            }
+            queries.encode(&device, &mut encoder, &self.steps, cut);
         }
-        let first = times.first().map_or(0, |t| t.1);
-        let period = device.inner.queue.get_timestamp_period() as f64;
-        let nanoseconds = |ticks: u64| (ticks.saturating_sub(first) as f64 * period) as u64;
-        Ok(times
-            .into_iter()
-            .map(|(node, start, end)| Timing { node, start: nanoseconds(start), end: nanoseconds(end) })
-            .collect())
+        queries.resolve(&mut encoder);
+        let bytes = queries.count.max(1) as usize * 8;
+        let stamps = queries.ring.copy(&device, &mut encoder, &queries.resolved, 0, bytes)?;
+        let copied = match output.map(|t| self.span(t)) {
+            Some((buffer, at, size)) => Some(self.ring.copy(&device, &mut encoder, &buffer, at, size)?),
+            None => None,
+        };
+        let after = device.submit(encoder);
+        let period = f64::from(device.inner.queue.get_timestamp_period());
+        let parts = queries.parts.iter().map(|(_, start, end)| (*start, *end)).collect();
+        let stamps = Stamps { pending: stamps.submitted(&device, after.clone()), period, parts };
+        self.queries = Some(queries);
+        Ok((copied.map(|c| c.submitted(&device, after)), stamps))
     }
+
+    /// What [`Stamps::wait`] gives the times of, in its order.
+    pub fn timed(&self) -> Vec<Timed> {
+        let one = |part: Range<usize>| {
+            let steps = &self.steps[part];
+            let node = steps[0].node;
+            let variant = self.kernels.iter().find(|(n, ..)| *n == node).map_or("", |(.., variant)| *variant);
+            let mut shaders: Vec<&str> = steps.iter().map(|s| s.entry.shader.name).collect();
+            shaders.dedup();
+            let share = steps.iter().map(|s| s.share).sum();
+            Timed { node, variant, shader: shaders.join(" + "), dispatches: steps.len(), share }
+        };
+        self.parts().into_iter().map(one).collect()
+    }
+
+    /// The steps that are timed together.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let each = self.device.times_dispatches();
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for cut in &self.cuts {
+            let mut start = cut.start;
+            for part in self.steps[cut.clone()].chunk_by(|a, b| !each && a.node == b.node) {
+                parts.push(start..start + part.len());
+                start += part.len();
+            }
+        }
+        parts
+    }
+
+    fn make_queries(&self) -> Result<Queries> {
+        let mut next = 0;
+        let mut parts: Vec<(Range<usize>, u32, u32)> = Vec::new();
+        let within = self.device.times_dispatches();
+        for part in self.parts() {
+            // Within a pass the end of one part is the beginning of the next.
+            let first = !within || self.cuts.iter().any(|cut| cut.start == part.start);
+            let start = if first { next } else { next - 1 };
+            parts.push((part, start, start + 1));
+            next = start + 2;
+        }
+        Queries::new(&self.device, parts, next)
+    }
+}
+
+impl Queries {
+    fn new(device: &Device, parts: Vec<(Range<usize>, u32, u32)>, count: u32) -> Result<Queries> {
+        let set = |i: u32| {
+            device.inner.raw.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("profile"),
+                ty: wgpu::QueryType::Timestamp,
+                count: (count - i * MAX_QUERIES).min(MAX_QUERIES),
+            })
+        };
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = device.buffer("profile", u64::from(count.max(1)) * 8, usage)?;
+        let sets = (0..count.div_ceil(MAX_QUERIES)).map(set).collect();
+        Ok(Queries { sets, resolved, count, parts, ring: Ring::default() })
+    }
+
+    fn at(&self, i: u32) -> (&wgpu::QuerySet, u32) {
+        (&self.sets[(i / MAX_QUERIES) as usize], i % MAX_QUERIES)
+    }
+
+    /// Encodes the steps of one submission with timestamps around its parts.
+    fn encode(&self, device: &Device, encoder: &mut wgpu::CommandEncoder, steps: &[Step], cut: &Range<usize>) {
+        let parts = self.parts.iter().filter(|(part, ..)| cut.contains(&part.start));
+        let tally = &device.inner.tally;
+        tally.dispatches.fetch_add(cut.len() as u64, Ordering::Relaxed);
+        if !device.times_dispatches() {
+            for (part, start, end) in parts {
+                let ((query_set, start), (_, end)) = (self.at(*start), self.at(*end));
+                timed_pass(encoder, query_set, start, end, steps[part.clone()].iter());
+                tally.queries.fetch_add(2, Ordering::Relaxed);
+            }
+            return;
+        }
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let stamp = |pass: &mut wgpu::ComputePass<'_>, i: u32| {
+            let (set, i) = self.at(i);
+            pass.write_timestamp(set, i);
+            tally.queries.fetch_add(1, Ordering::Relaxed);
+        };
+        for (part, start, end) in parts {
+            if part.start == cut.start {
+                stamp(&mut pass, *start);
+            }
+            steps[part.clone()].iter().for_each(|step| step.encode(&mut pass));
+            stamp(&mut pass, *end);
+        }
+    }
+
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        for (i, set) in (0..).zip(&self.sets) {
+            let count = (self.count - i * MAX_QUERIES).min(MAX_QUERIES);
+            encoder.resolve_query_set(set, 0..count, &self.resolved.raw, u64::from(i * MAX_QUERIES) * 8);
+        }
+    }
+}
+
+/// Encodes `steps` as a pass with a timestamp at either end.
+fn timed_pass<'a>(
+    encoder: &mut wgpu::CommandEncoder,
+    set: &wgpu::QuerySet,
+    start: u32,
+    end: u32,
+    steps: impl Iterator<Item = &'a Step>,
+) {
+    let timestamp_writes = wgpu::ComputePassTimestampWrites {
+        query_set: set,
+        beginning_of_pass_write_index: Some(start),
+        end_of_pass_write_index: Some(end),
+    };
+    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(timestamp_writes) };
+    let mut pass = encoder.begin_compute_pass(&descriptor);
+    steps.for_each(|step| step.encode(&mut pass));
 }
 
 /// Ticks that `dispatches` of one step take together, in one pass.
 pub(super) fn ticks(device: &Device, step: &Step, dispatches: usize) -> Result<u64> {
     device.check()?;
-    let steps: Vec<&Step> = vec![step; dispatches];
-    let stamps = stamps(device, &[&steps], &mut Ring::default())?;
-    Ok(stamps[1].saturating_sub(stamps[0]))
-}
-
-/// Runs `nodes`, a pass each; gives the ticks at which each began and ended.
-fn stamps<S: std::borrow::Borrow<Step>>(device: &Device, nodes: &[&[S]], ring: &mut Ring) -> Result<Vec<u64>> {
-    let count = 2 * nodes.len() as u32;
-    let set = device.inner.raw.create_query_set(&wgpu::QuerySetDescriptor {
-        label: Some("profile"),
-        ty: wgpu::QueryType::Timestamp,
-        count: count.max(1),
-    });
-    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-    let resolved = device.buffer("profile", count as u64 * 8, usage)?;
+    let mut queries = Queries::new(device, Vec::new(), 2)?;
     let mut encoder = device.encoder();
-    for (i, steps) in nodes.iter().enumerate() {
-        let timestamp_writes = wgpu::ComputePassTimestampWrites {
-            query_set: &set,
-            beginning_of_pass_write_index: Some(2 * i as u32),
-            end_of_pass_write_index: Some(2 * i as u32 + 1),
-        };
-        let mut pass = encoder
-            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(timestamp_writes) });
-        steps.iter().for_each(|step| step.borrow().encode(&mut pass));
-        device.inner.tally.dispatches.fetch_add(steps.len() as u64, Ordering::Relaxed);
-    }
-    encoder.resolve_query_set(&set, 0..count, &resolved.raw, 0);
-    let bytes = ring.submit(device, encoder, &resolved, 0, count as usize * 8)?.wait()?;
-    Ok(bytes.chunks_exact(8).map(|b| u64::from_ne_bytes(b.try_into().expect("eight bytes"))).collect())
+    timed_pass(&mut encoder, &queries.sets[0], 0, 1, std::iter::repeat_n(step, dispatches));
+    device.inner.tally.dispatches.fetch_add(dispatches as u64, Ordering::Relaxed);
+    device.inner.tally.queries.fetch_add(2, Ordering::Relaxed);
+    queries.resolve(&mut encoder);
+    let bytes = queries.ring.submit(device, encoder, &queries.resolved, 0, 16)?.wait()?;
+    let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
+    Ok(stamps[1].saturating_sub(stamps[0]))
 }

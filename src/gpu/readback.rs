@@ -34,6 +34,20 @@ impl Ring {
         at: u64,
         size: usize,
     ) -> Result<Pending> {
+        let copied = self.copy(device, &mut encoder, from, at, size)?;
+        let after = device.submit(encoder);
+        Ok(copied.submitted(device, after))
+    }
+
+    /// Encodes such a copy, for whoever submits it: see [`Copied::submitted`].
+    pub fn copy(
+        &mut self,
+        device: &Device,
+        encoder: &mut wgpu::CommandEncoder,
+        from: &Buffer,
+        at: u64,
+        size: usize,
+    ) -> Result<Copied> {
         let fits = |s: &&Arc<Slot>| s.buffer.size >= size as u64 && !s.busy.load(Ordering::Acquire);
         let slot = match self.0.iter().find(fits) {
             Some(slot) => slot.clone(),
@@ -49,15 +63,38 @@ impl Ring {
         slot.busy.store(true, Ordering::Release);
         encoder.copy_buffer_to_buffer(&from.raw, at, &slot.buffer.raw, 0, Some(size as u64));
         device.inner.tally.read_back.fetch_add(size as u64, Ordering::Relaxed);
-        let after = device.submit(encoder);
+        Ok(Copied { slot, size })
+    }
+}
+
+/// A copy that is encoded but not submitted.
+pub(super) struct Copied {
+    slot: Arc<Slot>,
+    size: usize,
+}
+
+impl Copied {
+    /// Its bytes, which come when submission `after` is done.
+    pub fn submitted(self, device: &Device, after: wgpu::SubmissionIndex) -> Pending {
+        let Copied { slot, size } = self;
         let mapped = Signal::default();
         let sender = mapped.clone();
         slot.buffer.raw.map_async(wgpu::MapMode::Read, 0..size as u64, move |r| sender.send(r.is_ok()));
-        Ok(Pending { slot, device: device.clone(), size, mapped, after })
+        Pending { slot, device: device.clone(), size, mapped, after }
     }
 }
 
 impl Pending {
+    /// Whether the bytes are there. Nothing is asked of the device: that does whoever waits for it.
+    pub fn is_ready(&self) -> bool {
+        self.mapped.is_ready()
+    }
+
+    /// Waits until the bytes are there; [`wait`](Self::wait) then only copies them.
+    pub fn arrive(&self) -> Result<()> {
+        self.device.drive(&self.mapped, Some(self.after.clone()))
+    }
+
     /// Waits for the bytes.
     pub fn wait(self) -> Result<Vec<u8>> {
         pollster::block_on(self.wait_async())

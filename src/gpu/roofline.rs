@@ -160,7 +160,7 @@ fn step(device: &Device, pass: &Pass, bytes: usize) -> Result<(Step, Vec<Buffer>
             .map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.raw.as_entire_binding() })
             .collect::<Vec<_>>(),
     });
-    let step = Step { node: 0, entry, group, workgroups: pass.workgroups };
+    let step = Step { node: 0, entry, group, workgroups: pass.workgroups, share: 1.0 };
     Ok((step, entries.into_iter().map(|(_, buffer)| buffer).collect()))
 }
 

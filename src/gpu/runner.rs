@@ -7,6 +7,7 @@ use super::build::Builder;
 use super::device::{Buffer, Device};
 use super::memory::Memory;
 use super::pipeline::Entry;
+use super::profile::Queries;
 use super::readback::{Pending, Ring};
 use super::tune;
 use super::weights::Weights;
@@ -27,6 +28,8 @@ pub(super) struct Step {
     pub entry: Arc<Entry>,
     pub group: wgpu::BindGroup,
     pub workgroups: [u32; 3],
+    /// The part of the node's work that it does.
+    pub share: f64,
 }
 
 /// A segment ready to run.
@@ -44,6 +47,8 @@ pub struct Program {
     /// Bytes of weights that a run reads.
     pub(super) weight_bytes: u64,
     pub(super) ring: Ring,
+    /// Made when the program is timed for the first time.
+    pub(super) queries: Option<Queries>,
     /// What bind groups point at, kept so that it counts against the budget.
     pub(super) held: Vec<Held>,
 }
@@ -188,7 +193,7 @@ impl Program {
     }
 
     /// The bytes of `tensor`, from its first to its last value, widened to whole words.
-    fn span(&self, tensor: &Tensor) -> (Arc<Buffer>, u64, usize) {
+    pub(super) fn span(&self, tensor: &Tensor) -> (Arc<Buffer>, u64, usize) {
         let buffer = self.homes.get(&tensor.buf).expect("only what this program uses can be read");
         let at = byte_offset(tensor);
         assert!(at.is_multiple_of(4), "reading begins at a whole word");

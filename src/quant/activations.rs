@@ -25,6 +25,8 @@ pub enum Precision {
     /// 16: as good as f32.
     #[default]
     Sixteen,
+    /// 16, but bf16 in prompts where there are units for tiles of it: three times as fast there, and off by 0.2 % in each product.
+    SixteenOrTiles,
     /// 8 where weights are quantized, but for outliers: half the work, an error of about 1 % in each product, as in most CPU
     /// runtimes. 14 where weights are F16 or BF16. Where there are units for tiles of bf16, both are rounded to that for prompts:
     /// better than 8 bits. F32 weights always meet f32.
@@ -50,7 +52,7 @@ impl Precision {
     /// What suits a model whose hidden state has so many values. Models of less than 1024 are small: rounding to 8 bits shows most
     /// in them, and they are fast anyway.
     pub fn for_width(width: usize) -> Precision {
-        if width < 1024 { Precision::Sixteen } else { Precision::Eight }
+        if width < 1024 { Precision::SixteenOrTiles } else { Precision::Eight }
     }
 }
 
@@ -131,7 +133,7 @@ impl Activations {
         assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
         (self.k, self.columns) = (k, columns);
-        let tiles = level.tiles().filter(|_| precision == Precision::Eight && columns >= FEW_FOR_TILES);
+        let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && columns >= FEW_FOR_TILES);
         self.held = match (dtype, tiles) {
             (DType::F32, _) => Held::Floats,
             (_, Some(tiles)) => Held::Tiles(tiles),
@@ -147,7 +149,7 @@ impl Activations {
                 team.chunks(&mut self.ints, tiles, |c, to| {
                     let x = &x[c * stride..c * stride + k];
                     let limit = match precision {
-                        Precision::Sixteen => 0.0,
+                        Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
                         Precision::Eight => OUTLIER * rms(x),
                     };
                     x.chunks(TILE).zip(to).for_each(|(x, to)| level.run(Quantize { x, to, limit }));

@@ -1,7 +1,9 @@
 //! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
+use super::Placement;
+use super::facts::Rooflines;
 use super::session::Options;
-use super::{Placement, Trace};
+use super::trace::{Awaited, Noted, Recorder};
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu::{self, ThreadPool};
@@ -11,44 +13,50 @@ use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
 use crate::quant::Precision;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
 const KEPT: usize = 8;
 
 /// One segment, ready to run.
-enum Part {
+pub(super) enum Part {
     Cpu(cpu::Program),
     Gpu(gpu::Program),
 }
 
 /// A batch shape, ready to run.
-struct Program {
-    batch: Batch,
-    graph: Graph,
-    plan: Plan,
-    parts: Vec<Part>,
+pub(super) struct Program {
+    pub batch: Batch,
+    pub graph: Graph,
+    pub plan: Plan,
+    pub parts: Vec<Part>,
+    /// The parts as the profile knows them, while there is one.
+    pub noted: Option<Vec<Vec<Noted>>>,
 }
 
 /// The GPU's share: weights and session memory.
-struct GpuSide {
-    device: gpu::Device,
-    memory: gpu::Memory,
-    weights: gpu::Weights,
+pub(super) struct GpuSide {
+    pub device: gpu::Device,
+    pub memory: gpu::Memory,
+    pub weights: gpu::Weights,
     // Comes when the batch submitted last has run.
     ran: Option<gpu::Pending>,
 }
 
 /// A model on its devices, with the memory of one session.
 pub struct Engine {
-    model: Arc<Model>,
-    placement: Placement,
-    options: Options,
-    pool: ThreadPool,
-    memory: cpu::Memory,
-    gpu: Option<GpuSide>,
+    pub(super) model: Arc<Model>,
+    pub(super) placement: Placement,
+    pub(super) options: Options,
+    pub(super) pool: ThreadPool,
+    pub(super) memory: cpu::Memory,
+    pub(super) gpu: Option<GpuSide>,
     // Most recently used last.
-    programs: Vec<Program>,
-    trace: Option<Trace>,
+    pub(super) programs: Vec<Program>,
+    pub(super) trace: Option<Recorder>,
+    pub(super) rooflines: Rooflines,
+    // Tokens fed so far, as positions count them.
+    pub(super) fed: usize,
 }
 
 /// A drawn token, perhaps still on its way from the device.
@@ -56,7 +64,7 @@ pub struct Ticket(Drawn);
 
 enum Drawn {
     Here(u32),
-    Pending(gpu::Pending),
+    Pending(Awaited),
 }
 
 impl Ticket {
@@ -80,11 +88,17 @@ pub struct Figures {
     pub weight_bytes: u64,
 }
 
-/// What a run gives.
-enum Output {
-    None,
+/// What the last segment gives.
+pub(super) enum Ran {
     Here(Vec<u8>),
     Pending(gpu::Pending),
+}
+
+/// What a run gives.
+pub(super) enum Output {
+    None,
+    Here(Vec<u8>),
+    Pending(Awaited),
 }
 
 impl Engine {
@@ -101,11 +115,15 @@ impl Engine {
             device,
             ran: None,
         });
-        let trace = options.trace.then(Trace::default);
         let (options, memory) = (options.clone(), cpu::Memory::default());
-        let mut engine = Engine { model, placement, options, pool, memory, gpu, programs: Vec::new(), trace };
+        let (programs, rooflines) = (Vec::new(), Rooflines::default());
+        let mut engine =
+            Engine { model, placement, options, pool, memory, gpu, programs, trace: None, rooflines, fed: 0 };
         // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
         engine.prepare(engine.batch(1, 1, true))?;
+        if engine.options.trace {
+            engine.set_trace(true)?;
+        }
         Ok(engine)
     }
 
@@ -148,16 +166,6 @@ impl Engine {
         self.placement
     }
 
-    /// What has been traced so far.
-    pub fn trace(&self) -> Option<&Trace> {
-        self.trace.as_ref()
-    }
-
-    /// Begins a new trace, or ends the one there is and gives it.
-    pub fn set_trace(&mut self, on: bool) -> Option<Trace> {
-        std::mem::replace(&mut self.trace, on.then(Trace::default))
-    }
-
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
     pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
         let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
@@ -195,7 +203,7 @@ impl Engine {
 
     /// Whether [`sample_next`](Self::sample_next) may run before the token before it was read.
     pub fn runs_ahead(&self) -> bool {
-        self.placement.single() == Some(Place::Gpu) && self.trace.is_none()
+        self.placement.single() == Some(Place::Gpu)
     }
 
     /// Feeds the token that was drawn last, which the host need not know, and draws the next.
@@ -217,7 +225,12 @@ impl Engine {
     fn follow(&mut self) -> Result<()> {
         let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.gpu_layers > 0) else { return Ok(()) };
         let ran = gpu.memory.read_input(Input::Tokens, 4)?;
-        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))
+        let start = Instant::now();
+        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))?;
+        if let Some(trace) = &mut self.trace {
+            trace.waited(start.elapsed());
+        }
+        Ok(())
     }
 
     fn batch(&self, tokens: usize, rows: usize, sample: bool) -> Batch {
@@ -225,6 +238,7 @@ impl Engine {
     }
 
     fn write_batch(&mut self, tokens: &[u32], first: usize) -> Result<()> {
+        self.fed = first;
         let positions: Vec<u32> = (first as u32..).take(tokens.len()).collect();
         self.write(Input::Tokens, tokens)?;
         self.write(Input::Positions, &positions)
@@ -274,17 +288,19 @@ impl Engine {
             let old = self.programs.iter().position(|p| !decode(p)).unwrap_or(0);
             self.programs.remove(old);
         }
-        self.programs.push(Program { batch, graph, plan, parts });
+        self.programs.push(Program { batch, graph, plan, parts, noted: None });
         Ok(self.programs.len() - 1)
     }
 
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
     fn run(&mut self, program: usize) -> Result<Output> {
-        let program = &mut self.programs[program];
-        let Program { graph, plan, parts, .. } = program;
-        let last = parts.len() - 1;
+        let mut open = self.open(program)?;
+        let Program { graph, plan, parts, noted, .. } = &mut self.programs[program];
+        let noted = noted.as_deref().unwrap_or_default();
+        let (last, mut output) = (parts.len() - 1, None);
         for s in 0..parts.len() {
             for copy in plan.copies.iter().filter(|c| c.before == s) {
+                let start = open.as_ref().map(|_| Instant::now());
                 let bytes = match parts[..s].iter_mut().rfind(|p| p.place() == copy.from) {
                     // A slot may be larger than the temporary in it.
                     Some(Part::Cpu(from)) => {
@@ -293,39 +309,42 @@ impl Engine {
                     Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?,
                     None => unreachable!("what crosses was computed before"),
                 };
+                if let (Some(open), Some(start)) = (&mut open, start.filter(|_| copy.from == Place::Gpu)) {
+                    open.waited(start);
+                }
                 match &mut parts[s] {
                     Part::Cpu(to) => to.temp_mut(copy.buf)[..bytes.len()].copy_from_slice(&bytes),
                     Part::Gpu(to) => to.write_temp(copy.buf, &bytes)?,
                 }
             }
-            let output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
+            output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
                 (Part::Cpu(part), output) => {
-                    let mut timings = self.trace.as_ref().map(|_| Vec::new());
+                    let mut timings = open.as_ref().map(|_| Vec::new());
                     part.run(graph, &mut self.memory, &self.pool, timings.as_mut());
                     // A weight file that somebody wrote over: what was computed from its zeros is worth nothing.
                     self.model.gguf().check()?;
-                    if let (Some(trace), Some(timings)) = (&mut self.trace, timings) {
-                        trace.add_cpu(graph, &timings);
+                    if let (Some(open), Some(timings)) = (&mut open, timings) {
+                        open.add_cpu(graph, &noted[s], &timings);
                     }
-                    output.map(|t| Output::Here(part.read(&t, &self.memory).to_vec()))
+                    output.map(|t| Ran::Here(part.read(&t, &self.memory).to_vec()))
                 }
-                (Part::Gpu(part), output) => match (&mut self.trace, output) {
-                    (Some(trace), output) => {
-                        trace.add_gpu(graph, &part.profile()?, part.kernels());
-                        output.map(|t| part.read(&t)).transpose()?.map(Output::Pending)
+                (Part::Gpu(part), output) => match (&mut open, output) {
+                    (Some(open), output) => {
+                        let start = Instant::now();
+                        let (pending, stamps) = part.run_timed(output.as_ref())?;
+                        open.add_gpu(graph, &noted[s], stamps, start);
+                        pending.map(Ran::Pending)
                     }
-                    (None, Some(t)) => Some(Output::Pending(part.run_read(&t)?)),
+                    (None, Some(t)) => Some(Ran::Pending(part.run_read(&t)?)),
                     (None, None) => {
                         part.run()?;
                         None
                     }
                 },
             };
-            if let Some(output) = output {
-                return Ok(output);
-            }
         }
-        Ok(Output::None)
+        self.fed += self.programs[program].batch.tokens;
+        Ok(self.close(open, output))
     }
 }
 

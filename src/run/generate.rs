@@ -67,7 +67,9 @@ impl Session {
             (Some(last), None) => self.on_host(last, sampler, &mut run)?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
-        let (prompt_time, decode_time) = (first - start, first.elapsed());
+        let decoded = first.elapsed();
+        let (prompt_time, decode_time) = (first - start, decoded);
+        self.engine.settle()?;
         let prompt_tokens = self.fed.len().min(prompt.len()) - before;
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
     }

@@ -1,14 +1,20 @@
 //! Floor 7: running a model: which layers go where, batches on their devices, sessions with their cache, generation,
 //! and the self-test of devices.
 
+pub mod chrome;
 mod engine;
+mod facts;
 mod generate;
 mod measure;
+mod observe;
 mod placement;
 mod products;
+pub mod profile;
 pub mod roofline;
 pub mod selftest;
 mod session;
+pub mod statistics;
+pub mod summary;
 mod trace;
 mod traffic;
 
@@ -16,6 +22,6 @@ pub use engine::{Engine, Figures};
 pub use generate::{Answer, Stop};
 pub use placement::Placement;
 pub use products::Products;
+pub use profile::{Observer, Profile};
 pub use session::{Options, Session};
-pub use trace::{Event, Trace};
 pub use traffic::Traffic;

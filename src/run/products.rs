@@ -19,6 +19,13 @@ impl Products {
         all
     }
 
+    /// What one node of `graph` multiplies.
+    pub fn of_node(graph: &Graph, node: &Node, past: usize) -> Products {
+        let mut one = Products::default();
+        one.add_node(graph, node, past);
+        one
+    }
+
     fn add_node(&mut self, graph: &Graph, node: &Node, past: usize) {
         let (src, dst) = (&node.src, node.dst.meta.shape.elements() as f64);
         match &node.op {
@@ -54,6 +61,11 @@ impl Products {
     /// All operations.
     pub fn total(&self) -> f64 {
         self.0.iter().map(|(_, n)| n).sum()
+    }
+
+    /// The type of what most is multiplied by.
+    pub fn main(&self) -> Option<DType> {
+        self.0.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(dtype, _)| *dtype)
     }
 
     /// Seconds that they take at the least on a device of these limits.

@@ -7,11 +7,12 @@ use crate::gpu;
 use crate::ops::Pool;
 use crate::simd::Arena;
 use crate::simd::roofline::{Arithmetic, multiply, read};
+use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::time::Instant;
 
 /// The most that a device was seen to do.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Roofline {
     /// Bytes per second read from memory.
     pub read: f64,

@@ -23,7 +23,7 @@ pub struct Options {
     /// To what the CPU rounds a prompt's activations; an answer's always have 16 bits. `None` leaves it to the model's width: see
     /// [`Precision::for_width`].
     pub precision: Option<Precision>,
-    /// Whether to note when each op ran.
+    /// Whether to note when each op ran: see [`Engine::trace`].
     pub trace: bool,
 }
 
@@ -64,7 +64,7 @@ impl Session {
     pub fn activation_bits(&self) -> u32 {
         match self.engine.precision() {
             Precision::Eight => 8,
-            Precision::Sixteen => 16,
+            Precision::Sixteen | Precision::SixteenOrTiles => 16,
         }
     }
 

@@ -1,100 +1,311 @@
-//! What ran when, as a trace that `chrome://tracing` and Perfetto open. Holds op names and shapes, never text.
+//! Notes what runs when, as records of a profile. Only there while somebody asks for it.
+//!
+//! Timestamps of a GPU's runs arrive with their results and are taken up when the next run begins, so that nothing waits for them.
 
-use super::Traffic;
-use crate::graph::{Graph, Node};
+use super::profile::{Event, Facts, Kernel, Memory, Observer, Profile, Record, Run};
+use super::{Products, Traffic};
+use crate::base::Result;
+use crate::graph::{Graph, Node, Storage};
+use crate::ops::AnyOp;
 use crate::{cpu, gpu};
-use serde_json::{Value, json};
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-/// Events of all runs so far.
-pub struct Trace {
+/// Runs that may be under way on the device before the oldest is waited for.
+const UNDER_WAY: usize = 8;
+
+/// Indices of the devices in a profile.
+pub(super) const CPU: usize = 0;
+pub(super) const GPU: usize = 1;
+
+/// A part of a program as the profile knows it, and its work.
+pub(super) struct Noted {
+    kernel: u32,
+    node: usize,
+    share: f64,
+    bytes: f64,
+    flops: f64,
+    /// Whether its work grows with what is in the cache.
+    grows: bool,
+}
+
+/// A result on its way from the device, and where to tell how long it was waited for.
+pub(super) struct Awaited {
+    pending: gpu::Pending,
+    watch: Option<Arc<Watch>>,
+}
+
+/// What became of a result: nanoseconds. `end`, from the beginning, is 0 until it is there.
+#[derive(Default)]
+struct Watch {
+    begin: Option<Instant>,
+    wait: AtomicU64,
+    readback: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Awaited {
+    /// Waits for the bytes.
+    pub fn wait(self) -> Result<Vec<u8>> {
+        let Some((watch, begin)) = self.watch.as_ref().and_then(|w| Some((w, w.begin?))) else {
+            return self.pending.wait();
+        };
+        let start = begin.elapsed();
+        self.pending.arrive()?;
+        let there = begin.elapsed();
+        let bytes = self.pending.wait()?;
+        let end = begin.elapsed();
+        watch.wait.store((there - start).as_nanos() as u64, Ordering::Relaxed);
+        watch.readback.store((end - there).as_nanos() as u64, Ordering::Relaxed);
+        watch.end.store(end.as_nanos() as u64, Ordering::Release);
+        Ok(bytes)
+    }
+}
+
+/// A run that is being encoded.
+pub(super) struct Open {
+    run: Run,
     begin: Instant,
     events: Vec<Event>,
+    stamps: Vec<(gpu::Stamps, Vec<Event>)>,
 }
 
-/// One run of one node.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// The op.
-    pub op: &'static str,
-    /// The step it is: `attn_q`.
-    pub label: &'static str,
-    /// Which of the op's kernels; `cpu` for its CPU code.
-    pub variant: &'static str,
-    /// Layer it belongs to.
-    pub layer: Option<u32>,
-    /// Types and shapes of its sources and of its result, written out.
-    pub src: Vec<String>,
-    /// See `src`.
-    pub dst: String,
-    /// Bytes of weights that it has to read.
-    pub weights: f64,
-    /// When it began, in nanoseconds from the trace's beginning.
-    pub start: u64,
-    /// Nanoseconds it took.
-    pub length: u64,
+/// A run that may still be under way.
+struct UnderWay {
+    open: Open,
+    watch: Arc<Watch>,
 }
 
-const CPU: &str = "cpu";
+/// Puts records together, keeps them, and tells an observer.
+pub(super) struct Recorder {
+    begin: Instant,
+    profile: Profile,
+    observer: Option<Box<dyn Observer>>,
+    under_way: VecDeque<UnderWay>,
+    runs: u32,
+    kernels: u32,
+    /// What is added to the GPU's nanoseconds to have ours.
+    offset: Option<i128>,
+    memory: Vec<Memory>,
+}
 
-impl Default for Trace {
-    fn default() -> Self {
-        Trace { begin: Instant::now(), events: Vec::new() }
+impl Recorder {
+    pub fn new(facts: Facts, observer: Option<Box<dyn Observer>>) -> Recorder {
+        let mut recorder = Recorder {
+            begin: Instant::now(),
+            profile: Profile::default(),
+            observer,
+            under_way: VecDeque::new(),
+            runs: 0,
+            kernels: 0,
+            offset: None,
+            memory: Vec::new(),
+        };
+        recorder.tell(Record::Facts(facts));
+        recorder
+    }
+
+    /// Keeps a record and hands it on.
+    pub fn tell(&mut self, record: Record) {
+        if let Some(observer) = &mut self.observer {
+            observer.observe(&record);
+        }
+        self.profile.observe(&record);
+    }
+
+    /// What was recorded.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Ends the recording.
+    pub fn into_profile(self) -> Profile {
+        self.profile
+    }
+
+    /// Makes the parts of a program known.
+    pub fn note(&mut self, graph: &Graph, device: usize, parts: &[gpu::Timed]) -> Vec<Noted> {
+        let tokens = super::traffic::tokens(graph);
+        let kernels = parts.iter().map(|part| kernel(graph, device, tokens, part)).collect();
+        self.tell(Record::Kernels(kernels));
+        let first = self.kernels;
+        self.kernels += parts.len() as u32;
+        let noted = (first..).zip(parts).map(|(kernel, part)| {
+            let node = &graph.nodes[part.node];
+            let (bytes, flops) = work(graph, node, 0);
+            let grows = matches!(node.op, AnyOp::Attention(_));
+            Noted { kernel, node: part.node, share: part.share, bytes, flops, grows }
+        });
+        noted.collect()
+    }
+
+    /// A run begins.
+    pub fn start(&mut self, tokens: usize, past: usize) -> Open {
+        let begin = self.begin;
+        let run = Run { run: self.runs, tokens, past, start: begin.elapsed().as_nanos() as u64, ..Run::default() };
+        self.runs += 1;
+        Open { run, begin, events: Vec::new(), stamps: Vec::new() }
+    }
+
+    /// A run is submitted; `memory` is what devices hold now.
+    pub fn submitted(&mut self, mut open: Open, memory: Vec<Memory>, pending: Option<gpu::Pending>) -> Option<Awaited> {
+        if memory != self.memory {
+            open.run.memory.clone_from(&memory);
+            self.memory = memory;
+        }
+        let watch = Arc::new(Watch { begin: Some(self.begin), ..Watch::default() });
+        if open.stamps.is_empty() {
+            watch.end.store(self.begin.elapsed().as_nanos() as u64, Ordering::Release);
+        }
+        let awaited = pending.map(|pending| Awaited { pending, watch: Some(watch.clone()) });
+        self.under_way.push_back(UnderWay { open, watch });
+        awaited
+    }
+
+    /// The host waited for the run submitted last.
+    pub fn waited(&mut self, time: Duration) {
+        if let Some(last) = self.under_way.back_mut() {
+            last.open.run.wait += time.as_nanos() as u64;
+        }
+    }
+
+    /// Takes up runs that are done; where `all` are wanted, or too many are under way, waits for them.
+    pub fn collect(&mut self, all: bool) -> Result<()> {
+        while let Some(first) = self.under_way.front() {
+            // Without a reader nobody will say when the result was there.
+            let read = first.watch.end.load(Ordering::Acquire) > 0 || Arc::strong_count(&first.watch) == 1;
+            let done = read && first.open.stamps.iter().all(|(stamps, _)| stamps.is_ready());
+            if !done && !all && self.under_way.len() <= UNDER_WAY {
+                return Ok(());
+            }
+            if let Some(first) = self.under_way.pop_front() {
+                self.finish(first)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, UnderWay { open, watch }: UnderWay) -> Result<()> {
+        let Open { mut run, begin, mut events, stamps } = open;
+        for (stamps, mut more) in stamps {
+            let times = stamps.wait()?;
+            let now = match watch.end.load(Ordering::Acquire) {
+                0 => begin.elapsed().as_nanos() as u64,
+                end => end,
+            };
+            let (Some(first), Some(last)) = (times.first(), times.iter().map(|t| t.1).max()) else { continue };
+            let offset = clock(self.offset, (run.start, now), (first.0, last));
+            self.offset = Some(offset);
+            for (event, (start, end)) in more.iter_mut().zip(&times) {
+                event.start = (i128::from(*start) + offset).max(0) as u64;
+                event.length = end - start;
+            }
+            run.gpu += last - first.0;
+            events.extend(more);
+        }
+        run.wait += watch.wait.load(Ordering::Relaxed);
+        run.readback += watch.readback.load(Ordering::Relaxed);
+        run.end = match watch.end.load(Ordering::Acquire) {
+            0 => begin.elapsed().as_nanos() as u64,
+            end => end,
+        };
+        self.tell(Record::Run(run, events));
+        Ok(())
     }
 }
 
-impl Trace {
-    pub(super) fn add_cpu(&mut self, graph: &Graph, timings: &[cpu::Timing]) {
-        for t in timings {
+impl Open {
+    /// A segment ran on the CPU.
+    pub fn add_cpu(&mut self, graph: &Graph, noted: &[Noted], timings: &[cpu::Timing]) {
+        for (noted, t) in noted.iter().zip(timings) {
             let start = t.start.duration_since(self.begin).as_nanos() as u64;
             let length = t.end.duration_since(t.start).as_nanos() as u64;
-            self.add(graph, &graph.nodes[t.node], CPU, start, length);
+            self.run.cpu += length;
+            let event = self.event(graph, noted);
+            self.events.push(Event { start, length, ..event });
         }
     }
 
-    /// Device clocks have their own zero: the run is placed so that it ends now. `kernels` are those of the program.
-    pub(super) fn add_gpu(&mut self, graph: &Graph, timings: &[gpu::Timing], kernels: &[(usize, &str, &'static str)]) {
-        let now = self.begin.elapsed().as_nanos() as u64;
-        let end = timings.iter().map(|t| t.end).max().unwrap_or(0);
-        for t in timings {
-            let variant = kernels.iter().find(|(node, ..)| *node == t.node).map_or("", |(.., variant)| *variant);
-            let start = (now + t.start).saturating_sub(end);
-            self.add(graph, &graph.nodes[t.node], variant, start, t.end.saturating_sub(t.start));
-        }
+    /// A segment was submitted to the GPU, from `start` on; `stamps` will tell when it ran.
+    pub fn add_gpu(&mut self, graph: &Graph, noted: &[Noted], stamps: gpu::Stamps, start: Instant) {
+        self.run.submit += start.elapsed().as_nanos() as u64;
+        let events = noted.iter().map(|noted| self.event(graph, noted)).collect();
+        self.stamps.push((stamps, events));
     }
 
-    fn add(&mut self, graph: &Graph, node: &Node, variant: &'static str, start: u64, length: u64) {
-        self.events.push(Event {
-            op: node.op.name(),
-            label: node.label,
-            variant,
-            layer: node.layer,
-            src: node.src.iter().map(|t| format!("{:?}", t.meta)).collect(),
-            dst: format!("{:?}", node.dst.meta),
-            weights: Traffic::of_node(graph, node, 0).weights,
-            start,
-            length,
-        });
+    /// The host waited since `start` for what crosses between the devices.
+    pub fn waited(&mut self, start: Instant) {
+        self.run.wait += start.elapsed().as_nanos() as u64;
     }
 
-    /// All runs of all nodes, in the order in which they were noted.
-    pub fn events(&self) -> &[Event] {
-        &self.events
+    fn event(&self, graph: &Graph, noted: &Noted) -> Event {
+        let (bytes, flops) = match noted.grows {
+            true => work(graph, &graph.nodes[noted.node], self.run.past),
+            false => (noted.bytes, noted.flops),
+        };
+        let (bytes, flops) = (bytes * noted.share, flops * noted.share);
+        Event { kernel: noted.kernel, run: self.run.run, start: 0, length: 0, bytes, flops }
     }
+}
 
-    /// The trace as Chrome's JSON: times in microseconds.
-    pub fn to_json(&self) -> Value {
-        let name = |track: u32, name: &str| json!({"ph": "M", "pid": 1, "tid": track, "name": "thread_name", "args": {"name": name}});
-        let (cpu_track, gpu_track) = (1, 2);
-        let mut events = vec![name(cpu_track, "CPU"), name(gpu_track, "GPU")];
-        events.extend(self.events.iter().map(|e| {
-            let args = json!({"op": e.op, "variant": e.variant, "layer": e.layer, "src": e.src, "dst": e.dst});
-            json!({
-                "ph": "X", "pid": 1, "tid": if e.variant == CPU { cpu_track } else { gpu_track },
-                "name": format!("{} {}", e.op, e.label), "cat": e.op,
-                "ts": e.start as f64 / 1000.0, "dur": e.length as f64 / 1000.0, "args": args,
-            })
-        }));
-        json!({"traceEvents": events, "displayTimeUnit": "ns"})
+/// A result that nobody times.
+pub(super) fn untimed(pending: gpu::Pending) -> Awaited {
+    Awaited { pending, watch: None }
+}
+
+/// What is to be added to the device's nanoseconds. Clocks have zeros of their own, and drift; but nothing runs before it is
+/// submitted, nor after its result is known: the offset stays `known`, as far as it lies within that.
+fn clock(known: Option<i128>, ours: (u64, u64), device: (u64, u64)) -> i128 {
+    let (least, most) = (i128::from(ours.0) - i128::from(device.0), i128::from(ours.1) - i128::from(device.1));
+    known.map_or(most, |known| known.max(least).min(most))
+}
+
+/// The parts of `nodes` on the CPU, as a GPU's program tells its own.
+pub(super) fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
+    let part = |node| gpu::Timed { node, variant: "cpu", shader: String::new(), dispatches: 1, share: 1.0 };
+    nodes.map(part).collect()
+}
+
+fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed) -> Kernel {
+    let node = &graph.nodes[part.node];
+    let factor = Products::of_node(graph, node, 0).main().map_or("", |dtype| dtype.name());
+    Kernel {
+        device,
+        op: node.op.name().into(),
+        variant: part.variant.into(),
+        shader: part.shader.clone(),
+        label: node.label.into(),
+        layer: node.layer,
+        tokens,
+        src: node.src.iter().map(|t| format!("{:?}", t.meta)).collect(),
+        dst: format!("{:?}", node.dst.meta),
+        factor: factor.into(),
+        weights: Traffic::of_node(graph, node, 0).weights * part.share,
+    }
+}
+
+/// Bytes that a node has to move, activations included, and its operations: exactly for products, else by a rough count.
+fn work(graph: &Graph, node: &Node, past: usize) -> (f64, f64) {
+    let is_temp = |t: &&crate::graph::Tensor| *graph.storage(t) == Storage::Temp;
+    let tensors = node.src.iter().chain([&node.dst]);
+    let activations: usize = tensors.filter(is_temp).map(|t| t.meta.span_bytes()).sum();
+    let products = Products::of_node(graph, node, past).total();
+    let flops = if products > 0.0 { products } else { gpu::Cost::of(node).flops };
+    (Traffic::of_node(graph, node, past).bytes() + activations as f64, flops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_devices_clock_is_kept_within_what_can_be() {
+        // A result is known a little after the device was done.
+        assert_eq!(clock(None, (100, 200), (1020, 1090)), -890);
+        assert_eq!(clock(Some(-890), (300, 400), (1220, 1280)), -890, "nothing speaks against it");
+        assert_eq!(clock(Some(-890), (300, 380), (1220, 1280)), -900, "known at 380: the device was done by then");
+        assert_eq!(clock(Some(-950), (300, 400), (1220, 1280)), -920, "submitted at 300: the device began after that");
     }
 }

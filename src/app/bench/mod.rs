@@ -17,7 +17,7 @@ use crate::cpu::ThreadPool;
 use crate::gpu;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
-use crate::run::{Event, Options, Session};
+use crate::run::{Options, Profile, Session};
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
 use peak::{Need, Peaks};
@@ -166,7 +166,7 @@ impl Bench<'_> {
         let tokens = f64::from(test.tokens());
         let on_gpu = before.zip(dispatches(session)).map(|(a, b)| (b - a) as f64 / tokens / samples.len() as f64);
         let need = Need::of(session, setting, test, self.peaks)?;
-        let kernels = if self.args.kernels { kernels(session, depth, test)? } else { Vec::new() };
+        let kernels = if self.args.kernels { kernels(session, depth, test)? } else { None };
         Ok(Row {
             model: model.clone(),
             device: device_facts(session),
@@ -195,11 +195,11 @@ fn work(session: &mut Session, depth: usize, test: &Test) -> Result<Duration> {
 }
 
 /// One more run, kernel by kernel.
-fn kernels(session: &mut Session, depth: usize, test: &Test) -> Result<Vec<Event>> {
-    session.engine().set_trace(true);
+fn kernels(session: &mut Session, depth: usize, test: &Test) -> Result<Option<Profile>> {
+    session.engine().set_trace(true)?;
     let done = work(session, depth, test);
-    let trace = session.engine().set_trace(false);
-    done.map(|_| trace.map_or(Vec::new(), |t| t.events().to_vec()))
+    let trace = session.engine().set_trace(false)?;
+    done.map(|_| trace)
 }
 
 /// Dispatches so far, where there is a GPU.

@@ -70,13 +70,10 @@ impl Printer {
             Format::Jsonl => format!("{}\n", row.to_json()),
             Format::Sql => head(sql_table(row)) + &sql(row),
         })?;
-        match self.format {
-            Format::Md if !row.kernels.is_empty() => {
-                term::note(format_args!("{}\n{}", row.name(), super::kernels::table(&row.kernels, row.test.tokens())));
-                Ok(())
-            }
-            _ => Ok(()),
+        if let (Format::Md, Some(profile)) = (self.format, &row.kernels) {
+            term::note(format_args!("{}\n{}", row.name(), super::kernels::table(profile, row.test.tokens())));
         }
+        Ok(())
     }
 
     /// Prints what stands after the last row.

@@ -3,7 +3,7 @@
 use super::args::{Setting, Test};
 use super::peak::{Least, Need};
 use crate::app::args::Layers;
-use crate::run::Event;
+use crate::run::Profile;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -57,7 +57,7 @@ pub struct Row {
     /// Dispatches of the GPU, or ops of the CPU, for each token.
     pub dispatches: f64,
     /// What one more run spent in each kernel.
-    pub kernels: Vec<Event>,
+    pub kernels: Option<Profile>,
 }
 
 /// Mean and standard deviation of a sample.
@@ -147,13 +147,13 @@ impl Row {
         let mut row: serde_json::Map<String, Json> = self.fields().into_iter().map(|(k, v)| (k.into(), v)).collect();
         row.insert("samples_ns".into(), self.samples.iter().map(|t| t.as_nanos() as u64).collect());
         row.insert("samples_ts".into(), self.speeds().into());
-        if !self.kernels.is_empty() {
+        if let Some(profile) = &self.kernels {
             let tokens = f64::from(self.test.tokens());
-            let kernels = super::kernels::totals(&self.kernels);
-            let kernel = |k: &super::kernels::Total| {
+            let kernels = super::kernels::totals(profile);
+            let kernel = |(name, k): &(String, crate::run::statistics::Total)| {
                 json!({
-                    "kernel": k.name, "runs_per_token": k.runs as f64 / tokens, "ns_per_token": k.ns as f64 / tokens,
-                    "fraction": k.fraction, "weight_bytes_per_second": k.rate(),
+                    "kernel": name, "runs_per_token": k.count as f64 / tokens, "ns_per_token": k.total as f64 / tokens,
+                    "fraction": k.fraction, "weight_bytes_per_second": k.weight_rate(),
                 })
             };
             row.insert("kernels".into(), kernels.iter().map(kernel).collect());

@@ -37,6 +37,9 @@ pub struct ChatArgs {
     /// The chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
     #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<String>,
+    /// Show in a window beside the terminal where the time goes.
+    #[arg(long, env = "WGPU_LLM_PROFILE")]
+    profile: bool,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -55,7 +58,8 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     }
     args.sampling.options()?;
     let mut editor = Editor::new()?;
-    let session = load::session(&args.engine)?;
+    let mut session = load::session(&args.engine)?;
+    let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
     let template = template(session.model(), args.chat_template.as_deref())?;
     let mut chat = Chat {
         speaker: Speaker::new(session, template, &args.sampling, limit)?,
@@ -79,7 +83,12 @@ pub fn run(args: &ChatArgs) -> Result<()> {
             break;
         }
     }
-    load::finish(&args.engine, &mut chat.speaker.session)
+    load::finish(&args.engine, &mut chat.speaker.session)?;
+    if let Some(mut window) = window {
+        chat.speaker.session.engine().set_trace(false)?;
+        window.finish();
+    }
+    Ok(())
 }
 
 fn system(args: &ChatArgs) -> Result<Option<String>> {

@@ -1,0 +1,115 @@
+//! An engine under observation: what [`Engine`] does for traces, beside running batches.
+
+use super::engine::{Engine, Output, Part, Program, Ran};
+use super::facts::facts;
+use super::profile::{Facts, Memory, Observer, Profile, Record};
+use super::roofline;
+use super::trace::{self, Open, Recorder};
+use crate::base::Result;
+use crate::graph::{Place, Segment};
+
+impl Engine {
+    /// What has been traced so far. Waits for what is under way.
+    pub fn trace(&mut self) -> Result<Option<&Profile>> {
+        self.settle()?;
+        Ok(self.trace.as_ref().map(Recorder::profile))
+    }
+
+    /// Begins a new trace, or ends the one there is and gives it.
+    pub fn set_trace(&mut self, on: bool) -> Result<Option<Profile>> {
+        self.replace_trace(on, None)
+    }
+
+    /// Begins a new trace of which `observer` is told each part as it comes; ends the one there was and gives it.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) -> Result<Option<Profile>> {
+        self.replace_trace(true, Some(observer))
+    }
+
+    fn replace_trace(&mut self, on: bool, observer: Option<Box<dyn Observer>>) -> Result<Option<Profile>> {
+        self.settle()?;
+        self.programs.iter_mut().for_each(|p| p.noted = None);
+        let trace = on.then(|| Recorder::new(self.facts(), observer));
+        Ok(std::mem::replace(&mut self.trace, trace).map(Recorder::into_profile))
+    }
+
+    fn facts(&self) -> Facts {
+        facts(&self.model, &self.options, self.placement, self.threads(), self.device(), &self.rooflines)
+    }
+
+    /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few
+    /// seconds, once.
+    pub fn measure_rooflines(&mut self) -> Result<()> {
+        if self.is_measured() {
+            return Ok(());
+        }
+        let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.gpu_layers > 0);
+        let gpu = self.device().filter(|_| gpu).map(roofline::gpu).transpose()?;
+        self.rooflines = [cpu.then(|| roofline::cpu(self.threads())).flatten(), gpu];
+        let facts = self.facts();
+        if let Some(trace) = &mut self.trace {
+            trace.tell(Record::Facts(facts));
+        }
+        Ok(())
+    }
+
+    /// Whether that was done.
+    pub fn is_measured(&self) -> bool {
+        self.rooflines.iter().any(Option::is_some)
+    }
+
+    /// Takes into the trace what is under way.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.trace.as_mut().map_or(Ok(()), |trace| trace.collect(true))
+    }
+
+    /// Begins a run in the trace, if there is one.
+    pub(super) fn open(&mut self, program: usize) -> Result<Option<Open>> {
+        let Some(trace) = &mut self.trace else { return Ok(None) };
+        trace.collect(false)?;
+        let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
+        if noted.is_none() {
+            let note = |(part, segment): (&Part, &Segment)| match part {
+                Part::Cpu(_) => trace.note(graph, trace::CPU, &trace::cpu_parts(segment.nodes.clone())),
+                Part::Gpu(program) => trace.note(graph, trace::GPU, &program.timed()),
+            };
+            *noted = Some(parts.iter().zip(&plan.segments).map(note).collect());
+        }
+        Ok(Some(trace.start(batch.tokens, self.fed)))
+    }
+
+    /// Hands a run over to the trace, if there is one, and the result to whoever waits for it.
+    pub(super) fn close(&mut self, open: Option<Open>, ran: Option<Ran>) -> Output {
+        let memory = open.as_ref().map(|_| self.memory());
+        let (here, pending) = match ran {
+            Some(Ran::Here(bytes)) => (Some(bytes), None),
+            Some(Ran::Pending(pending)) => (None, Some(pending)),
+            None => (None, None),
+        };
+        let awaited = match (&mut self.trace, open, memory) {
+            (Some(trace), Some(open), Some(memory)) => trace.submitted(open, memory, pending),
+            _ => pending.map(trace::untimed),
+        };
+        here.map_or_else(|| awaited.map_or(Output::None, Output::Pending), Output::Here)
+    }
+
+    /// What the devices hold.
+    fn memory(&self) -> Vec<Memory> {
+        let mut all = Vec::new();
+        if self.placement.single() != Some(Place::Gpu) {
+            let temporaries = |part: &Part| if let Part::Cpu(program) = part { program.temp_bytes() as u64 } else { 0 };
+            let layers = self.trace.iter().flat_map(|t| &t.profile().facts.placement);
+            all.push(Memory {
+                device: trace::CPU,
+                weights: layers.filter(|l| l.device == trace::CPU).map(|l| l.weights).sum(),
+                cache: self.memory.bytes() as u64,
+                other: self.programs.iter().flat_map(|p| &p.parts).map(temporaries).sum(),
+            });
+        }
+        if let Some(gpu) = &self.gpu {
+            let (weights, cache) = (gpu.weights.bytes(), gpu.memory.bytes());
+            let other = gpu.device.counters().bytes.saturating_sub(weights + cache);
+            all.push(Memory { device: trace::GPU, weights, cache, other });
+        }
+        all
+    }
+}

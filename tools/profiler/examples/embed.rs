@@ -1,0 +1,40 @@
+//! The profiler within someone else's egui program: a model of random weights answers on a thread of its own, the program draws what
+//! it likes, and the profiler is a window in it. `cargo run -p wgpu-llm-profiler --example embed`
+
+use eframe::egui;
+use std::sync::Arc;
+use wgpu_llm::base::Result;
+use wgpu_llm::gpu::{Device, Selector};
+use wgpu_llm::model::{Model, synth::Synthetic};
+use wgpu_llm::ops::Serial;
+use wgpu_llm::run::{Observer, Options, Session};
+use wgpu_llm_profiler::{Feed, Viewer};
+
+fn main() -> eframe::Result {
+    let (sender, feed) = Feed::channel();
+    std::thread::spawn(move || {
+        if let Err(e) = compute(Box::new(sender)) {
+            eprintln!("error: {e}");
+        }
+    });
+    let mut viewer = Viewer::live(feed);
+    eframe::run_ui_native("someone else's program", eframe::NativeOptions::default(), move |ui, _| {
+        egui::CentralPanel::default().show(ui, |ui| ui.heading("Someone else's program"));
+        let window = egui::Window::new("Profiler").default_size([900.0, 560.0]);
+        window.show(ui.ctx(), |ui| viewer.ui(ui));
+    })
+}
+
+/// Answers for as long as the program runs, on a GPU where there is one.
+fn compute(observer: Box<dyn Observer>) -> Result<()> {
+    let synthetic: Synthetic = "llama-tiny:q4_0".parse()?;
+    let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(()))?)?;
+    let device = Device::open(&Selector::Gpu).ok();
+    let mut session = Session::new(Arc::new(model), device, Options { context: 512, ..Options::default() })?;
+    session.engine().observe(observer)?;
+    loop {
+        session.truncate(0);
+        session.measure_prompt(16)?;
+        session.measure_answer(64)?;
+    }
+}
