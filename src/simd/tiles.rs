@@ -43,10 +43,10 @@ impl Tiles {
     }
 
     /// Does nothing but multiplying for `rounds` rounds, and gives the operations that were done.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn roofline(self, rounds: usize) -> Option<f64> {
         match self {
             Tiles::Portable => None,
-            #[cfg(target_arch = "x86_64")]
             Tiles::Amx(unit) => Some(unit.roofline(rounds)),
         }
     }
