@@ -65,7 +65,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => super::avx2::Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => super::avx512::Avx512::detect().is_some(),
+            Level::Avx512 => super::avx512::Avx512::<false>::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Level::Amx => Level::Avx512.is_available() && super::amx::Amx::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -109,7 +109,9 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => enter(super::avx2::Avx2::detect(), kernel),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Amx => enter(super::avx512::Avx512::detect(), kernel),
+            Level::Avx512 => enter(super::avx512::Avx512::<false>::detect(), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => enter(super::avx512::Avx512::<true>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => enter(super::neon::Neon::<false>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]

@@ -2,7 +2,7 @@
 
 use super::level::Kernel;
 
-/// A set of vector instructions known to work on this machine. Implementors are tokens, of a byte at the most.
+/// A set of vector instructions known to work on this machine. Implementors are zero-sized tokens.
 ///
 /// `Words` holds 16 words of four bytes, `Ints` 16 × i32, `Floats` 16 × f32, whatever the width of the registers.
 pub trait Simd: Copy + Send + Sync + 'static {
