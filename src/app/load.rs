@@ -108,7 +108,6 @@ pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Opt
     session
 }
 
-/// Writes the trace, where one was asked for.
 /// Begins a trace in which kernels are told as parts of what the devices can do.
 pub fn trace(session: &mut Session) -> Result<()> {
     measure(session)?;

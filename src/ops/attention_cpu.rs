@@ -12,7 +12,8 @@ use crate::simd;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Queries that go together, about.
+/// Queries that go together, about: keys and values are fetched and turned once for all of them, and their scores with a part fit
+/// the second-level cache.
 const TILE: usize = 128;
 
 /// Of one query and some cells: the largest score m, and l = Σ e^(score − m). Σ e^(score − m) · v lies elsewhere.

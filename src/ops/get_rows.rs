@@ -2,8 +2,7 @@
 //! The table may be in any block format; each row is decoded on its own.
 //! Shader: shaders/get_rows.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, for_chunks, grid, weight_shards};
-use super::Wanted;
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, Wanted, for_chunks, grid, weight_shards};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant;
 

@@ -4,7 +4,7 @@ use super::linear::{Linear, Places, PreNorm, Then};
 use super::matmul::{ACTIVATIONS, Shared, column_block, matrix, multiply};
 use super::matmul_id::multiply_chosen;
 use super::{Combine, Glu, LayerNorm, Op, Pool, RmsNorm, for_chunks, for_each};
-use crate::base::{DType, Meta, View, ViewMut};
+use crate::base::{Meta, View, ViewMut};
 use crate::quant::{self, Activations, Matrix};
 use crate::simd::{ColumnBlocks, Columns};
 use std::cell::RefCell;
@@ -63,10 +63,8 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, mut dst: ViewMut, poo
     let width: usize = weights.iter().map(|w| w.meta.outer()).sum();
     let y = dst.f32();
     ACTIVATIONS.with_borrow_mut(|acts| {
-        // One preparation for all: f32 weights ask most of it.
-        let dtypes = || weights.iter().map(|w| w.meta.dtype);
-        let dtype = dtypes().find(|d| *d == DType::F32).unwrap_or(weights[0].meta.dtype);
-        acts.fill(&Shared(pool), (dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
+        // One preparation for all, which are of one type.
+        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
         if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
             return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
         }
@@ -90,11 +88,7 @@ fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activation
     acts.meet(gate.dtype);
     let (acts, tokens) = (&*acts, acts.columns());
     let n = y.len() / tokens;
-    // Of many tokens no more rows than are multiplied at a time: both products shall stay in the caches.
-    let most =
-        if tokens < 16 { usize::MAX } else { quant::ROW_BATCH.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK) };
-    let block = column_block(n, tokens, pool).min(most);
-    let blocks = ColumnBlocks::new(y, tokens, n, n, block);
+    let blocks = ColumnBlocks::new(y, tokens, n, n, column_block(n, tokens, pool));
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         let rows = part.range();

@@ -50,11 +50,14 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// Rows of weights that go together: eight parts per thread even out their speed; for many columns no fewer than are multiplied
-/// at a time.
+/// Rows of weights that go together: eight parts per thread even out their speed; of many columns as many as are multiplied at a
+/// time, so that what is made of them stays in the caches.
 pub(super) fn column_block(n: usize, columns: usize, pool: &dyn Pool) -> usize {
-    let least = if columns < 16 { 1 } else { n.div_ceil(pool.threads()).min(quant::ROW_BATCH) };
-    n.div_ceil(pool.threads() * 8).max(n.div_ceil(256)).max(least).next_multiple_of(quant::ROW_BLOCK)
+    let rows = match columns {
+        quant::MANY_COLUMNS.. => quant::ROW_BATCH.min(n.div_ceil(pool.threads())),
+        _ => n.div_ceil(pool.threads() * 8),
+    };
+    rows.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
 }
 
 /// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.

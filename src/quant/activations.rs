@@ -68,8 +68,8 @@ enum Held {
 
 /// Fewer columns do not pay for turning rows of weights.
 const FEW: usize = 4;
-/// Fewer columns do not pay for unpacking weights to bf16.
-const FEW_FOR_TILES: usize = 16;
+/// From so many columns on a product is bound by arithmetic: units for tiles pay, and threads take whole batches of rows.
+pub const MANY_COLUMNS: usize = 16;
 
 /// Columns of activations of `k` values each, made ready for weights of some type. Buffers are kept from one
 /// [`fill`](Activations::fill) to the next.
@@ -133,7 +133,7 @@ impl Activations {
         assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
         (self.k, self.columns) = (k, columns);
-        let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && columns >= FEW_FOR_TILES);
+        let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && columns >= MANY_COLUMNS);
         self.held = match (dtype, tiles) {
             (DType::F32, _) => Held::Floats,
             (_, Some(tiles)) => Held::Tiles(tiles),

@@ -13,7 +13,7 @@ use std::ops::Range;
 /// Rows of weights that one thread should take at least, and in multiples: two panels.
 pub const ROW_BLOCK: usize = 2 * ROWS;
 
-/// Rows of weights that one thread should take at least where there are many columns.
+/// Rows of weights that one thread should take where there are many columns: as many as are multiplied at a time.
 pub const ROW_BATCH: usize = 16 * ROWS;
 
 /// Rows of a panel.

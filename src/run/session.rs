@@ -5,6 +5,7 @@ use crate::base::{DType, Error, Result};
 use crate::gpu;
 use crate::model::Model;
 use crate::quant::Precision;
+use crate::simd::Level;
 use std::sync::Arc;
 
 /// How a session is set up.
@@ -60,10 +61,11 @@ pub(super) fn stopped() -> Error {
 }
 
 impl Session {
-    /// Bits to which the CPU rounds a prompt's activations.
+    /// Bits to which the CPU rounds a prompt's activations: bf16 has 8, too.
     pub fn activation_bits(&self) -> u32 {
         match self.engine.precision() {
             Precision::Eight => 8,
+            Precision::SixteenOrTiles if Level::best().tiles().is_some() => 8,
             Precision::Sixteen | Precision::SixteenOrTiles => 16,
         }
     }

@@ -27,6 +27,15 @@ impl<const NEAR: bool> Avx512<NEAR> {
     }
 }
 
+/// The bits of `v`, whose upper half is then the nearest bf16. NaN stays as it is: the sum might carry into the sign.
+#[inline(always)]
+fn plus_half_bf16(v: __m512) -> __m512i {
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        _mm512_mask_add_epi32(bits, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), bits, _mm512_set1_epi32(0x8000))
+    }
+}
+
 impl<const NEAR: bool> Simd for Avx512<NEAR> {
     const REGISTERS: usize = 32;
     type Ints = __m512i;
@@ -110,9 +119,7 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
     #[inline(always)]
     fn pairs_bf16(self, even: __m512, odd: __m512) -> __m512i {
         unsafe {
-            let half = _mm512_set1_epi32(0x8000);
-            let even = _mm512_add_epi32(_mm512_castps_si512(even), half);
-            let odd = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+            let (even, odd) = (plus_half_bf16(even), plus_half_bf16(odd));
             // odd's upper half, or even's moved down.
             let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
             _mm512_ternarylogic_epi32::<0xf8>(_mm512_srli_epi32::<16>(even), odd, upper)

@@ -120,6 +120,18 @@ fn what_is_not_finite_shows_in_tiles() {
             assert!(fine.iter().all(|v| v.is_finite()), "{bad} reached other columns at {}", level.name());
             assert!(other.iter().all(|v| !v.is_finite()), "{bad} became {other:?} at {}", level.name());
         }
+        // Weights whose scale is NaN with all bits set, where rounding must not carry over.
+        for bits in [0x7fffu16, 0xffff] {
+            for (dtype, at) in [(DType::Q8_0, 3 * DType::Q8_0.row_bytes(k).unwrap()), (DType::F16, 2 * 3 * k)] {
+                let mut w = weights(dtype, rows, k);
+                w[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+                let x = normal("activations", columns * k);
+                let got = run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [columns, k, k]);
+                for (i, v) in got.iter().enumerate() {
+                    assert_eq!(v.is_nan(), i % rows == 3, "{dtype}: {v} in row {} at {}", i % rows, level.name());
+                }
+            }
+        }
         // Few columns are not worth it.
         let mut acts = Activations::new();
         acts.fill_at(level, &Alone, (DType::Q8_0, Precision::Eight), &[0.0; 2048], [512, 4, 512]);
