@@ -8,10 +8,10 @@
 use super::activations::{Activations, Precision};
 use super::dot::Matrix;
 use super::dot_eight::MultiplyEight;
-use super::dot_tiles::BlockTiles;
+use super::dot_tiles::{Blocks, Tiles};
 use super::format::Block;
-use super::gemm::{self, Product, Weights, put};
-use super::panel::{self, Packed, Unpack};
+use super::gemm::{self, FewColumns, Weights, put};
+use super::panel::{self, Packed};
 use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
 use crate::base::Layout;
 use crate::simd::{Columns, Kernel, Level, Simd};
@@ -36,36 +36,31 @@ pub(super) fn dot<F: Block>(
     out: &mut Columns<'_>,
 ) {
     PACKED.with_borrow_mut(|packed| {
-        let (step, n) = (panel::panel_bytes::<F>(w.k), rows.len());
-        let batch = if acts.in_tiles() { BlockTiles::<F>::BATCH } else { Ints::<F>::BATCH };
-        for first in (0..n).step_by(batch) {
-            let some = rows.start + first..rows.end.min(rows.start + first + batch);
-            let bytes = match w.layout {
-                // To the end, so that what comes next can be fetched ahead.
-                Layout::Panels => &w.bytes[some.start / ROWS * step..],
-                Layout::Rows => {
-                    packed.resize(some.len().div_ceil(ROWS) * step, 0);
-                    for (at, out) in some.clone().step_by(ROWS).zip(packed.chunks_exact_mut(step)) {
-                        panel::pack::<F>(w.rows(at..some.end.min(at + ROWS)), w.k, out);
-                    }
-                    &packed[..]
+        let step = panel::panel_bytes::<F>(w.k);
+        let bytes = match w.layout {
+            // To the end, so that what comes next can be fetched ahead.
+            Layout::Panels => &w.bytes[rows.start / ROWS * step..],
+            Layout::Rows => {
+                packed.resize(rows.len().div_ceil(ROWS) * step, 0);
+                for (first, out) in rows.clone().step_by(ROWS).zip(packed.chunks_exact_mut(step)) {
+                    panel::pack::<F>(w.rows(first..rows.end.min(first + ROWS)), w.k, out);
                 }
-            };
-            let w = Weights { bytes, step, k: w.k, rows: some.len() };
-            match acts.columns() {
-                _ if acts.in_tiles() => gemm::multiply::<BlockTiles<F>>(level, w, acts, first, out),
-                1 => level.run(Column::<F> { w, acts, first, out, format: PhantomData }),
-                _ => gemm::multiply::<Ints<F>>(level, w, acts, first, out),
+                &packed[..]
             }
+        };
+        let w = Weights { bytes, step, k: w.k, rows: rows.len() };
+        match acts.columns() {
+            _ if acts.in_tiles() => gemm::multiply::<Tiles<Blocks<F>>>(level, w, acts, out),
+            1 => level.run(Column::<F> { w, acts, out, format: PhantomData }),
+            _ => gemm::multiply::<Ints<F>>(level, w, acts, out),
         }
     });
 }
 
-/// The products of some panels with the only column.
+/// The products of all panels with the only column.
 struct Column<'a, 'b, F> {
     w: Weights<'a>,
     acts: &'a Activations,
-    first: usize,
     out: &'a mut Columns<'b>,
     format: PhantomData<F>,
 }
@@ -88,8 +83,8 @@ impl<F: Block> Kernel for Column<'_, '_, F> {
 impl<F: Block> Column<'_, '_, F> {
     #[inline(always)]
     fn dot<S: Simd, const KIND: u32>(self, s: S) {
-        let Column { w, acts, first, out, .. } = self;
-        for (p, out) in out.row(0)[first..first + w.rows].chunks_mut(ROWS).enumerate() {
+        let Column { w, acts, out, .. } = self;
+        for (p, out) in out.row(0).chunks_mut(ROWS).enumerate() {
             let mut total = [[s.splat(0.0)]];
             for t in 0..w.k.div_ceil(TILE) {
                 let tile = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t);
@@ -106,9 +101,10 @@ impl<F: Block> Column<'_, '_, F> {
 /// Weights and activations as bytes, the latter in two or, but for outliers, in one.
 struct Ints<F>(PhantomData<F>);
 
-impl<F: Block> Product for Ints<F> {
+impl<F: Block> gemm::Unpack for Ints<F> {
     type Panel = Panel;
     const TILE: usize = TILE;
+    const ROWS_PER_STEP: usize = ROWS;
 
     #[inline(always)]
     fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {
@@ -117,61 +113,28 @@ impl<F: Block> Product for Ints<F> {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
-        let chunks = TILE.min(w.k - t * TILE) / CHUNK;
-        s.enter(Unpack { from: Packed::<F>::new(&w.bytes[p * w.step..], w.k, t), chunks, to });
+        Packed::<F>::new(&w.bytes[p * w.step..], w.k, t).unpack(s, TILE.min(w.k - t * TILE) / CHUNK, to);
     }
+}
 
+impl<F: Block> FewColumns for Ints<F> {
     #[inline(always)]
-    fn group<S: Simd>(columns: usize) -> usize {
-        match columns {
-            6.. if S::REGISTERS >= 32 => 6,
-            4.. if S::REGISTERS >= 32 => 4,
-            2.. => 2,
-            _ => 1,
-        }
-    }
-
-    #[inline(always)]
-    fn multiply<S: Simd>(
+    fn add<S: Simd, const C: usize>(
         s: S,
         panels: &[Panel; 2],
         used: usize,
         acts: &Activations,
-        t: usize,
+        at: (usize, usize),
         sums: &mut [[f32; ROWS]],
     ) {
-        let mut c = 0;
-        while c < acts.columns() {
-            let (at, sums) = ((t, c), &mut sums[2 * c..]);
-            let group = Self::group::<S>(acts.columns() - c);
-            match group {
-                6 => add_columns::<F, S, 6>(s, panels, used, acts, at, sums),
-                4 => add_columns::<F, S, 4>(s, panels, used, acts, at, sums),
-                2 => add_columns::<F, S, 2>(s, panels, used, acts, at, sums),
-                _ => add_columns::<F, S, 1>(s, panels, used, acts, at, sums),
-            }
-            c += group;
+        match used {
+            1 => add::<F, S, 1, C>(s, [&panels[0]], acts, at, sums),
+            _ => add::<F, S, 2, C>(s, [&panels[0], &panels[1]], acts, at, sums),
         }
     }
 }
 
-/// Adds the products of tile `t` with `C` columns from `c` on to `sums`.
-#[inline(always)]
-fn add_columns<F: Block, S: Simd, const C: usize>(
-    s: S,
-    panels: &[Panel; 2],
-    used: usize,
-    acts: &Activations,
-    at: (usize, usize),
-    sums: &mut [[f32; ROWS]],
-) {
-    match used {
-        1 => add::<F, S, 1, C>(s, [&panels[0]], acts, at, sums),
-        _ => add::<F, S, 2, C>(s, [&panels[0], &panels[1]], acts, at, sums),
-    }
-}
-
-/// The same, of `R` panels.
+/// Adds the products of tile `t` of `R` panels with `C` columns from `c` on to `sums`.
 #[inline(always)]
 fn add<F: Block, S: Simd, const R: usize, const C: usize>(
     s: S,

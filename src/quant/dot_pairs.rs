@@ -9,7 +9,7 @@
 use super::activations::Activations;
 use super::dot_plain::columns;
 use super::format::Plain;
-use super::gemm::{Product, Weights};
+use super::gemm::{FewColumns, Unpack, Weights};
 use super::tile::ROWS;
 use crate::simd::{Kernel, Simd, array};
 use std::array::from_fn;
@@ -88,9 +88,10 @@ thread_local! {
 /// Weights and activations as whole numbers of 13 and 14 bits.
 pub(super) struct Pairs<F>(PhantomData<F>);
 
-impl<F: Plain> Product for Pairs<F> {
+impl<F: Plain> Unpack for Pairs<F> {
     type Panel = Panel;
     const TILE: usize = TILE;
+    const ROWS_PER_STEP: usize = 1;
 
     #[inline(always)]
     fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {
@@ -99,69 +100,6 @@ impl<F: Plain> Product for Pairs<F> {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
-        s.enter(Turn { w: *w, p, t, to, format: PhantomData::<F> });
-    }
-
-    #[inline(always)]
-    fn group<S: Simd>(columns: usize) -> usize {
-        match columns {
-            6.. if S::REGISTERS >= 32 => 6,
-            2.. => 2,
-            _ => 1,
-        }
-    }
-
-    #[inline(always)]
-    fn multiply<S: Simd>(
-        s: S,
-        panels: &[Panel; 2],
-        _used: usize,
-        acts: &Activations,
-        t: usize,
-        sums: &mut [[f32; ROWS]],
-    ) {
-        let mut c = 0;
-        while c < acts.columns() {
-            let (at, sums) = ((t, c), &mut sums[2 * c..]);
-            let group = Self::group::<S>(acts.columns() - c);
-            match group {
-                6 => multiply::<S, 6>(s, panels, acts, at, sums),
-                2 => multiply::<S, 2>(s, panels, acts, at, sums),
-                _ => multiply::<S, 1>(s, panels, acts, at, sums),
-            }
-            c += group;
-        }
-    }
-}
-
-#[inline(always)]
-fn multiply<S: Simd, const C: usize>(
-    s: S,
-    panels: &[Panel; 2],
-    acts: &Activations,
-    (t, c): (usize, usize),
-    sums: &mut [[f32; ROWS]],
-) {
-    let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<2>().expect("sums for each panel and column");
-    let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
-    s.enter(Multiply { panels, acts: from_fn::<_, C, _>(|i| acts.pairs(c + i, t)), chunks, sums });
-}
-
-/// Turns tile `t` of panel `p`; rows that are not there become zero.
-struct Turn<'a, F> {
-    w: Weights<'a>,
-    p: usize,
-    t: usize,
-    to: &'a mut Panel,
-    format: PhantomData<F>,
-}
-
-impl<F: Plain> Kernel for Turn<'_, F> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Turn { w, p, t, to, .. } = self;
         let zero = s.splat(0.0);
         let chunks = TILE.min(w.k - t * TILE).div_ceil(CHUNK);
         let mut turned = [[zero; 16]; CHUNK / 16];
@@ -169,7 +107,7 @@ impl<F: Plain> Kernel for Turn<'_, F> {
             let (mut largest, mut sum) = (zero, zero);
             for b in 0..CHUNK / 16 {
                 let from = t * TILE + j * CHUNK + b * 16;
-                let rows = columns::<F, S>(s, &w, p, from);
+                let rows = columns::<F, S>(s, w, p, from);
                 turned[b] = s.transpose(rows);
                 for i in 0..16 {
                     let v = turned[b][i];
@@ -187,6 +125,22 @@ impl<F: Plain> Kernel for Turn<'_, F> {
                 s.store_words(s.pairs(s.mul(a, inverse), s.mul(b, inverse)), word);
             }
         }
+    }
+}
+
+impl<F: Plain> FewColumns for Pairs<F> {
+    #[inline(always)]
+    fn add<S: Simd, const C: usize>(
+        s: S,
+        panels: &[Panel; 2],
+        _used: usize,
+        acts: &Activations,
+        (t, c): (usize, usize),
+        sums: &mut [[f32; ROWS]],
+    ) {
+        let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<2>().expect("sums for each panel and column");
+        let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
+        s.enter(Multiply { panels, acts: from_fn::<_, C, _>(|i| acts.pairs(c + i, t)), chunks, sums });
     }
 }
 

@@ -3,9 +3,9 @@
 use super::activations::Activations;
 use super::dot::Matrix;
 use super::dot_pairs::Pairs;
-use super::dot_tiles::PlainTiles;
+use super::dot_tiles::{Plains, Tiles};
 use super::format::Plain;
-use super::gemm::{self, Product, Weights};
+use super::gemm::{self, Weights};
 use super::tile::{FloatTile, ROWS as PANEL_ROWS, TILE};
 use crate::simd::{Columns, Kernel, Level, Simd, array};
 use std::array::from_fn;
@@ -34,17 +34,10 @@ pub(super) fn dot<F: Plain>(
 ) {
     let (n, step) = (rows.len(), w.k * size_of::<F::Raw>());
     let w = Weights { bytes: w.rows(rows), step, k: w.k, rows: n };
-    if !acts.in_tiles() && !acts.in_pairs() {
-        return level.run(DotRows { w, acts, out, format: PhantomData::<F> });
-    }
-    let batch = if acts.in_tiles() { PlainTiles::<F>::BATCH } else { Pairs::<F>::BATCH };
-    for first in (0..n).step_by(batch) {
-        let rows = (n - first).min(batch);
-        let w = Weights { bytes: &w.bytes[first * step..(first + rows) * step], rows, ..w };
-        match acts.in_tiles() {
-            true => gemm::multiply::<PlainTiles<F>>(level, w, acts, first, out),
-            false => gemm::multiply::<Pairs<F>>(level, w, acts, first, out),
-        }
+    match () {
+        _ if acts.in_tiles() => gemm::multiply::<Tiles<Plains<F>>>(level, w, acts, out),
+        _ if acts.in_pairs() => gemm::multiply::<Pairs<F>>(level, w, acts, out),
+        _ => level.run(DotRows { w, acts, out, format: PhantomData::<F> }),
     }
 }
 

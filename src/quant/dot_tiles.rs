@@ -5,7 +5,7 @@
 use super::activations::Activations;
 use super::dot_plain::columns;
 use super::format::{Block, Plain};
-use super::gemm::{Product, Weights};
+use super::gemm::{Product, Unpack, Weights};
 use super::panel::Packed;
 use super::tile::{self, CHUNK, ROWS, Source};
 use crate::simd::{Kernel, Products, Simd, TILE_DEPTH, TILE_ROWS, Tile, array_mut};
@@ -75,73 +75,65 @@ fn bf16(v: f32) -> u16 {
     (bits >> 16) as u16
 }
 
-/// Weights of block formats.
-pub(super) struct BlockTiles<F>(PhantomData<F>);
-/// Weights of plain types.
-pub(super) struct PlainTiles<F>(PhantomData<F>);
+/// Weights and activations as tiles of bf16, of weights that `U` unpacks.
+pub(super) struct Tiles<U>(PhantomData<U>);
 
-/// What both have in common: all but the unpacking.
-macro_rules! product {
-    ($name:ident, $format:ident, $unpack:ident) => {
-        impl<F: $format> Product for $name<F> {
-            type Panel = Panel;
-            const TILE: usize = TILE;
-            // The units are fast: with half of it they wait for activations.
-            const BATCH: usize = 16 * ROWS;
-
-            #[inline(always)]
-            fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {
-                PANELS.with_borrow_mut(f)
-            }
-
-            #[inline(always)]
-            fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
-                s.enter($unpack { w: *w, p, t, to, format: PhantomData::<F> });
-            }
-
-            #[inline(always)]
-            fn group<S: Simd>(_columns: usize) -> usize {
-                COLUMNS
-            }
-
-            #[inline(always)]
-            fn multiply<S: Simd>(
-                _s: S,
-                panels: &[Panel; 2],
-                _used: usize,
-                acts: &Activations,
-                t: usize,
-                sums: &mut [[f32; ROWS]],
-            ) {
-                multiply(panels, acts, t, sums);
-            }
-        }
-    };
-}
-product!(BlockTiles, Block, UnpackBlocks);
-product!(PlainTiles, Plain, UnpackPlain);
-
-fn multiply(panels: &[Panel; 2], acts: &Activations, t: usize, sums: &mut [[f32; ROWS]]) {
-    let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
-    let sums: &mut [Products] = bytemuck::cast_slice_mut(sums);
-    let (unit, acts) = acts.tiles(t);
-    unit.multiply([&panels[0].0[..chunks], &panels[1].0[..chunks]], acts, CHUNKS, sums);
+/// How weights become tiles. The method must be `#[inline(always)]`.
+pub(super) trait ToTiles: 'static {
+    /// See [`Unpack::ROWS_PER_STEP`].
+    const ROWS_PER_STEP: usize;
+    /// See [`Unpack::unpack`].
+    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel);
 }
 
-struct UnpackBlocks<'a, F> {
-    w: Weights<'a>,
-    p: usize,
-    t: usize,
-    to: &'a mut Panel,
-    format: PhantomData<F>,
-}
-
-impl<F: Block> Kernel for UnpackBlocks<'_, F> {
-    type Out = ();
+impl<U: ToTiles> Unpack for Tiles<U> {
+    type Panel = Panel;
+    const TILE: usize = TILE;
+    const ROWS_PER_STEP: usize = U::ROWS_PER_STEP;
+    // The units are fast: with half of it they wait for activations.
+    const BATCH: usize = 16 * ROWS;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let UnpackBlocks { w, p, t, to, .. } = self;
+    fn with_panels<T>(f: impl FnOnce(&mut [Panel; 2]) -> T) -> T {
+        PANELS.with_borrow_mut(f)
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+        U::unpack(s, w, p, t, to);
+    }
+}
+
+impl<U: ToTiles> Product for Tiles<U> {
+    #[inline(always)]
+    fn group<S: Simd>(_columns: usize) -> usize {
+        COLUMNS
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        _s: S,
+        panels: &[Panel; 2],
+        _used: usize,
+        acts: &Activations,
+        t: usize,
+        sums: &mut [[f32; ROWS]],
+    ) {
+        let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
+        let sums: &mut [Products] = bytemuck::cast_slice_mut(sums);
+        let (unit, acts) = acts.tiles(t);
+        unit.multiply([&panels[0].0[..chunks], &panels[1].0[..chunks]], acts, CHUNKS, sums);
+    }
+}
+
+/// Panels of a block format.
+pub(super) struct Blocks<F>(PhantomData<F>);
+
+impl<F: Block> ToTiles for Blocks<F> {
+    const ROWS_PER_STEP: usize = ROWS;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
         let from = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t * TILE / tile::TILE);
         let first = t * TILE % tile::TILE / CHUNK;
         let chunks = TILE.min(w.k - t * TILE) / CHUNK;
@@ -169,24 +161,18 @@ impl<F: Block> Kernel for UnpackBlocks<'_, F> {
     }
 }
 
-struct UnpackPlain<'a, F> {
-    w: Weights<'a>,
-    p: usize,
-    t: usize,
-    to: &'a mut Panel,
-    format: PhantomData<F>,
-}
+/// Rows of a plain type.
+pub(super) struct Plains<F>(PhantomData<F>);
 
-impl<F: Plain> Kernel for UnpackPlain<'_, F> {
-    type Out = ();
+impl<F: Plain> ToTiles for Plains<F> {
+    const ROWS_PER_STEP: usize = 1;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let UnpackPlain { w, p, t, to, .. } = self;
+    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
         let chunks = TILE.min(w.k - t * TILE).div_ceil(CHUNK);
         for (j, tile) in to.0.iter_mut().enumerate().take(chunks) {
             for half in 0..2 {
-                let turned = s.transpose(columns::<F, S>(s, &w, p, t * TILE + j * CHUNK + 16 * half));
+                let turned = s.transpose(columns::<F, S>(s, w, p, t * TILE + j * CHUNK + 16 * half));
                 for i in 0..8 {
                     let words = s.pairs_bf16(turned[2 * i], turned[2 * i + 1]);
                     let row = array_mut(bytemuck::cast_slice_mut(&mut tile.0), 64 * (8 * half + i));

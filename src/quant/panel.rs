@@ -215,6 +215,25 @@ impl<'a, F: Block> Packed<'a, F> {
         let map = map::<F>(TILE.min(k - t * TILE) / CHUNK);
         Packed { tile: &stream[..map.end], stream, map, format: PhantomData }
     }
+
+    /// Unpacks the first `chunks` chunks. Must stand where the features of `s` are.
+    #[inline(always)]
+    pub fn unpack<S: Simd>(&self, s: S, chunks: usize, to: &mut Panel) {
+        to.zero = self.zero(s);
+        for (j, words) in to.codes.as_chunks_mut::<8>().0.iter_mut().enumerate().take(chunks) {
+            self.begin(s, j);
+            for (i, to) in words.iter_mut().enumerate() {
+                s.store_words(self.word(s, j, i), to);
+            }
+            let halves = if F::HALVES { 2 } else { 1 };
+            for g in halves * j..halves * (j + 1) {
+                s.store(self.scale(s, g), array_mut(to.scales.as_flattened_mut(), g * ROWS));
+                if F::SCALES.mins() {
+                    s.store(self.min(s, g), array_mut(to.mins.as_flattened_mut(), g * ROWS));
+                }
+            }
+        }
+    }
 }
 
 /// Brings bits `from` … of each byte to bits `to` …, and drops what `mask` has not. The shifts are constants once inlined.
@@ -317,34 +336,4 @@ pub(super) fn weights<F: Block>(level: Level) -> Weights {
 /// Scales per 256 weights.
 const fn groups<F: Block>() -> usize {
     if F::HALVES { 16 } else { 8 }
-}
-
-/// Unpacks a tile of `chunks` chunks.
-pub(super) struct Unpack<'a, F> {
-    pub from: Packed<'a, F>,
-    pub chunks: usize,
-    pub to: &'a mut Panel,
-}
-
-impl<F: Block> Kernel for Unpack<'_, F> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Unpack { from, chunks, to } = self;
-        to.zero = from.zero(s);
-        for (j, words) in to.codes.as_chunks_mut::<8>().0.iter_mut().enumerate().take(chunks) {
-            from.begin(s, j);
-            for (i, to) in words.iter_mut().enumerate() {
-                s.store_words(from.word(s, j, i), to);
-            }
-            let halves = if F::HALVES { 2 } else { 1 };
-            for g in halves * j..halves * (j + 1) {
-                s.store(from.scale(s, g), array_mut(to.scales.as_flattened_mut(), g * ROWS));
-                if F::SCALES.mins() {
-                    s.store(from.min(s, g), array_mut(to.mins.as_flattened_mut(), g * ROWS));
-                }
-            }
-        }
-    }
 }
