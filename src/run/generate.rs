@@ -67,8 +67,7 @@ impl Session {
             (Some(last), None) => self.on_host(last, sampler, &mut run)?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
-        let decoded = first.elapsed();
-        let (prompt_time, decode_time) = (first - start, decoded);
+        let (prompt_time, decode_time) = (first - start, first.elapsed());
         self.engine.settle()?;
         let prompt_tokens = self.fed.len().min(prompt.len()) - before;
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
