@@ -53,11 +53,11 @@ impl Panels {
     }
 
     /// The panels of tensor `name`, whose outer dimensions are matrices `[n, k]`; made now if they were not before, from
-    /// the bytes of `source`. `None` for plain types, which have no panels.
+    /// the bytes of `source`. `None` for vectors.
     pub fn get(&self, name: &str, meta: &Meta, pool: &dyn Pool, source: &dyn RowSource) -> Result<Option<Arc<Part>>> {
         let dims = meta.shape.dims();
         let [.., n, k] = *dims else { return Ok(None) };
-        let Some(panel) = quant::panel_bytes(meta.dtype, k) else { return Ok(None) };
+        let panel = quant::panel_bytes(meta.dtype, k);
         let mut kept = self.0.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(part) = kept.tensors.get(name) {
             return Ok(Some(part.clone()));

@@ -68,12 +68,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, mut dst: ViewMut, poo
         if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
             return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
         }
-        let mut start = 0;
-        for w in weights {
-            let n = w.meta.outer();
-            multiply(&matrix(w, 0), acts, &mut y[start..], width, n, pool);
-            start += n;
-        }
+        multiply(weights, 0, acts, y, width, pool);
     });
     // One token is cut as well, so that its activations use every thread.
     let plain = matches!(op.then, Then::Store) && !op.bias;

@@ -60,22 +60,46 @@ pub(super) fn column_block(n: usize, columns: usize, pool: &dyn Pool) -> usize {
     rows.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
 }
 
-/// y = activations · weightsᵀ, weight rows shared out among the threads, into the first `n` of every `stride` values of `y`.
+/// y = activations · weightsᵀ with matrix `which` of each of `weights`, side by side in the first values of every `stride` of `y`. Their
+/// rows are shared out among the threads together: a round for each would wait for its slowest thread.
 pub(super) fn multiply(
-    w: &Matrix,
+    weights: &[View],
+    which: usize,
     acts: &mut Activations,
     y: &mut [f32],
     stride: usize,
-    n: usize,
     pool: &dyn Pool,
 ) {
-    acts.meet(w.dtype);
+    let rows = |w: &View| w.meta.shape.dims()[w.meta.shape.dims().len() - 2];
+    let n = weights.iter().map(rows).sum();
+    let block = column_block(n, acts.columns(), pool);
+    let Some(block) = shared_block(block, weights.iter().map(rows)) else {
+        let mut start = 0;
+        for w in weights {
+            multiply(std::slice::from_ref(w), which, acts, &mut y[start..], stride, pool);
+            start += rows(w);
+        }
+        return;
+    };
+    acts.meet(weights[0].meta.dtype);
     let acts = &*acts;
-    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, column_block(n, acts.columns(), pool));
+    let blocks = ColumnBlocks::new(y, acts.columns(), stride, n, block);
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
-        quant::dot_rows(w, part.range(), acts, &mut part);
+        let mut range = part.range();
+        for w in weights {
+            if range.start < rows(w) {
+                return quant::dot_rows(&matrix(w, which), range, acts, &mut part);
+            }
+            range = range.start - rows(w)..range.end - rows(w);
+        }
     });
+}
+
+/// The largest block, up to `block`, of which only the last matrix of some with so many rows has a part; `None` where there is none.
+fn shared_block(block: usize, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Option<usize> {
+    let whole = |block: &usize| rows.clone().take(rows.len() - 1).all(|n| n.is_multiple_of(*block));
+    (1..=block / quant::ROW_BLOCK).rev().map(|n| n * quant::ROW_BLOCK).find(whole)
 }
 
 impl Op for MatMul {
@@ -106,7 +130,7 @@ impl Op for MatMul {
         ACTIVATIONS.with_borrow_mut(|acts| {
             let kind = (w.meta.dtype, Precision::Sixteen);
             acts.fill(&Shared(pool), kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
-            multiply(&matrix(w, 0), acts, dst.f32(), n, n, pool);
+            multiply(&src[..1], 0, acts, dst.f32(), n, pool);
         });
         if let Some(bias) = src.get(2) {
             for_chunks(pool, dst.f32(), n, |_, y| y.iter_mut().zip(bias.f32()).for_each(|(y, b)| *y += b));

@@ -4,7 +4,7 @@
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
 use super::linear::Linear;
-use super::matmul::{ACTIVATIONS, Shared, matrix, multiply, tolerance};
+use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
 use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
@@ -36,7 +36,7 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, precision: Precisi
         product.resize(chosen.len() * n, 0.0);
         ACTIVATIONS.with_borrow_mut(|acts| {
             acts.fill(&Shared(pool), (w.meta.dtype, precision), gathered, [k, chosen.len(), k]);
-            multiply(&matrix(w, expert), acts, product, n, n, pool);
+            multiply(std::slice::from_ref(w), expert, acts, product, n, pool);
         });
         let bias = src.get(3).map(|b| b.row(expert));
         for (i, product) in chosen.iter().zip(product.chunks(n)) {

@@ -203,8 +203,7 @@ impl Activations {
     /// What must be known of weights to meet them; nothing where bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<Weights> {
         let eight = matches!(self.held, Held::Ints) && self.precision == Precision::Eight;
-        let panels = format(dtype).panels.as_ref().filter(|_| eight)?;
-        Some((panels.weights)(level))
+        eight.then(|| (format(dtype).panels.weights)(level))
     }
 
     /// Whether products with weights of this type can be made now.

@@ -40,15 +40,15 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Bytes of a panel of sixteen rows of `k` weights; `None` for plain types, which have none.
-pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
-    format(dtype).panels.as_ref().map(|p| (p.bytes)(k))
+/// Bytes of a panel of sixteen rows of `k` weights.
+pub fn panel_bytes(dtype: DType, k: usize) -> usize {
+    (format(dtype).panels.bytes)(k)
 }
 
 /// Interleaves up to sixteen rows of `k` weights, as they lie in a file, to a panel of [`panel_bytes`]. Rows that are not
-/// there become zero. Panics for plain types, or where the lengths do not fit each other.
+/// there become zero. Panics where the lengths do not fit each other.
 pub fn pack_panel(dtype: DType, rows: &[u8], k: usize, out: &mut [u8]) {
-    let panels = format(dtype).panels.as_ref().expect("a block format");
+    let panels = &format(dtype).panels;
     assert!(rows.len() <= dtype.row_bytes(ROWS * k).expect("whole blocks") && out.len() == (panels.bytes)(k));
     (panels.pack)(rows, k, out);
 }

@@ -1,7 +1,7 @@
 //! The matrix product of block formats, on panels of sixteen interleaved rows. It knows no formats: with w = d · (q − z) + m and
 //! x = s · a, Σ w·x = Σ_groups d·s·(Σ q·a − z·Σ a) + Σ_groups m·s·(Σ a), where the inner sums are integers.
 //!
-//! A single column reads panels as one stream and unpacks them in registers: memory is what bounds it. More columns share
+//! A single column reads panels as one or two streams and unpacks them in registers: memory is what bounds it. More columns share
 //! tiles that are unpacked to the first-level cache, two panels at a time. Each column gets the same bits either way.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
@@ -82,17 +82,36 @@ impl<F: Block> Kernel for Column<'_, '_, F> {
 
 impl<F: Block> Column<'_, '_, F> {
     #[inline(always)]
-    fn dot<S: Simd, const KIND: u32>(self, s: S) {
+    fn dot<S: Simd, const KIND: u32>(mut self, s: S) {
+        let panels = self.out.range().len().div_ceil(ROWS);
+        let mut p = 0;
+        while S::STREAMS > 1 && p + 2 <= panels {
+            self.panels::<S, KIND, 2>(s, p);
+            p += 2;
+        }
+        for p in p..panels {
+            self.panels::<S, KIND, 1>(s, p);
+        }
+    }
+
+    /// `R` panels from panel `p` on.
+    #[inline(always)]
+    fn panels<S: Simd, const KIND: u32, const R: usize>(&mut self, s: S, p: usize) {
         let Column { w, acts, out, .. } = self;
-        for (p, out) in out.row(0).chunks_mut(ROWS).enumerate() {
-            let mut total = [[s.splat(0.0)]];
-            for t in 0..w.k.div_ceil(TILE) {
-                let tile = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t);
-                let n = TILE.min(w.k - t * TILE);
-                product::<S, _, KIND, 1, 1>(s, &[tile], &[acts.ints(0, t)], n, &mut total);
+        let out = &mut out.row(0)[p * ROWS..];
+        let mut total = [[s.splat(0.0)]; R];
+        for t in 0..w.k.div_ceil(TILE) {
+            let tile = |r: usize| Packed::<F>::new(&w.bytes[(p + r) * w.step..], w.k, t, R);
+            let mut tiles = [tile(0); R];
+            for r in 1..R {
+                tiles[r] = tile(r);
             }
+            let n = TILE.min(w.k - t * TILE);
+            product::<S, _, KIND, R, 1>(s, &tiles, &[acts.ints(0, t)], n, &mut total);
+        }
+        for (total, out) in total.iter().zip(out.chunks_mut(ROWS)) {
             let mut sums = [0.0; ROWS];
-            s.store(total[0][0], &mut sums);
+            s.store(total[0], &mut sums);
             put(out, &sums);
         }
     }
@@ -113,7 +132,7 @@ impl<F: Block> gemm::Unpack for Ints<F> {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
-        Packed::<F>::new(&w.bytes[p * w.step..], w.k, t).unpack(s, TILE.min(w.k - t * TILE) / CHUNK, to);
+        Packed::<F>::new(&w.bytes[p * w.step..], w.k, t, 1).unpack(s, TILE.min(w.k - t * TILE) / CHUNK, to);
     }
 }
 

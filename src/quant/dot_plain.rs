@@ -16,8 +16,6 @@ use std::ops::Range;
 const BATCH: usize = 16;
 /// Rows that meet a tile of a batch before the next tile comes.
 const ROWS: usize = 8;
-/// How far ahead of the weights in use the next ones are fetched.
-const AHEAD: usize = 4096;
 /// Rows widened at a time.
 const TOGETHER: usize = 2;
 
@@ -38,6 +36,21 @@ pub(super) fn dot<F: Plain>(
         _ if acts.in_tiles() => gemm::multiply::<Tiles<Plains<F>>>(level, w, acts, out),
         _ if acts.in_pairs() => gemm::multiply::<Pairs<F>>(level, w, acts, out),
         _ => level.run(DotRows { w, acts, out, format: PhantomData::<F> }),
+    }
+}
+
+/// The panel of up to sixteen rows: as they lie in the file, for each is read as one stream. What is gained is where they lie.
+pub(super) fn pack(rows: &[u8], _k: usize, out: &mut [u8]) {
+    let (rows_out, rest) = out.split_at_mut(rows.len());
+    rows_out.copy_from_slice(rows);
+    rest.fill(0);
+}
+
+/// Row `r` of a panel as f32.
+pub(super) fn row<F: Plain>(panel: &[u8], r: usize, out: &mut [f32]) {
+    let row = &panel[panel.len() / PANEL_ROWS * r..][..panel.len() / PANEL_ROWS];
+    for (v, out) in row.chunks_exact(size_of::<F::Raw>()).zip(out) {
+        *out = F::widen(bytemuck::pod_read_unaligned(v));
     }
 }
 
@@ -117,8 +130,7 @@ fn add_tiles<F: Plain, S: Simd>(
     let packed = |row: usize| &w.bytes[row * w.step..][bytes.clone()];
     if columns.len() == 1 {
         for (row, sums) in sums.iter_mut().enumerate() {
-            let ahead = w.bytes.get((first + row) * w.step + bytes.start + AHEAD..).unwrap_or_default();
-            add_packed::<F, S>(s, (packed(first + row), ahead), acts.floats(columns.start, t), &mut sums[0]);
+            add_packed::<F, S>(s, packed(first + row), acts.floats(columns.start, t), &mut sums[0]);
         }
         return;
     }
@@ -161,14 +173,12 @@ fn widen<F: Plain, S: Simd>(s: S, bytes: &[u8], tile: &mut FloatTile) {
 
 /// Adds the product of weights, not yet widened, with one column to its sum: [`widen`] and [`add`] in one, to the same bits.
 #[inline(always)]
-fn add_packed<F: Plain, S: Simd>(s: S, (bytes, ahead): (&[u8], &[u8]), acts: &FloatTile, sum: &mut [f32; 16]) {
-    for line in ahead[..bytes.len().min(ahead.len())].chunks(64) {
-        s.prefetch(line);
-    }
+fn add_packed<F: Plain, S: Simd>(s: S, bytes: &[u8], acts: &FloatTile, sum: &mut [f32; 16]) {
     let (whole, rest) = bytemuck::cast_slice::<u8, F::Raw>(bytes).as_chunks::<32>();
     let (x, last) = acts.0.as_chunks::<2>().0.split_at(whole.len());
     let (mut even, mut odd) = (s.floats(sum), s.splat(0.0));
     for (w, x) in whole.iter().zip(x) {
+        s.fetch(w.as_ptr().cast(), size_of_val(w), (usize::MAX, 0));
         even = s.mul_add(F::widen16(s, array(w, 0)), s.floats(&x[0]), even);
         odd = s.mul_add(F::widen16(s, array(w, 16)), s.floats(&x[1]), odd);
     }

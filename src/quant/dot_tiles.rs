@@ -134,7 +134,7 @@ impl<F: Block> ToTiles for Blocks<F> {
 
     #[inline(always)]
     fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
-        let from = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t * TILE / tile::TILE);
+        let from = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t * TILE / tile::TILE, 1);
         let first = t * TILE % tile::TILE / CHUNK;
         let chunks = TILE.min(w.k - t * TILE) / CHUNK;
         let parts = if F::HALVES { 2 } else { 1 };

@@ -3,7 +3,7 @@
 use super::activations::Activations;
 use super::dot::Matrix;
 use super::panel::{self, Parts, Scales};
-use super::tile::Weights;
+use super::tile::{ROWS, Weights};
 use super::{FORMATS, dot_blocks, dot_plain, gpu, lookup};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
@@ -76,8 +76,7 @@ pub(super) struct Format {
     pub decode: fn(&[u8], &mut [f32]),
     pub encode: fn(&[f32], &mut [u8]),
     pub dot: fn(Level, &Matrix<'_>, Range<usize>, &Activations, &mut Columns<'_>),
-    /// Of block formats.
-    pub panels: Option<Panels>,
+    pub panels: Panels,
     pub planes: [usize; MAX_PLANES],
     pub gpu: fn(&[u8], usize, usize, &mut [u32]),
 }
@@ -98,12 +97,12 @@ impl Format {
                 }
             },
             dot: dot_blocks::dot::<F>,
-            panels: Some(Panels {
+            panels: Panels {
                 bytes: panel::panel_bytes::<F>,
                 pack: panel::pack::<F>,
                 row: lookup::row::<F>,
                 weights: panel::weights::<F>,
-            }),
+            },
             planes: F::PLANES,
             gpu: gpu::layout_blocks::<F>,
         }
@@ -123,7 +122,12 @@ impl Format {
                 }
             },
             dot: dot_plain::dot::<F>,
-            panels: None,
+            panels: Panels {
+                bytes: |k| ROWS * k * size_of::<F::Raw>(),
+                pack: dot_plain::pack,
+                row: dot_plain::row::<F>,
+                weights: |_| Weights { zero: 0, halves: false },
+            },
             planes: [32 * size_of::<F::Raw>(), 0, 0, 0],
             gpu: gpu::layout_plain,
         }

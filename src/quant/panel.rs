@@ -195,25 +195,31 @@ fn interleave<F: Block>(words: &[[u32; ROWS]; 8], out: &mut [[u32; ROWS]]) {
 }
 
 /// A tile of a panel, unpacked as it is read.
-#[derive(Clone, Copy)]
 pub(super) struct Packed<'a, F> {
     tile: &'a [u8],
-    /// The stream from this tile on.
-    stream: &'a [u8],
+    /// Bytes of the panel from this tile on, and from its end to the panel that is read after it.
+    ahead: (usize, usize),
     map: Map,
     format: PhantomData<F>,
 }
 
-/// How far ahead of the weights in use the next ones are fetched: pages of 4 KiB end the hardware's own look ahead. Measured on
-/// a Zen 4: answers at Q4_0 take 28 ms a token at 512 … 1024 bytes, 19 … 14 at 6144, 20 at 12288 and more.
-const AHEAD: usize = 6144;
+impl<F> Clone for Packed<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F> Copy for Packed<'_, F> {}
 
 impl<'a, F: Block> Packed<'a, F> {
-    /// Tile `t` of the panel of `k` weights at the head of `stream`.
-    pub fn new(stream: &'a [u8], k: usize, t: usize) -> Self {
-        let stream = &stream[t * map::<F>(TILE / CHUNK).end..];
+    /// Tile `t` of the panel of rows of `k` weights at the head of `stream`, of which so many panels are read together.
+    #[inline(always)]
+    pub fn new(stream: &'a [u8], k: usize, t: usize, together: usize) -> Self {
+        let start = t * map::<F>(TILE / CHUNK).end;
         let map = map::<F>(TILE.min(k - t * TILE) / CHUNK);
-        Packed { tile: &stream[..map.end], stream, map, format: PhantomData }
+        let panel = panel_bytes::<F>(k);
+        let ahead = (panel - start, (together - 1) * panel);
+        Packed { tile: &stream[start..start + map.end], ahead, map, format: PhantomData }
     }
 
     /// Unpacks the first `chunks` chunks. Must stand where the features of `s` are.
@@ -247,10 +253,8 @@ impl<F: Block> Source for Packed<'_, F> {
     #[inline(always)]
     fn begin<S: Simd>(&self, s: S, j: usize) {
         let step = chunk_bytes::<F>() + if F::SCALES.mins() { 64 } else { 32 };
-        let ahead = self.stream.get(j * step + AHEAD..).unwrap_or_default();
-        for line in 0..step.div_ceil(64) {
-            s.prefetch(ahead.get(64 * line..).unwrap_or_default());
-        }
+        let (left, skip) = self.ahead;
+        s.fetch(self.tile.as_ptr().wrapping_add(j * step), step, (left.saturating_sub(j * step), skip));
     }
 
     #[inline(always)]

@@ -77,8 +77,8 @@ impl Simd for Avx2 {
         unsafe { inner(self, kernel) }
     }
     #[inline(always)]
-    fn prefetch(self, v: &[u8]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(v.as_ptr().cast()) }
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
     #[inline(always)]

@@ -93,9 +93,9 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         if DOTPROD { unsafe { with_dotprod(self, kernel) } } else { plain(self, kernel) }
     }
     #[inline(always)]
-    fn prefetch(self, v: &[u8]) {
+    fn prefetch(self, at: *const u8) {
         // SAFETY: it changes nothing, and any address will do.
-        unsafe { asm!("prfm pldl2keep, [{}]", in(reg) v.as_ptr(), options(readonly, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pldl2keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags)) }
     }
 
     #[inline(always)]

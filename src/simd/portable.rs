@@ -54,7 +54,7 @@ impl Simd for Portable {
         kernel.run(self)
     }
     #[inline(always)]
-    fn prefetch(self, _v: &[u8]) {}
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn words(self, v: &[u8; 64]) -> [[u8; 4]; 16] {
