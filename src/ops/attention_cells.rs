@@ -1,7 +1,7 @@
 //! The vector kernels of attention on the CPU: scores of queries with cells of the cache, and sums of values by scores.
 #![allow(clippy::needless_range_loop)] // r, n and j index several arrays at once
 
-use crate::base::{DType, View};
+use crate::base::View;
 use crate::quant;
 use crate::simd::{Kernel, Level, Simd, array, array_mut};
 use bytemuck::Pod;
@@ -38,7 +38,7 @@ impl Place {
     /// The cell that stands for place `j` of a block, counted from the first: beyond the ends one that is there, for its
     /// score does not count.
     #[inline(always)]
-    fn row(&self, block: usize, j: usize) -> usize {
+    pub fn row(&self, block: usize, j: usize) -> usize {
         (block + j).clamp(self.cells.start, self.cells.end - 1) - self.cells.start
     }
 }
@@ -47,7 +47,7 @@ impl Place {
 const AHEAD: usize = 4 * BLOCK;
 
 /// A number as the cache holds it.
-trait Number: Pod {
+pub(super) trait Number: Pod {
     /// Sixteen of them. Must be `#[inline(always)]`.
     fn widen<S: Simd>(s: S, v: &[Self; BLOCK]) -> S::Floats;
 }
@@ -69,7 +69,7 @@ impl Number for [u8; 2] {
 
 /// Some heads of some cells, as vectors read them.
 #[derive(Clone, Copy)]
-struct Rows<'a, T> {
+pub(super) struct Rows<'a, T> {
     data: &'a [T],
     /// Numbers from one cell to the next.
     stride: usize,
@@ -77,16 +77,26 @@ struct Rows<'a, T> {
     width: usize,
 }
 
-impl<T: Number> Rows<'_, T> {
+impl<'a, T: Number> Rows<'a, T> {
+    /// Heads of `width` channels, one per cell, `stride` apart.
+    pub fn new(data: &'a [T], stride: usize, width: usize) -> Self {
+        Rows { data, stride, width }
+    }
+
+    /// Channels of a head: a multiple of [`BLOCK`].
+    pub fn width(self) -> usize {
+        self.width
+    }
+
     /// Channels `c` … `c + 15` of head `head` of row `row`.
     #[inline(always)]
-    fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats {
+    pub fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats {
         T::widen(s, array(self.data, row * self.stride + head * self.width + c))
     }
 
     /// Brings the row [`AHEAD`] rows on near: rows of one head lie too far apart for the hardware to see it coming.
     #[inline(always)]
-    fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
+    pub fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
         let start = (row + AHEAD) * self.stride + head * self.width;
         for c in (0..self.width).step_by(64 / size_of::<T>()) {
             s.prefetch(self.data.as_ptr().wrapping_add(start + c).cast());
@@ -95,7 +105,7 @@ impl<T: Number> Rows<'_, T> {
 }
 
 /// Decodes heads `kvs` of some cells, to rows of heads whose length is a multiple of [`BLOCK`].
-fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a mut Vec<f32>) -> Rows<'a, f32> {
+pub(super) fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a mut Vec<f32>) -> Rows<'a, f32> {
     let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
     let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
     let width = n.next_multiple_of(BLOCK);
@@ -114,16 +124,17 @@ macro_rules! with_rows {
         let (kv_heads, n) = ($cache.meta.shape[1], $cache.meta.shape[2]);
         let (first, stride) = (($place.cells.start * kv_heads + $place.kvs.start) * n, kv_heads * n);
         match $cache.meta.dtype {
-            DType::F16 if n.is_multiple_of(BLOCK) => {
-                $run(Rows { data: &bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..], stride, width: n })
+            $crate::base::DType::F16 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
+                $run($crate::ops::attention_cells::Rows::new(&bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..], stride, n))
             }
-            DType::F32 if n.is_multiple_of(BLOCK) => {
-                $run(Rows { data: &bytemuck::cast_slice::<u8, f32>($cache.data)[first..], stride, width: n })
+            $crate::base::DType::F32 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
+                $run($crate::ops::attention_cells::Rows::new(&bytemuck::cast_slice::<u8, f32>($cache.data)[first..], stride, n))
             }
-            _ => $run(decode($cache, &$place.cells, &$place.kvs, $cells)),
+            _ => $run($crate::ops::attention_cells::decode($cache, &$place.cells, &$place.kvs, $cells)),
         }
     }};
 }
+pub(super) use with_rows;
 
 /// Scores of all queries with the cells: `scores[row * PART + cell - start]`.
 pub(super) fn score(

@@ -6,15 +6,17 @@
 
 use super::attention::Attention;
 use super::attention_cells::{BLOCK, PART, Place, ROWS, pack, score, weigh};
-use super::{Pool, for_chunks};
+use super::{Pool, attention_tiles as tiles, for_chunks};
 use crate::base::{View, ViewMut};
-use crate::simd;
+use crate::simd::{self, Level};
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries that go together, about: keys and values are fetched and turned once for all of them, and their scores with a part fit
 /// the second-level cache.
 const TILE: usize = 128;
+/// The same where units for tiles multiply: turning the cells weighs more there.
+const TILE_OF_UNITS: usize = 256;
 
 /// Of one query and some cells: the largest score m, and l = Σ e^(score − m). Σ e^(score − m) · v lies elsewhere.
 #[derive(Clone, Copy)]
@@ -61,6 +63,7 @@ struct Scratch {
     y: Vec<f32>,
     /// `[rows, 2 + value_dim]`: m, l and values of a part.
     part: Vec<f32>,
+    tiles: tiles::Scratch,
 }
 
 thread_local! {
@@ -81,6 +84,8 @@ struct Task<'a> {
     group: usize,
     dim: usize,
     value_dim: usize,
+    /// Whose units for tiles are used, if any.
+    units: Option<Level>,
 }
 
 pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
@@ -90,8 +95,10 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
     // Without ALiBi nothing is allocated for it.
     let slopes = if op.max_bias == 0.0 { Vec::new() } else { op.slopes(heads) };
     let sinks = src.get(4).map(|s| s.f32());
-    let task = Task { op, q, keys, values, pos: src[3].u32(), slopes, sinks, heads, group, dim, value_dim };
-    let tile = (TILE / group).max(1);
+    // A single token waits for memory, and is done in f32 whatever there is.
+    let units = Some(Level::best()).filter(|level| tokens > 1 && level.tiles().is_some());
+    let task = Task { op, q, keys, values, pos: src[3].u32(), slopes, sinks, heads, group, dim, value_dim, units };
+    let tile = (units.map_or(TILE, |_| TILE_OF_UNITS) / group).max(1);
     let y = dst.f32();
     y.fill(0.0);
     if tokens >= 2 * tile * pool.threads() {
@@ -112,8 +119,8 @@ impl Task<'_> {
             part_of.resize(tokens.len() * self.group * (2 + self.value_dim), 0.0);
             for kv in 0..self.heads / self.group {
                 let queries = Queries { tokens: tokens.clone(), kv };
-                let mut softmax = [Softmax::EMPTY; TILE];
-                let mut many = vec![Softmax::EMPTY; (tokens.len() * self.group).saturating_sub(TILE)];
+                let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
+                let mut many = vec![Softmax::EMPTY; (tokens.len() * self.group).saturating_sub(TILE_OF_UNITS)];
                 for part in parts.clone() {
                     self.attend(&tokens, kv..kv + 1, part, scratch, &mut part_of);
                     self.merge(&queries, &part_of, softmax.iter_mut().chain(&mut many), y);
@@ -143,8 +150,8 @@ impl Task<'_> {
             });
             for kv in 0..kv_heads {
                 let queries = Queries { tokens: tokens.clone(), kv };
-                let mut softmax = [Softmax::EMPTY; TILE];
-                let mut many = vec![Softmax::EMPTY; rows.saturating_sub(TILE)];
+                let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
+                let mut many = vec![Softmax::EMPTY; rows.saturating_sub(TILE_OF_UNITS)];
                 for part in results.chunks(step).skip(kv / heads * parts.len()).take(parts.len()) {
                     let part = &part[kv % heads * size..][..size];
                     self.merge(&queries, part, softmax.iter_mut().chain(&mut many), y);
@@ -202,28 +209,24 @@ impl Task<'_> {
     /// Part `part` of the cells for all queries of some tokens and kv heads: `result` is `[kvs, rows, 2 + value_dim]`.
     fn attend(&self, tokens: &Range<usize>, kvs: Range<usize>, part: usize, scratch: &mut Scratch, result: &mut [f32]) {
         let rows = tokens.len() * self.group;
-        let padded = rows.next_multiple_of(ROWS);
+        let (queries, channels) = self.units.map_or((ROWS, BLOCK), |_| (tiles::QUERIES, tiles::CHUNK));
+        let padded = rows.next_multiple_of(queries);
         let seen = |t: usize| {
             let all = self.cells(t);
             all.start.max(part * PART)..all.end.min((part + 1) * PART)
         };
         let first = tokens.clone().map(|t| seen(t).start).min().unwrap_or(0);
         let end = tokens.clone().map(|t| seen(t).end).max().unwrap_or(0);
-        let Scratch { q, scores, cells, turned, y, .. } = scratch;
-        let (dim, width) = (self.dim.next_multiple_of(BLOCK), self.value_dim.next_multiple_of(BLOCK));
-        q.clear();
-        q.resize(kvs.len() * padded * dim, 0.0);
-        for (kv, q) in kvs.clone().zip(q.chunks_mut(padded * dim)) {
-            for row in 0..rows {
-                let head = kv * self.group + row % self.group;
-                let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..][..self.dim];
-                from.iter().enumerate().for_each(|(c, v)| q[pack(row, padded, c, dim)] = v * self.op.scale);
-            }
-        }
+        let (dim, width) = (self.dim.next_multiple_of(channels), self.value_dim.next_multiple_of(BLOCK));
+        self.gather(tokens, &kvs, (padded, dim), &mut scratch.q);
+        let Scratch { q, scores, cells, turned, y, tiles, .. } = scratch;
         scores.resize(kvs.len() * padded * PART, 0.0);
         turned.resize(dim * BLOCK, 0.0);
         let place = Place { cells: first..end, start: part * PART, rows: padded, kvs: kvs.clone() };
-        score(&self.keys, &place, cells, (q, dim), turned, scores);
+        match self.units {
+            Some(level) => tiles::score(level, &self.keys, &place, cells, (q, dim), tiles, scores),
+            None => score(&self.keys, &place, cells, (q, dim), turned, scores),
+        }
         y.clear();
         y.resize(kvs.len() * padded * width, 0.0);
         let size = 2 + self.value_dim;
@@ -239,10 +242,27 @@ impl Task<'_> {
             scores[here.end..].fill(0.0);
             result[(kv * rows + row) * size..][..2].copy_from_slice(&[softmax.m, softmax.l]);
         }
-        weigh(&self.values, &place, cells, scores, (y, width));
+        match self.units {
+            Some(level) => tiles::weigh(level, &self.values, &place, cells, scores, tiles, (y, width)),
+            None => weigh(&self.values, &place, cells, scores, (y, width)),
+        }
         for (i, y) in y.chunks(width).enumerate().filter(|(i, _)| i % padded < rows) {
             let result = &mut result[(i / padded * rows + i % padded) * size..][..size];
             result[2..].copy_from_slice(&y[..self.value_dim]);
+        }
+    }
+
+    /// Queries, scaled: `[kvs, rows, dim]`, as [`pack`] says but for units for tiles. Zeros stand for what is not there.
+    fn gather(&self, tokens: &Range<usize>, kvs: &Range<usize>, (rows, dim): (usize, usize), q: &mut Vec<f32>) {
+        q.clear();
+        q.resize(kvs.len() * rows * dim, 0.0);
+        for (kv, q) in kvs.clone().zip(q.chunks_mut(rows * dim)) {
+            for row in 0..tokens.len() * self.group {
+                let head = kv * self.group + row % self.group;
+                let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..][..self.dim];
+                let at = |c: usize| if self.units.is_some() { row * dim + c } else { pack(row, rows, c, dim) };
+                from.iter().enumerate().for_each(|(c, v)| q[at(c)] = v * self.op.scale);
+            }
         }
     }
 
