@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Cells of a part: their scores fit the caches.
 pub(super) const PART: usize = 512;
+/// From the scores of one query to those of the next: a power of two apart they would drive each other out of the first-level cache.
+pub(super) const STRIDE: usize = PART + BLOCK;
 /// Cells read at a time, and channels in a vector.
 pub(super) const BLOCK: usize = 16;
 /// Queries that meet a block at a time; their number is rounded up to it.
@@ -105,7 +107,12 @@ impl<'a, T: Number> Rows<'a, T> {
 }
 
 /// Decodes heads `kvs` of some cells, to rows of heads whose length is a multiple of [`BLOCK`].
-pub(super) fn decode<'a>(cache: &View, cells: &Range<usize>, kvs: &Range<usize>, out: &'a mut Vec<f32>) -> Rows<'a, f32> {
+pub(super) fn decode<'a>(
+    cache: &View,
+    cells: &Range<usize>,
+    kvs: &Range<usize>,
+    out: &'a mut Vec<f32>,
+) -> Rows<'a, f32> {
     let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
     let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
     let width = n.next_multiple_of(BLOCK);
@@ -125,10 +132,18 @@ macro_rules! with_rows {
         let (first, stride) = (($place.cells.start * kv_heads + $place.kvs.start) * n, kv_heads * n);
         match $cache.meta.dtype {
             $crate::base::DType::F16 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
-                $run($crate::ops::attention_cells::Rows::new(&bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..], stride, n))
+                $run($crate::ops::attention_cells::Rows::new(
+                    &bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..],
+                    stride,
+                    n,
+                ))
             }
             $crate::base::DType::F32 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
-                $run($crate::ops::attention_cells::Rows::new(&bytemuck::cast_slice::<u8, f32>($cache.data)[first..], stride, n))
+                $run($crate::ops::attention_cells::Rows::new(
+                    &bytemuck::cast_slice::<u8, f32>($cache.data)[first..],
+                    stride,
+                    n,
+                ))
             }
             _ => $run($crate::ops::attention_cells::decode($cache, &$place.cells, &$place.kvs, $cells)),
         }
@@ -136,7 +151,7 @@ macro_rules! with_rows {
 }
 pub(super) use with_rows;
 
-/// Scores of all queries with the cells: `scores[row * PART + cell - start]`.
+/// Scores of all queries with the cells: `scores[row * STRIDE + cell - start]`.
 pub(super) fn score(
     cache: &View,
     place: &Place,
@@ -190,21 +205,21 @@ impl<T: Number> Kernel for Score<'_, T> {
                 }
                 let rows = head * place.rows..(head + 1) * place.rows;
                 let q = &q[rows.start * dim..rows.end * dim];
-                score_block(s, turned.as_chunks().0, q, dim, &mut scores[rows.start * PART + block - place.start..]);
+                score_block(s, turned.as_chunks().0, q, dim, &mut scores[rows.start * STRIDE + block - place.start..]);
             }
         }
     }
 }
 
-/// Scores of some queries, as [`pack`] leaves them, with sixteen cells, turned: `scores[row * PART ..][.. 16]`.
+/// Scores of some queries, as [`pack`] leaves them, with sixteen cells, turned: `scores[row * STRIDE ..][.. 16]`.
 #[inline(always)]
 fn score_block<S: Simd>(s: S, keys: &[[f32; BLOCK]], q: &[f32], dim: usize, scores: &mut [f32]) {
     let (many, few) = q.split_at(q.len() / (MANY * dim) * MANY * dim);
     for (i, q) in many.chunks_exact(MANY * dim).enumerate() {
-        score_rows::<S, MANY>(s, keys, q.as_chunks().0, &mut scores[i * MANY * PART..]);
+        score_rows::<S, MANY>(s, keys, q.as_chunks().0, &mut scores[i * MANY * STRIDE..]);
     }
     for (i, q) in few.chunks_exact(ROWS * dim).enumerate() {
-        score_rows::<S, ROWS>(s, keys, q.as_chunks().0, &mut scores[(many.len() / dim + i * ROWS) * PART..]);
+        score_rows::<S, ROWS>(s, keys, q.as_chunks().0, &mut scores[(many.len() / dim + i * ROWS) * STRIDE..]);
     }
 }
 
@@ -219,7 +234,7 @@ fn score_rows<S: Simd, const R: usize>(s: S, keys: &[[f32; BLOCK]], q: &[[f32; R
         }
     }
     for r in 0..R {
-        s.store(sums[r], array_mut(scores, r * PART));
+        s.store(sums[r], array_mut(scores, r * STRIDE));
     }
 }
 
@@ -255,7 +270,7 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                 for row in (head * place.rows..(head + 1) * place.rows).step_by(ROWS) {
                     let mut p = [&[0.0; BLOCK]; ROWS];
                     for (r, p) in p.iter_mut().enumerate() {
-                        *p = array(scores, (row + r) * PART + block - place.start);
+                        *p = array(scores, (row + r) * STRIDE + block - place.start);
                     }
                     let y = &mut y[row * width..];
                     let mut c = 0;

@@ -5,7 +5,7 @@
 //! in order: a decoded token's parts run on several threads, a prompt's one after the other, to the same bits.
 
 use super::attention::Attention;
-use super::attention_cells::{BLOCK, PART, Place, ROWS, pack, score, weigh};
+use super::attention_cells::{BLOCK, PART, Place, ROWS, STRIDE, pack, score, weigh};
 use super::{Pool, attention_tiles as tiles, for_chunks};
 use crate::base::{View, ViewMut};
 use crate::simd::{self, Level};
@@ -53,7 +53,7 @@ struct Queries {
 struct Scratch {
     /// `[rows, dim]`, scaled, as [`pack`] says.
     q: Vec<f32>,
-    /// `[rows, PART]`.
+    /// `[rows, STRIDE]`.
     scores: Vec<f32>,
     /// `[PART, width]`: cells of a type or width that vectors do not read.
     cells: Vec<f32>,
@@ -220,7 +220,7 @@ impl Task<'_> {
         let (dim, width) = (self.dim.next_multiple_of(channels), self.value_dim.next_multiple_of(BLOCK));
         self.gather(tokens, &kvs, (padded, dim), &mut scratch.q);
         let Scratch { q, scores, cells, turned, y, tiles, .. } = scratch;
-        scores.resize(kvs.len() * padded * PART, 0.0);
+        scores.resize(kvs.len() * padded * STRIDE, 0.0);
         turned.resize(dim * BLOCK, 0.0);
         let place = Place { cells: first..end, start: part * PART, rows: padded, kvs: kvs.clone() };
         match self.units {
@@ -230,7 +230,7 @@ impl Task<'_> {
         y.clear();
         y.resize(kvs.len() * padded * width, 0.0);
         let size = 2 + self.value_dim;
-        for (i, scores) in scores.chunks_mut(PART).enumerate().filter(|(i, _)| i % padded < rows) {
+        for (i, scores) in scores.chunks_mut(STRIDE).enumerate().filter(|(i, _)| i % padded < rows) {
             let (kv, row) = (i / padded, i % padded);
             let token = tokens.start + row / self.group;
             let (seen, start) = (seen(token), part * PART);

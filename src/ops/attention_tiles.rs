@@ -6,7 +6,7 @@
 //! places. The three products are three tiles each, one after the other: the sum over them is the sum over tiles.
 #![allow(clippy::needless_range_loop)] // j and p index several arrays at once
 
-use super::attention_cells::{BLOCK, Number, PART, Place, Rows, with_rows};
+use super::attention_cells::{BLOCK, Number, PART, Place, Rows, STRIDE, with_rows};
 use crate::base::View;
 use crate::simd::{Kernel, Level, Products, Simd, TILE_DEPTH, TILE_ROWS, Tile, Tiles, array, array_mut};
 use bytemuck::Zeroable;
@@ -31,7 +31,7 @@ pub(super) struct Scratch {
     sums: Vec<Products>,
 }
 
-/// Scores of all queries, whose rows are multiples of [`CHUNK`] long, with the cells: `scores[row * PART + cell - start]`.
+/// Scores of all queries, whose rows are multiples of [`CHUNK`] long, with the cells: `scores[row * STRIDE + cell - start]`.
 pub(super) fn score(
     level: Level,
     cache: &View,
@@ -78,12 +78,12 @@ fn put<S: Simd, const SECOND: bool>(s: S, [a, b]: [S::Floats; 2], row: usize, to
     }
 }
 
-/// `len` tiles, of whatever was there before.
-fn room(tiles: &mut Vec<Tile>, len: usize) -> &mut [Tile] {
-    if tiles.len() < len {
-        tiles.resize(len, Tile::zeroed());
+/// Room for so many, with whatever was there before.
+fn room<T: Zeroable + Clone>(kept: &mut Vec<T>, len: usize) -> &mut [T] {
+    if kept.len() < len {
+        kept.resize(len, T::zeroed());
     }
-    &mut tiles[..len]
+    &mut kept[..len]
 }
 
 /// Makes tiles of the first `n` values, whole chunks, of rows `stride` apart.
@@ -138,12 +138,11 @@ impl<T: Number> Kernel for Score<'_, T> {
                         keys.fetch(s, place.row(block, j), head);
                     }
                 }
-                sums.clear();
-                sums.resize(place.rows / QUERIES, Products::zeroed());
+                let sums = room(sums, place.rows / QUERIES);
                 let acts = &acts[head * of_head..(head + 1) * of_head];
-                unit.multiply([panels[0], panels[1]], acts, per, sums);
-                let to = &mut scores[head * place.rows * PART + block - place.start..];
-                spread(s, sums, to, PART, CHUNK);
+                unit.multiply([panels[0], panels[1]], acts, per, false, sums);
+                let to = &mut scores[head * place.rows * STRIDE + block - place.start..];
+                spread(s, sums, to, STRIDE, CHUNK);
             }
         }
     }
@@ -202,11 +201,11 @@ impl<T: Number> Kernel for Weigh<'_, T> {
         let [first, second] = panels;
         let mut panels = [room(first, PER), room(second, PER)];
         for head in 0..place.kvs.len() {
-            sums.clear();
-            sums.resize(pairs * groups, Products::zeroed());
+            let sums = room(sums, pairs * groups);
+            let mut some = false;
             for block in (place.cells.start / CELLS * CELLS..place.cells.end).step_by(CELLS) {
-                let scores = &scores[head * place.rows * PART + block - place.start..];
-                pack(s, scores, PART, (place.rows, CELLS), acts);
+                let scores = &scores[head * place.rows * STRIDE + block - place.start..];
+                pack(s, scores, STRIDE, (place.rows, CELLS), acts);
                 for (pair, sums) in sums.chunks_exact_mut(groups).enumerate() {
                     for (half, panel) in panels.iter_mut().enumerate() {
                         let c = pair * CHUNK + half * BLOCK;
@@ -221,13 +220,14 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                             }
                         }
                     }
-                    unit.multiply([panels[0], panels[1]], acts, PER, sums);
+                    unit.multiply([panels[0], panels[1]], acts, PER, some, sums);
                 }
+                some = true;
                 for j in 0..CELLS {
                     values.fetch(s, place.row(block, j), head);
                 }
             }
-            for (pair, sums) in sums.chunks_exact(groups).enumerate() {
+            for (pair, sums) in sums.chunks_exact(groups).enumerate().filter(|_| some) {
                 let to = &mut y[head * place.rows * width + pair * CHUNK..];
                 spread(s, sums, to, width, (width - pair * CHUNK).min(CHUNK));
             }
@@ -259,13 +259,13 @@ mod tests {
                 plain[i / rows * rows * width + attention_cells::pack(i % rows, rows, c, width)] = *v;
             }
         }
-        let (mut got, mut want) = (vec![0.0; 2 * rows * PART], vec![0.0; 2 * rows * PART]);
+        let (mut got, mut want) = (vec![0.0; 2 * rows * STRIDE], vec![0.0; 2 * rows * STRIDE]);
         let (mut scratch, mut decoded, mut turned) = (Scratch::default(), Vec::new(), vec![0.0; width * BLOCK]);
         score(level, &view, &place, &mut decoded, (&tiled, dim), &mut scratch, &mut got);
         attention_cells::score(&view, &place, &mut decoded, (&plain, width), &mut turned, &mut want);
         // Blocks reach over the ends; what lies there counts as nothing.
         let seen = place.cells.start - PART..place.cells.end - PART;
-        for (got, want) in got.chunks_mut(PART).zip(want.chunks_mut(PART)) {
+        for (got, want) in got.chunks_mut(STRIDE).zip(want.chunks_mut(STRIDE)) {
             for (i, (got, want)) in got.iter_mut().zip(want).enumerate() {
                 if !seen.contains(&i) {
                     (*got, *want) = (0.0, 0.0);

@@ -4,8 +4,8 @@
 //! strided). Weights are `[rows, k]` in any type. Expert ids travel as whole `f32` numbers beside their weights.
 
 mod attention_cells;
-mod attention_tiles;
 mod attention_cpu;
+mod attention_tiles;
 mod case;
 mod kernel;
 mod linear_cpu;

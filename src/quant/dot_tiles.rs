@@ -122,7 +122,7 @@ impl<U: ToTiles> Product for Tiles<U> {
         let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
         let sums: &mut [Products] = bytemuck::cast_slice_mut(sums);
         let (unit, acts) = acts.tiles(t);
-        unit.multiply([&panels[0].0[..chunks], &panels[1].0[..chunks]], acts, CHUNKS, sums);
+        unit.multiply([&panels[0].0[..chunks], &panels[1].0[..chunks]], acts, CHUNKS, t > 0, sums);
     }
 }
 

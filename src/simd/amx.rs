@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::tiles::{Products, TILE_ROWS, Tile};
+use bytemuck::Zeroable;
 use std::arch::asm;
 use std::sync::OnceLock;
 
@@ -39,9 +40,12 @@ impl Amx {
     }
 
     /// See [`super::Tiles::multiply`], which has checked the lengths.
-    pub(super) fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, sums: &mut [Products]) {
+    pub(super) fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
         let chunks = weights[0].len();
         if chunks == 0 {
+            if !add {
+                sums.fill(Products::zeroed());
+            }
             return;
         }
         // SAFETY: the token proves the instructions; the configuration is a valid one.
@@ -51,10 +55,18 @@ impl Amx {
             // sums is four tiles, read and written. Nothing else in this program uses the tiles' registers.
             unsafe {
                 asm!(
+                    "test {add:e}, {add:e}",
+                    "jz 3f",
                     "tileloadd tmm0, [{c} + {s}]",
                     "tileloadd tmm1, [{c} + {s} + 1024]",
                     "tileloadd tmm2, [{c} + {s} + 2048]",
                     "tileloadd tmm3, [{c} + {s} + 3072]",
+                    "jmp 2f",
+                    "3:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
                     "2:",
                     "tileloadd tmm4, [{x0} + {s}]",
                     "tileloadd tmm6, [{w0} + {s}]",
@@ -74,6 +86,7 @@ impl Amx {
                     "tilestored [{c} + {s} + 1024], tmm1",
                     "tilestored [{c} + {s} + 2048], tmm2",
                     "tilestored [{c} + {s} + 3072], tmm3",
+                    add = in(reg) u32::from(add),
                     c = in(reg) sums,
                     s = in(reg) 64usize,
                     x0 = inout(reg) acts.as_ptr() => _,

@@ -30,15 +30,15 @@ pub enum Tiles {
 }
 
 impl Tiles {
-    /// Adds to `sums[g]` the products of column groups 2 g and 2 g + 1 with both panels. A group's tiles lie `per` tiles after
-    /// those of the group before it; as many of them are used as a panel has. Panics where tiles are missing.
-    pub fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, sums: &mut [Products]) {
+    /// Makes `sums[g]` the products of column groups 2 g and 2 g + 1 with both panels, or adds them to it. A group's tiles lie `per`
+    /// tiles after those of the group before it; as many of them are used as a panel has. Panics where tiles are missing.
+    pub fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
         assert!(weights[0].len() == weights[1].len() && weights[0].len() <= per, "as many tiles in all");
         assert!(acts.len() >= 2 * per * sums.len(), "tiles of two groups for each block of sums");
         match self {
-            Tiles::Portable => multiply(weights, acts, per, sums),
+            Tiles::Portable => multiply(weights, acts, per, add, sums),
             #[cfg(target_arch = "x86_64")]
-            Tiles::Amx(unit) => unit.multiply(weights, acts, per, sums),
+            Tiles::Amx(unit) => unit.multiply(weights, acts, per, add, sums),
         }
     }
 
@@ -52,7 +52,10 @@ impl Tiles {
     }
 }
 
-fn multiply(weights: [&[Tile]; 2], acts: &[Tile], per: usize, sums: &mut [Products]) {
+fn multiply(weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
+    if !add {
+        sums.fill(Products::zeroed());
+    }
     let wide = |bits: u16| f32::from_bits((bits as u32) << 16);
     for (g, sums) in sums.iter_mut().enumerate() {
         for (weights, sums) in weights.iter().zip(sums) {
