@@ -200,7 +200,8 @@ fn segments_share_their_temporaries_with_the_cpu() {
         there.write_input(Input::Rows, bytes).unwrap();
         first.run(&net.graph, &mut here, &cpu::ThreadPool::new(2), None);
         for copy in &plan.copies {
-            let bytes = first.temp(copy.buf, &here)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
+            let bytes =
+                first.temp(copy.buf, &here)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
             second.write_temp(copy.buf, &bytes).unwrap();
             assert_eq!(second.read_temp(&net.graph, copy.buf).unwrap(), bytes, "what was written is read");
         }

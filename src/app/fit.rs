@@ -21,7 +21,7 @@ use std::time::Instant;
 pub struct FitArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A model made in memory: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`.
+    /// A made-up model: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`. It takes no memory, but with --measure.
     #[arg(long, value_name = "SHAPE:FORMAT", env = "WGPU_LLM_SYNTHETIC")]
     synthetic: Option<Synthetic>,
     #[command(flatten)]
@@ -75,6 +75,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
 
 fn open(args: &FitArgs) -> Result<Model> {
     match &args.synthetic {
+        Some(synthetic) if args.measure.is_none() => Model::new(synthetic.outline()?),
         Some(synthetic) => {
             let pool = crate::cpu::ThreadPool::per_core();
             Model::new(synthetic.model_file(&pool as &dyn Pool, &mut |_| term::check_interrupt())?)

@@ -256,7 +256,8 @@ pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>) -> Result<()> {
     match total.filter(|total| need > *total) {
         Some(total) => {
             let what = format!("this needs {} of system memory, which has {}", human(need), human(total));
-            Err(Error::new(ErrorKind::OutOfMemory, what).help("use a smaller model or quantization, or a smaller context (-c)"))
+            Err(Error::new(ErrorKind::OutOfMemory, what)
+                .help("use a smaller model or quantization, or a smaller context (-c)"))
         }
         None => Ok(()),
     }

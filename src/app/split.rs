@@ -4,6 +4,7 @@ use super::args::{self, DeviceArgs};
 use super::{load, term};
 use crate::base::{Error, Result};
 use crate::gpu;
+use crate::graph::Place;
 use crate::model::Model;
 use crate::run::budget::{Budget, human};
 use crate::run::fit::{self, Fit, Request};
@@ -123,7 +124,8 @@ pub fn of(args: &DeviceArgs) -> (args::Layers, &SplitArgs) {
 pub fn describe(fit: &Fit) -> String {
     let layers = fit.placement.blocks.len() + 1;
     let mut text = match fit.placement.single() {
-        Some(_) => format!("all {layers} layers there (the output is one), because {}", fit.why),
+        Some(Place::Gpu) => format!("all {layers} layers there (the output is one), because {}", fit.why),
+        Some(Place::Cpu) => format!("all {layers} layers on the CPU (the output is one), because {}", fit.why),
         None => format!(
             "{} of {layers} layers there (the output is one) and the rest on the CPU, because {}",
             fit.placement.gpu_layers(),

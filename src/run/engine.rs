@@ -1,9 +1,9 @@
 //! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
 use super::facts::Rooflines;
-use super::{Placement, fit};
 use super::session::Options;
 use super::trace::{Awaited, Noted, Recorder};
+use super::{Placement, fit};
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu::{self, ThreadPool};

@@ -89,7 +89,13 @@ impl Fit {
     }
 
     /// The time of a token, where it was not asked for while planning.
-    pub fn with_speeds(mut self, model: &Model, device: Option<&gpu::Device>, options: &Options, speeds: &[Speed; 2]) -> Result<Fit> {
+    pub fn with_speeds(
+        mut self,
+        model: &Model,
+        device: Option<&gpu::Device>,
+        options: &Options,
+        speeds: &[Speed; 2],
+    ) -> Result<Fit> {
         let options = Options { context: self.context, ..options.clone() };
         self.prediction = Sizes::of(model, device, &options)?.predict(&self.placement, Some(speeds))?;
         Ok(self)
@@ -106,7 +112,7 @@ pub(super) fn reserve(
     let mut memory = gpu::Memory::new(device, options.batch.max(8));
     if placement.uses(Place::Gpu) {
         let prediction = Sizes::of(model, Some(device), options)?.predict(placement, None)?;
-        check(device, prediction.gpu_bytes(), device.budget_left())?;
+        check(device, prediction.gpu_need(), device.budget_left())?;
         memory.reserve(&prediction.reserve[0], &prediction.reserve[1])?;
     }
     Ok(memory)
@@ -173,7 +179,7 @@ impl Planner<'_> {
         let placement = placement.under(&self.request.rules, self.sizes.graph());
         let split = placement.single().is_none();
         let prediction = self.sizes.predict(&placement, None)?;
-        check(device, prediction.gpu_bytes(), self.request.budget.gpu.unwrap_or(u64::MAX))?;
+        check(device, prediction.gpu_need(), self.request.budget.gpu.unwrap_or(u64::MAX))?;
         // The time is told where there is something to tell.
         let prediction = if split { self.sizes.predict(&placement, Some(&speeds()?))? } else { prediction };
         Ok(self.fit(placement, prediction, None, why))
@@ -183,7 +189,7 @@ impl Planner<'_> {
     fn whole(&self, wanted: usize) -> Result<Option<Fit>> {
         let placement = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
         let Ok(prediction) = self.sizes.predict(&placement, None) else { return Ok(None) };
-        let need = prediction.gpu_bytes();
+        let need = prediction.gpu_need();
         let Some(have) = self.request.budget.gpu else {
             let why = format!("nobody tells how much memory {} has", self.name());
             return Ok(Some(self.fit(placement, prediction, Some(need), why)));
@@ -204,18 +210,24 @@ impl Planner<'_> {
         let all = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
         let whole = self.sizes.predict(&all, None).ok();
         // Of a whole model's needs these do not depend on the split, or hardly.
-        let fixed = whole.as_ref().map_or(0, |p| p.memory[1].other);
-        let whole = whole.map(|p| p.gpu_bytes());
+        let fixed = whole.as_ref().map_or(0, |p| p.memory[1].other + p.slack);
+        let whole = whole.map(|p| p.gpu_need());
         let shares = self.shares(speeds);
         let software = self.device.is_some_and(|d| d.info().software);
         let mut ranked: Vec<(f64, Candidate)> = (self.candidates().into_iter())
             .filter_map(|c| self.rank(&shares, &c, speeds, have.saturating_sub(fixed), software).map(|rank| (rank, c)))
             .collect();
-        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Of those that take the same time the one with the fewest crossings, then the one with the last layers, as -ngl has it.
+        let crossings = |c: &Candidate| usize::from(c.first > 0) + usize::from(c.end < self.layers + 2) + c.experts;
+        let microseconds = |rank: f64| (rank * 1e6).round();
+        ranked.sort_by(|(a, c), (b, d)| {
+            let times = microseconds(*a).total_cmp(&microseconds(*b));
+            times.then(crossings(c).cmp(&crossings(d))).then(d.first.cmp(&c.first))
+        });
         for (_, candidate) in ranked {
             let placement = self.placement(&candidate);
             let Ok(prediction) = self.sizes.predict(&placement, Some(speeds)) else { continue };
-            if prediction.gpu_bytes() <= have {
+            if prediction.gpu_need() <= have {
                 let why = self.why(&placement, whole, have);
                 return Ok(self.fit(placement, prediction, whole, why));
             }
@@ -233,7 +245,8 @@ impl Planner<'_> {
         };
         let need = whole.map_or("the GPU cannot run all of it".to_owned(), |n| format!("all of it needs {}", human(n)));
         let experts = placement.blocks.iter().filter(|b| b.main == Place::Gpu && b.experts == Place::Cpu).count();
-        let apart = if experts > 0 { format!(" (the experts of {experts} of them in system memory)") } else { String::new() };
+        let apart =
+            if experts > 0 { format!(" (the experts of {experts} of them in system memory)") } else { String::new() };
         format!("{need} and {} may be used{margin}{apart}", human(have))
     }
 

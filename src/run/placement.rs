@@ -185,7 +185,11 @@ pub(super) fn owners(graph: &Graph, overrides: &[Override]) -> Vec<Owner> {
         };
         let owner = match node.layer.map(|l| l as usize) {
             Some(l) if cached => Owner::Cache(l),
-            _ if names.is_empty() && let Some(owner) = follows().filter(|o| !matches!(o, Owner::Cache(_))) => owner,
+            _ if names.is_empty()
+                && let Some(owner) = follows().filter(|o| !matches!(o, Owner::Cache(_))) =>
+            {
+                owner
+            }
             _ if let Some(place) = overridden(&names, overrides) => Owner::Fixed(place == Place::Gpu),
             Some(l) if names.iter().any(|n| n.contains("_exps.")) => Owner::Experts(l),
             Some(l) => Owner::Main(l),

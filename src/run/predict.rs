@@ -54,6 +54,8 @@ pub struct Prediction {
     pub memory: [Memory; 2],
     /// Sizes of the GPU's temporaries, the largest first, and of its scratch: for [`gpu::Memory::reserve`].
     pub(super) reserve: [Vec<usize>; 2],
+    /// What else may come on the GPU: parameters of further batch sizes, logits that the host reads.
+    pub slack: u64,
     /// A token's way.
     pub pieces: Vec<Piece>,
     /// Seconds for a token, where speeds are known.
@@ -148,8 +150,11 @@ impl<'a> Sizes<'a> {
             let tokens = (4 * self.graphs[1].nodes[0].dst.meta.outer()).next_multiple_of(8) as u64;
             memory[CPU].cache += 2 * tokens + 8 + 32;
         }
+        let logits = |g: &Graph| g.output.map_or(0, |t| g.nodes.last().map_or(t, |n| n.src[1]).meta.span_bytes());
+        let on_gpu = if placement.output == Place::Gpu { 2 * logits(&self.graphs[0]) as u64 } else { 0 };
+        let slack = if placement.uses(Place::Gpu) { on_gpu + sum.parameters } else { 0 };
         let [_, temps] = sum.temps;
-        Prediction { memory, reserve: [temps, sum.scratch], pieces, seconds }
+        Prediction { memory, reserve: [temps, sum.scratch], slack, pieces, seconds }
     }
 
     fn add_gpu(&self, sum: &mut Sum, g: usize, nodes: std::ops::Range<usize>) -> Result<()> {
@@ -161,7 +166,8 @@ impl<'a> Sizes<'a> {
             sum.scratch.resize(sum.scratch.len().max(needs.scratch.len()), 0);
             sum.scratch.iter_mut().zip(&needs.scratch).for_each(|(all, one)| *all = (*all).max(*one));
         }
-        sum.other += Needs::parameters(device, nodes.filter_map(|i| self.needs[g][i].as_ref().ok()));
+        let parameters = Needs::parameters(device, nodes.filter_map(|i| self.needs[g][i].as_ref().ok()));
+        (sum.other, sum.parameters) = (sum.other + parameters, sum.parameters + parameters);
         Ok(())
     }
 
@@ -181,6 +187,11 @@ impl Prediction {
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         self.memory[GPU].bytes()
+    }
+
+    /// Bytes that there must be on the GPU.
+    pub fn gpu_need(&self) -> u64 {
+        self.gpu_bytes() + self.slack
     }
 
     /// Bytes in system memory.
@@ -204,6 +215,8 @@ struct Sum {
     caches: [u64; 2],
     /// The GPU's parameters and what results are read through.
     other: u64,
+    /// The parameters among them.
+    parameters: u64,
 }
 
 impl Sum {
@@ -255,9 +268,8 @@ impl Sum {
 fn name(graph: &Graph, nodes: std::ops::Range<usize>) -> String {
     let last = graph.nodes.iter().rposition(|n| n.layer.is_some()).unwrap_or(0);
     let layers: Vec<u32> = nodes.clone().filter_map(|i| graph.nodes[i].layer).collect();
-    let whole = |l: u32| {
-        (0..graph.nodes.len()).filter(|i| graph.nodes[*i].layer == Some(l)).all(|i| nodes.contains(&i))
-    };
+    let whole =
+        |l: u32| (0..graph.nodes.len()).filter(|i| graph.nodes[*i].layer == Some(l)).all(|i| nodes.contains(&i));
     let mut parts = Vec::new();
     if nodes.start == 0 && graph.nodes[0].layer.is_none() {
         parts.push("embedding".to_owned());

@@ -154,7 +154,10 @@ impl Session {
     pub fn logits(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
         self.check(tokens)?;
         let vocab = self.model.spec().vocab;
-        let most_rows = (LOGITS_BYTES / 4 / vocab).max(1);
+        // On a GPU that is nearly full they are fewer: logits lie there twice, the second time to be read.
+        let left = self.engine.device().map_or(u64::MAX, gpu::Device::budget_left);
+        let bytes = LOGITS_BYTES.min(usize::try_from(left / 4).unwrap_or(usize::MAX));
+        let most_rows = (bytes / 4 / vocab).max(1);
         let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
         while start < tokens.len() {
             if self.stops() {
