@@ -69,7 +69,7 @@ impl<'a> Sizes<'a> {
         let graph = |tokens| -> Result<Graph> {
             Ok(arch::build(model.spec(), &Batch { tokens, rows: 1, context, kv, sample: true })?.fuse())
         };
-        let batch = options.batch.clamp(1, context);
+        let batch = options.batch.min(context).max(1);
         let graphs = [graph(1)?, graph(batch)?];
         let of = |graph: &Graph| match device {
             Some(device) => (0..graph.nodes.len()).map(|i| Needs::of(device, graph, i)).collect(),
