@@ -178,10 +178,12 @@ pub(super) fn owners(graph: &Graph, overrides: &[Override]) -> Vec<Owner> {
     for (i, node) in graph.nodes.iter().enumerate() {
         let names = weights(graph, node);
         let cached = node.src.iter().any(|t| matches!(graph.storage(t), Storage::Cache(_)));
-        // What is computed from something of the same layer goes on where that was computed: the gate of experts with them.
+        // What is computed from something of the same layer goes on where that was computed, the gate of experts with them; else
+        // where the layer was last. So it never is the only one in its place: prompts have such steps that answers have not.
         let follows = || {
-            let made = node.src.iter().filter_map(|t| makers.get(&t.buf)).copied();
-            made.filter(|m| graph.nodes[*m].layer == node.layer).max().map(|m| owners[m])
+            let here = |m: &usize| graph.nodes[*m].layer == node.layer && !matches!(owners[*m], Owner::Cache(_));
+            let made = node.src.iter().filter_map(|t| makers.get(&t.buf)).copied().filter(here).max();
+            made.or_else(|| (0..i).rev().find(here)).map(|m| owners[m])
         };
         let owner = match node.layer.map(|l| l as usize) {
             Some(l) if cached => Owner::Cache(l),
