@@ -82,7 +82,7 @@ impl Net {
         let bytes: &[u8] = bytemuck::cast_slice(&self.x);
         memory.input(Input::Rows, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
         program.run(&self.graph, &mut memory, &cpu::ThreadPool::new(2), None);
-        bytemuck::pod_collect_to_vec(&program.temp(self.output.buf)[..bytes.len()])
+        bytemuck::pod_collect_to_vec(&program.temp(self.output.buf, &memory)[..bytes.len()])
     }
 }
 
@@ -200,7 +200,8 @@ fn segments_share_their_temporaries_with_the_cpu() {
         there.write_input(Input::Rows, bytes).unwrap();
         first.run(&net.graph, &mut here, &cpu::ThreadPool::new(2), None);
         for copy in &plan.copies {
-            let bytes = first.temp(copy.buf)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
+            let bytes =
+                first.temp(copy.buf, &here)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
             second.write_temp(copy.buf, &bytes).unwrap();
             assert_eq!(second.read_temp(&net.graph, copy.buf).unwrap(), bytes, "what was written is read");
         }

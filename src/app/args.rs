@@ -3,7 +3,8 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
+use super::split::SplitArgs;
+use super::{bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
@@ -63,6 +64,8 @@ pub enum Command {
     Tokenize(tokenize::TokenizeArgs),
     /// Measure how fast a model reads and writes, as llama-bench does.
     Bench(Box<bench::args::BenchArgs>),
+    /// Tell what of a model would go to the GPU, what that takes, and why.
+    Fit(Box<fit::FitArgs>),
     /// Show where the time goes: run a model, or open saved traces.
     Profile(Box<profile::ProfileArgs>),
     /// Write a model file with random weights, to measure with.
@@ -114,9 +117,12 @@ pub struct DeviceArgs {
     /// [-dev] auto, cpu, gpu, gpu:N or gpu:NAME. auto takes a real GPU, else the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WGPU_LLM_DEVICE")]
     pub device: DeviceChoice,
-    /// [-ngl] Layers on the GPU, the output counted as one: auto or all, or a number where memory is short.
+    /// [-ngl] Layers on the GPU, the output counted as one: auto (as many as pay and fit), all, or a number.
     #[arg(long, value_name = "N", default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Layers,
+    /// What goes where beyond that.
+    #[command(flatten)]
+    pub split: SplitArgs,
     /// Take kernels as they come, instead of measuring once which are the fastest on this GPU.
     #[arg(long, env = "WGPU_LLM_NO_AUTOTUNE")]
     pub no_autotune: bool,
@@ -227,7 +233,7 @@ impl FromStr for DeviceChoice {
 /// How many layers go to the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// Every one, and none without a GPU.
+    /// As many as pay and fit, and none without a GPU.
     Auto,
     /// Every one.
     All,

@@ -7,6 +7,10 @@ use std::ffi::OsString;
 /// Flags with one dash and several letters, and the long forms they stand for.
 pub const SHORT: &[(&str, &str)] = &[
     ("-ngl", "--n-gpu-layers"),
+    ("-ot", "--override-tensor"),
+    ("-cmoe", "--cpu-moe"),
+    ("-ncmoe", "--n-cpu-moe"),
+    ("-nkvo", "--no-kv-offload"),
     ("-hf", "--hf-repo"),
     ("-hfr", "--hf-repo"),
     ("-fa", "--flash-attn"),

@@ -3,11 +3,14 @@
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
 use super::hub::progress::Progress;
 use super::window::{self, Window};
-use super::{pull, term};
+use super::{pull, split, term};
 use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu::{self, Selector, Tuning};
+use crate::graph::Place;
 use crate::model::Model;
 use crate::ops::Caps;
+use crate::run::budget::human;
+use crate::run::fit::{Fit, LEAST_CONTEXT};
 use crate::run::{Options, Session, chrome, summary};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -52,37 +55,62 @@ pub struct DebugArgs {
 /// Loading that takes no longer is not shown.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// The smallest context that is chosen unasked.
-const LEAST_CONTEXT: usize = 4096;
+/// GPU memory below which it is not tried again.
+const LEAST_TRIED: u64 = 64 << 20;
 
 /// Opens the model and sets up a session, telling on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
     let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
     let model = Arc::new(Model::open(&path)?);
-    let (device, why) = device(&args.device)?;
-    let kv = args.context.kv()?;
-    let context = context(args, &model, device.as_ref().map(gpu::Device::caps), kv)?;
-    check_memory(&model, &device, context, kv)?;
-    let options = Options {
-        context,
-        batch: (args.context.ubatch_size.min(args.context.batch_size) as usize).min(context),
-        kv,
-        threads: args.device.threads.unwrap_or(0) as usize,
-        gpu_layers: match args.device.n_gpu_layers {
-            Layers::Auto | Layers::All => None,
-            Layers::Count(n) => Some(n as usize),
-        },
-        precision: args.device.activation_bits.precision(),
-        trace: args.debug.trace.is_some(),
-    };
-    let mut session = start(model, device, options)?;
+    let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
-    describe(&mut session, &path, &why);
+    session.expect(fit.prediction.seconds.map(Duration::from_secs_f64));
+    describe(&mut session, &path, &why, &fit);
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;
     }
     dump(&args.debug, &mut session)?;
     Ok(session)
+}
+
+/// The session that is planned, its plan, and why its device was chosen.
+fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)> {
+    let (mut device, mut why) = device(&args.device)?;
+    let mut budget = args.device.split.budget(device.as_ref());
+    let known = budget.gpu.is_some();
+    let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
+    let contexts = contexts(&args.context, &model, device.as_ref().map(gpu::Device::caps))?;
+    loop {
+        let plan = split::of(&args.device);
+        let fit = split::plan(&model, device.as_ref(), plan, budget, &options, contexts.clone())?;
+        let taken = device.take().filter(|_| fit.placement.uses(Place::Gpu));
+        let (context, batch) = (fit.context, options.batch.min(fit.context));
+        check_memory(&model, &taken, context, options.kv)?;
+        let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
+        match start(model.clone(), taken, options) {
+            Ok(session) => return Ok((session, fit, why)),
+            // Where nobody tells how much memory there is, it is found out by trying.
+            Err(e) if !known && e.kind() == ErrorKind::OutOfMemory && args.device.n_gpu_layers == Layers::Auto => {
+                budget.gpu = Some(fit.prediction.gpu_bytes() / 4 * 3).filter(|bytes| *bytes > LEAST_TRIED);
+                let Some(bytes) = budget.gpu else { return Err(e) };
+                term::warn(format_args!("{e}; trying with {}", human(bytes)));
+                (device, why) = self::device(&args.device)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The options that flags ask for; context and placement are still to be planned.
+pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -> Result<Options> {
+    Ok(Options {
+        batch: context.ubatch_size.min(context.batch_size) as usize,
+        kv: context.kv()?,
+        threads: device.threads.unwrap_or(0) as usize,
+        precision: device.activation_bits.precision(),
+        trace,
+        ..Options::default()
+    })
 }
 
 /// Sets up a session, and shows a terminal how far the weights are while they are made ready for the CPU.
@@ -131,6 +159,9 @@ fn measure(session: &mut Session) -> Result<()> {
 
 /// Writes the trace and the summary, where they were asked for.
 pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
+    if let Some((foretold, taken)) = session.pace() {
+        term::note(split::compare(foretold.as_secs_f64(), taken.as_secs_f64()));
+    }
     let Some(profile) = session.engine().trace()? else { return Ok(()) };
     let write = |path: &Path, what: &str, text: String| {
         std::fs::write(path, text).map_err(|e| Error::io(format!("can't write the {what}"), e).at(path.display()))
@@ -176,20 +207,32 @@ fn choose(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
     })
 }
 
-/// Where measurements of kernels are kept: the user's cache.
+/// Where measurements of kernels are kept.
 fn tuning_file() -> Option<PathBuf> {
+    cache_file("tuning.json")
+}
+
+/// A file in the user's cache.
+pub(super) fn cache_file(name: &str) -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache =
         folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
-    Some(cache?.join("wgpu-llm").join("tuning.json"))
+    Some(cache?.join("wgpu-llm").join(name))
 }
 
-/// Tokens of context: what was asked for, else the model's, halved until its cache is a small part of memory and fits the device.
-fn context(args: &EngineArgs, model: &Model, caps: Option<&Caps>, kv: DType) -> Result<usize> {
-    let spec = model.spec();
-    match args.context.ctx_size {
-        Some(0) => return Ok(spec.context_length),
-        Some(n) => return Ok(n as usize),
+/// Tokens of context, the largest first: what was asked for, else the model's, halved until its cache is a small part of memory and
+/// fits the device, and what it may shrink to before layers leave the GPU.
+pub(super) fn contexts(args: &ContextArgs, model: &Model, caps: Option<&Caps>) -> Result<Vec<usize>> {
+    let (spec, kv) = (model.spec(), args.kv()?);
+    match args.ctx_size {
+        Some(0) => return Ok(vec![spec.context_length]),
+        Some(n) => {
+            if n as usize > spec.context_length {
+                let what = format!("a context of {n} tokens; this model has {}", spec.context_length);
+                return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
+            }
+            return Ok(vec![n as usize]);
+        }
         None => {}
     }
     let room = memory_available().map_or(2 << 30, |bytes| bytes / 4) as usize;
@@ -199,11 +242,25 @@ fn context(args: &EngineArgs, model: &Model, caps: Option<&Caps>, kv: DType) -> 
         // A layer's keys, or its values, are one binding.
         bytes <= room && caps.is_none_or(|c| (bytes / layers / 2) as u64 <= c.max_binding)
     };
-    let mut context = spec.context_length;
-    while context > LEAST_CONTEXT && !fits(context) {
-        context = (context / 2).max(LEAST_CONTEXT);
+    let mut all = vec![spec.context_length];
+    while let Some(context) = all.last().copied().filter(|c| *c > LEAST_CONTEXT) {
+        all.push((context / 2).max(LEAST_CONTEXT));
     }
-    Ok(context)
+    let first = all.iter().position(|context| fits(*context)).unwrap_or(all.len() - 1);
+    Ok(all.split_off(first))
+}
+
+/// An error where what a plan leaves on the CPU does not fit into `total` bytes of system memory.
+pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>) -> Result<()> {
+    let need = fit.prediction.cpu_bytes();
+    match total.filter(|total| need > *total) {
+        Some(total) => {
+            let what = format!("this needs {} of system memory, which has {}", human(need), human(total));
+            Err(Error::new(ErrorKind::OutOfMemory, what)
+                .help("use a smaller model or quantization, or a smaller context (-c)"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// An error where weights and cache cannot fit into system memory.
@@ -228,15 +285,15 @@ fn memory() -> sysinfo::System {
     sysinfo::System::new_with_specifics(what)
 }
 
-fn memory_available() -> Option<u64> {
+pub(super) fn memory_available() -> Option<u64> {
     Some(memory().available_memory()).filter(|bytes| *bytes > 0)
 }
 
-fn memory_total() -> Option<u64> {
+pub(super) fn memory_total() -> Option<u64> {
     Some(memory().total_memory()).filter(|bytes| *bytes > 0)
 }
 
-fn describe(session: &mut Session, path: &Path, why: &str) {
+fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (context, threads) = (session.context(), session.engine().threads());
     let size = term::bytes(session.model().weight_bytes() as u64);
@@ -244,14 +301,11 @@ fn describe(session: &mut Session, path: &Path, why: &str) {
         Some(device) => format!("{} ({}, {})", device.info().name, device.info().backend, device.info().kind),
         None => format!("the CPU ({threads} threads, {})", crate::simd::Level::best().name()),
     };
-    let placement = session.engine().placement();
-    let part = match placement.single() {
-        Some(_) => String::new(),
-        None => format!(
-            ", {} of {} layers there (the output is one) and the rest on the CPU",
-            placement.gpu_layers,
-            placement.layers + 1
-        ),
+    // Without a device there is nothing to split; where one was looked at and not used, why is worth telling.
+    let part = match (session.engine().device(), fit.whole) {
+        (Some(_), _) => format!("; {}", split::describe(fit)),
+        (None, Some(_)) => format!("; {}", fit.why),
+        (None, None) => String::new(),
     };
     let architecture = session.model().spec().architecture();
     term::note(format_args!("{name}: {architecture}, {size}, context {context}; on {place}: {why}{part}"));

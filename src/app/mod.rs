@@ -8,6 +8,7 @@ pub mod complete;
 pub mod devices;
 pub mod doctor;
 pub mod eval;
+pub mod fit;
 pub mod hub;
 pub mod inspect;
 pub mod load;
@@ -18,6 +19,7 @@ pub mod pull;
 pub mod repl;
 pub mod rm;
 pub mod sampling;
+pub mod split;
 pub mod synth;
 pub mod term;
 pub mod tokenize;
@@ -47,6 +49,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Tokenize(args) => tokenize::run(args),
+        Command::Fit(args) => fit::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Synth(args) => synth::run(args),

@@ -1,10 +1,12 @@
 //! Floor 5: running graph segments on the CPU: the thread pool and the runner.
 
+mod needs;
 mod panels;
 mod patience;
 mod pool;
 mod runner;
 
+pub use needs::Held;
 pub use panels::{Panels, RowSource};
 pub use pool::ThreadPool;
 pub use runner::{Bytes, Memory, Program, Timing, Weights};

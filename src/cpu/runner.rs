@@ -2,7 +2,7 @@
 
 use super::ThreadPool;
 use crate::base::{Error, ErrorKind, Layout, Meta, Result, View, ViewMut};
-use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor};
+use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor, by_size};
 use crate::ops::{Pool, Wanted};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -28,13 +28,16 @@ pub trait Weights: Send + Sync {
     }
 }
 
-/// Memory that outlives a program: inputs and caches, shared by all programs of a session.
+/// Memory that outlives a program: inputs and caches, shared by all programs of a session. So is that of temporaries, which hold
+/// nothing between two runs: segments of a plan find there what earlier ones left.
 #[derive(Default)]
 pub struct Memory {
     // u64s, so that every element type is aligned.
     buffers: Vec<Vec<u64>>,
     inputs: HashMap<Input, usize>,
     caches: HashMap<Cache, usize>,
+    // Of temporaries, the largest first.
+    temps: Vec<usize>,
 }
 
 /// Most sources of an op, and most that it updates beside its result.
@@ -60,8 +63,6 @@ enum Location {
     Panels(usize),
     /// Index into the session's [`Memory`].
     Shared(usize),
-    /// Index into the program's slots.
-    Slot(usize),
 }
 
 struct Step {
@@ -74,7 +75,7 @@ struct Step {
 pub struct Program {
     steps: Vec<Step>,
     fixed: Vec<Bytes>,
-    slots: Vec<Vec<u64>>,
+    // Where in the session's memory each temporary lies.
     temps: HashMap<BufId, usize>,
 }
 
@@ -102,12 +103,31 @@ impl Memory {
         if i == next {
             self.buffers.push(Vec::new());
         }
+        self.grow(i, bytes)?;
+        Ok(i)
+    }
+
+    fn grow(&mut self, i: usize, bytes: usize) -> Result<()> {
         if self.buffers[i].len() * 8 < bytes {
             let mut grown = words(bytes)?;
             grown[..self.buffers[i].len()].copy_from_slice(&self.buffers[i]);
             self.buffers[i] = grown;
         }
-        Ok(i)
+        Ok(())
+    }
+
+    /// The buffers of slots of these sizes. The largest slot of every program gets the same, and so on.
+    fn temp_indices(&mut self, sizes: &[usize]) -> Result<Vec<usize>> {
+        let mut indices = vec![0; sizes.len()];
+        for (rank, slot) in by_size(sizes).into_iter().enumerate() {
+            if rank == self.temps.len() {
+                self.buffers.push(Vec::new());
+                self.temps.push(self.buffers.len() - 1);
+            }
+            indices[slot] = self.temps[rank];
+            self.grow(indices[slot], sizes[slot])?;
+        }
+        Ok(indices)
     }
 
     fn cache_index(&mut self, cache: Cache, bytes: usize) -> Result<usize> {
@@ -122,7 +142,12 @@ impl Memory {
 
     /// Bytes held by caches and inputs.
     pub fn bytes(&self) -> usize {
-        self.buffers.iter().map(|b| b.len() * 8).sum()
+        self.inputs.values().chain(self.caches.values()).map(|i| self.buffers[*i].len() * 8).sum()
+    }
+
+    /// Bytes held by temporaries.
+    pub fn temp_bytes(&self) -> usize {
+        self.temps.iter().map(|i| self.buffers[*i].len() * 8).sum()
     }
 }
 
@@ -137,10 +162,10 @@ impl Program {
         pool: &dyn Pool,
     ) -> Result<Self> {
         let sizes = plan.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
-        let slots = sizes.iter().map(|bytes| words(*bytes)).collect::<Result<_>>()?;
+        let slots = memory.temp_indices(sizes)?;
         let temps = plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Cpu);
-        let temps = temps.map(|((_, buf), slot)| (*buf, *slot)).collect();
-        let mut program = Program { steps: Vec::new(), fixed: Vec::new(), slots, temps };
+        let temps = temps.map(|((_, buf), slot)| (*buf, slots[*slot])).collect();
+        let mut program = Program { steps: Vec::new(), fixed: Vec::new(), temps };
         let mut known = HashMap::new();
         let multiplied = multiplied(&graph.nodes[nodes.clone()]);
         for i in nodes {
@@ -186,13 +211,13 @@ impl Program {
             }
             Storage::Input(input) => Location::Shared(memory.input_index(*input, bytes)?),
             Storage::Cache(cache) => Location::Shared(memory.cache_index(*cache, bytes)?),
-            Storage::Temp => Location::Slot(self.temps[&t.buf]),
+            Storage::Temp => Location::Shared(self.temps[&t.buf]),
         })
     }
 
-    /// Bytes of its temporaries.
-    pub fn temp_bytes(&self) -> usize {
-        self.slots.iter().map(|slot| slot.len() * 8).sum()
+    /// Weights and constants that it reads; programs may share them.
+    pub fn fixed(&self) -> &[Bytes] {
+        &self.fixed
     }
 
     /// Runs all steps; notes how long each took where `timings` is given.
@@ -217,7 +242,6 @@ impl Program {
         let (location, tensor) = step.dst;
         // The result's buffer leaves its table while the op runs, so that no source can alias it.
         let mut out = match location {
-            Location::Slot(s) => std::mem::take(&mut self.slots[s]),
             Location::Shared(s) => std::mem::take(&mut memory.buffers[s]),
             Location::Fixed(_) | Location::Panels(_) => unreachable!("no op writes weights"),
         };
@@ -248,7 +272,6 @@ impl Program {
             }
         }
         match location {
-            Location::Slot(s) => self.slots[s] = out,
             Location::Shared(s) => memory.buffers[s] = out,
             Location::Fixed(_) | Location::Panels(_) => unreachable!("no op writes weights"),
         }
@@ -266,7 +289,6 @@ impl Program {
         match location {
             Location::Fixed(i) | Location::Panels(i) => (*self.fixed[i]).as_ref(),
             Location::Shared(i) => bytemuck::cast_slice(&memory.buffers[i]),
-            Location::Slot(i) => bytemuck::cast_slice(&self.slots[i]),
         }
     }
 
@@ -279,18 +301,18 @@ impl Program {
     }
 
     /// The bytes of a temporary, to read a result or carry it to another device.
-    pub fn temp(&self, buf: BufId) -> &[u8] {
-        bytemuck::cast_slice(&self.slots[self.temps[&buf]])
+    pub fn temp<'a>(&self, buf: BufId, memory: &'a Memory) -> &'a [u8] {
+        bytemuck::cast_slice(&memory.buffers[self.temps[&buf]])
     }
 
     /// The bytes of a temporary, to fill with what another device computed.
-    pub fn temp_mut(&mut self, buf: BufId) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.slots[self.temps[&buf]])
+    pub fn temp_mut<'a>(&self, buf: BufId, memory: &'a mut Memory) -> &'a mut [u8] {
+        bytemuck::cast_slice_mut(&mut memory.buffers[self.temps[&buf]])
     }
 }
 
 /// What some of `nodes` want as panels.
-fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
+pub(super) fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
     let sources =
         nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.wants(n), t.buf)));
     sources.filter(|(wanted, _)| *wanted == Wanted::Panels).map(|(_, buf)| buf).collect()

@@ -2,7 +2,7 @@
 
 use super::cost;
 use super::device::{Buffer, Device, human};
-use super::memory::{Memory, STORAGE};
+use super::memory::Memory;
 use super::pipeline::Entry;
 use super::readback::Ring;
 use super::runner::{Choose, Held, Program, Step, byte_offset};
@@ -77,8 +77,7 @@ impl<'a> Builder<'a> {
                 ready.push(Ready { share, ..self.prepare(i, node, pass).map_err(|e| e.at(at()))? });
             }
         }
-        let buffer = |bytes: &usize| Ok(Arc::new(self.device.buffer("scratch", *bytes as u64, STORAGE)?));
-        let scratch: Vec<Arc<Buffer>> = sizes.iter().map(buffer).collect::<Result<_>>()?;
+        let scratch = memory.scratch(&sizes)?;
         let (steps, uniforms) = self.steps(ready, &scratch)?;
         let held = self.fixed.into_values().chain(scratch.into_iter().chain([uniforms]).map(Held::Whole)).collect();
         Ok(Program {
@@ -98,10 +97,7 @@ impl<'a> Builder<'a> {
     /// Buffers for all temporaries of this place, and for the inputs and caches that `nodes` use.
     fn make_homes(&mut self, nodes: Range<usize>, memory: &mut Memory) -> Result<()> {
         let sizes = self.plan.slots.get(&Place::Gpu).map_or(&[][..], Vec::as_slice);
-        let slots: Vec<Arc<Buffer>> = sizes
-            .iter()
-            .map(|bytes| Ok(Arc::new(self.device.buffer("activations", *bytes as u64, STORAGE)?)))
-            .collect::<Result<_>>()?;
+        let slots = memory.temps(sizes)?;
         for ((_, buf), slot) in self.plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Gpu) {
             self.homes.insert(*buf, slots[*slot].clone());
         }
@@ -120,7 +116,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The first kernel of node `i` whose bindings fit.
-    fn kernel(&self, i: usize, choose: Choose<'_>) -> Result<Kernel> {
+    pub fn kernel(&self, i: usize, choose: Choose<'_>) -> Result<Kernel> {
         let node = &self.graph.nodes[i];
         let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
         let kernels = choose(i, node.op.gpu(&src, &node.dst.meta, self.device.caps()));
@@ -185,7 +181,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The weights that `of` means.
-    fn stacked(&self, node: &Node, of: Stack) -> Stacked {
+    pub fn stacked(&self, node: &Node, of: Stack) -> Stacked {
         let part = |t: &Tensor| match self.graph.storage(t) {
             Storage::Weight(name) => Part { name: name.clone(), meta: t.meta, offset: t.offset },
             other => unreachable!("{other:?} is no weight"),
@@ -335,7 +331,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Bytes of a cache, whose blocks lie in planes.
-pub(super) fn cache_bytes(meta: &Meta) -> usize {
+pub fn cache_bytes(meta: &Meta) -> usize {
     match meta.dtype.is_quantized() {
         true => 4 * quant::gpu_planes(meta.dtype, meta.outer(), meta.inner()).words,
         false => meta.span_bytes(),

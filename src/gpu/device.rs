@@ -68,6 +68,7 @@ pub struct Device {
 }
 
 pub(super) struct Inner {
+    pub adapter: wgpu::Adapter,
     pub raw: wgpu::Device,
     pub queue: wgpu::Queue,
     pub tally: Tally,
@@ -130,6 +131,7 @@ impl Device {
         let limits = raw.limits();
         let caps = Caps { coop, ..caps(&limits, raw.features(), &adapter.info) };
         let inner = Inner {
+            adapter: adapter.raw.clone(),
             raw,
             queue,
             tally: Tally::default(),
@@ -243,7 +245,7 @@ impl Device {
     /// A buffer of `size` bytes, rounded up to whole 16 bytes; refused where it passes the budget or the adapter's limit.
     pub(super) fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         self.check()?;
-        let size = size.max(16).next_multiple_of(16);
+        let size = super::needs::buffer_bytes(size);
         let (left, largest) = (self.budget_left(), self.inner.limits.max_buffer_size);
         if size > left {
             let what = format!("{label} needs {} of GPU memory, {} are left", human(size), human(left));

@@ -1,9 +1,10 @@
-//! A session's memory on the device: inputs and caches, shared by all its programs.
+//! A session's memory on the device, shared by all its programs: inputs and caches, and buffers for temporaries and for kernels'
+//! scratch, which hold nothing between two runs.
 
 use super::device::{Buffer, Device};
 use super::readback::{Pending, Ring};
 use crate::base::{Error, Result};
-use crate::graph::{Cache, Input};
+use crate::graph::{Cache, Input, by_size};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +17,10 @@ pub struct Memory {
     max_tokens: usize,
     inputs: HashMap<Input, Arc<Buffer>>,
     caches: HashMap<Cache, Arc<Buffer>>,
+    /// The largest first.
+    temps: Vec<Arc<Buffer>>,
+    /// In the order in which kernels count them.
+    scratch: Vec<Arc<Buffer>>,
     ring: Ring,
 }
 
@@ -23,7 +28,32 @@ impl Memory {
     /// Memory for batches of up to `max_tokens`.
     pub fn new(device: &Device, max_tokens: usize) -> Memory {
         let (inputs, caches) = (HashMap::new(), HashMap::new());
-        Memory { device: device.clone(), max_tokens: max_tokens.max(8), inputs, caches, ring: Ring::default() }
+        let (temps, scratch, ring) = (Vec::new(), Vec::new(), Ring::default());
+        Memory { device: device.clone(), max_tokens: max_tokens.max(8), inputs, caches, temps, scratch, ring }
+    }
+
+    /// Makes room for programs with slots for temporaries of these sizes, the largest first, and with this scratch. Programs that
+    /// need more make more, and those made before keep what they have.
+    pub fn reserve(&mut self, temps: &[usize], scratch: &[usize]) -> Result<()> {
+        self.temps(temps)?;
+        self.scratch(scratch)?;
+        Ok(())
+    }
+
+    /// Buffers for slots of these sizes. The largest slot of every program gets the same, and so on: programs run one after the
+    /// other.
+    pub(super) fn temps(&mut self, sizes: &[usize]) -> Result<Vec<Arc<Buffer>>> {
+        let mut slots = vec![None; sizes.len()];
+        for (rank, slot) in by_size(sizes).into_iter().enumerate() {
+            slots[slot] = Some(shared(&self.device, &mut self.temps, rank, "activations", sizes[slot])?);
+        }
+        Ok(slots.into_iter().flatten().collect())
+    }
+
+    /// Buffers for kernels' scratch.
+    pub(super) fn scratch(&mut self, sizes: &[usize]) -> Result<Vec<Arc<Buffer>>> {
+        let device = &self.device;
+        sizes.iter().enumerate().map(|(i, size)| shared(device, &mut self.scratch, i, "scratch", *size)).collect()
     }
 
     /// Writes `bytes` to the start of an input, ahead of the next run. Zeros until written.
@@ -58,6 +88,11 @@ impl Memory {
         Ok(buffer.clone())
     }
 
+    /// Bytes held by temporaries and scratch, as far as new programs would use it.
+    pub fn temp_bytes(&self) -> u64 {
+        self.temps.iter().chain(&self.scratch).map(|b| b.size).sum()
+    }
+
     /// Bytes held by inputs and caches.
     pub fn bytes(&self) -> u64 {
         self.inputs.values().chain(self.caches.values()).map(|b| b.size).sum()
@@ -86,4 +121,14 @@ impl Memory {
         self.caches.insert(cache, buffer.clone());
         Ok(buffer)
     }
+}
+
+/// Buffer `i` of `all`, of at least `bytes`.
+fn shared(device: &Device, all: &mut Vec<Arc<Buffer>>, i: usize, label: &str, bytes: usize) -> Result<Arc<Buffer>> {
+    match all.get_mut(i) {
+        Some(buffer) if buffer.size >= bytes as u64 => {}
+        Some(buffer) => *buffer = Arc::new(device.buffer(label, bytes as u64, STORAGE)?),
+        None => all.push(Arc::new(device.buffer(label, bytes as u64, STORAGE)?)),
+    }
+    Ok(all[i].clone())
 }

@@ -4,11 +4,13 @@
 //! holds a session's inputs and caches, [`Program`] is a segment of a graph with all pipelines and bind groups made.
 
 mod adapter;
+mod budget;
 mod build;
 mod check;
 mod cost;
 mod device;
 mod memory;
+mod needs;
 mod pipeline;
 mod preprocess;
 mod profile;
@@ -22,10 +24,13 @@ mod tuning;
 mod weights;
 
 pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
+pub use budget::DeviceMemory;
+pub use build::cache_bytes;
 pub use check::{Check, Checked};
 pub use cost::{Cost, SUBMISSION, seconds, submissions};
 pub use device::{Counters, Device};
 pub use memory::Memory;
+pub use needs::{Key, Needs, buffer_bytes};
 pub use preprocess::{COOP, Expanded, F16, SUBGROUPS, Target, expand, names, source};
 pub use profile::{Stamps, Timed, Timing};
 pub use readback::Pending;

@@ -6,7 +6,7 @@
 use super::device::{Buffer, Device};
 use super::memory::STORAGE;
 use crate::base::{DType, Meta, Result, Shape};
-use crate::ops::{Stack, weight_shards};
+use crate::ops::{Caps, Stack, weight_shards};
 use crate::quant;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -75,9 +75,14 @@ impl Weights {
     }
 
     /// Bytes that weight `meta` will take on a device with `caps`, in the layout that kernels decode.
-    pub fn bytes_of(meta: &Meta, caps: &crate::ops::Caps) -> u64 {
-        let words = |rows: usize| quant::gpu_planes(meta.dtype, rows, meta.shape.row()).words as u64;
-        weight_shards(meta, caps).into_iter().map(|rows| 4 * words(rows.len())).sum()
+    pub fn bytes_of(meta: &Meta, caps: &Caps) -> u64 {
+        Self::shard_bytes(meta, caps).sum()
+    }
+
+    /// The same, shard by shard.
+    pub(super) fn shard_bytes(meta: &Meta, caps: &Caps) -> impl Iterator<Item = u64> {
+        let (dtype, k) = (meta.dtype, meta.shape.row());
+        weight_shards(meta, caps).into_iter().map(move |rows| 4 * quant::gpu_planes(dtype, rows.len(), k).words as u64)
     }
 
     /// Bytes held.

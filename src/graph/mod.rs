@@ -7,7 +7,7 @@ mod dump;
 mod fuse;
 mod plan;
 
-pub use plan::{Copy, Place, Plan, Segment, Slot};
+pub use plan::{Copy, Place, Plan, Segment, Slot, by_size};
 
 use crate::base::{Error, Meta, Result, Shape};
 use crate::ops::AnyOp;

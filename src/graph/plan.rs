@@ -53,6 +53,13 @@ pub struct Plan {
     pub slot_of: HashMap<(Place, BufId), Slot>,
 }
 
+/// Indices of `sizes`, the largest first: in this order slots of all programs are given the same memory.
+pub fn by_size(sizes: &[usize]) -> Vec<Slot> {
+    let mut order: Vec<Slot> = (0..sizes.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(sizes[*i]));
+    order
+}
+
 impl Plan {
     /// Plans `graph` with node `i` running at `place(i)`.
     pub fn new(graph: &Graph, place: impl Fn(usize) -> Place) -> Plan {

@@ -1,14 +1,14 @@
 //! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
-use super::Placement;
 use super::facts::Rooflines;
 use super::session::Options;
 use super::trace::{Awaited, Noted, Recorder};
+use super::{Placement, fit};
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu::{self, ThreadPool};
 use crate::gpu;
-use crate::graph::{Graph, Input, Place, Plan};
+use crate::graph::{Graph, Input, Place, Plan, Tensor};
 use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
 use crate::quant::Precision;
@@ -53,6 +53,8 @@ pub struct Engine {
     pub(super) gpu: Option<GpuSide>,
     // Most recently used last.
     pub(super) programs: Vec<Program>,
+    // Bytes that these read on the CPU.
+    pub(super) cpu_weights: u64,
     pub(super) trace: Option<Recorder>,
     pub(super) rooflines: Rooflines,
     // Tokens fed so far, as positions count them.
@@ -109,16 +111,18 @@ impl Engine {
         options: &Options,
     ) -> Result<Engine> {
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
-        let gpu = device.map(|device| GpuSide {
-            memory: gpu::Memory::new(&device, options.batch.max(8)),
+        let reserved = device.as_ref().map(|d| fit::reserve(&model, d, &placement, options)).transpose()?;
+        let gpu = device.zip(reserved).map(|(device, memory)| GpuSide {
+            memory,
             weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
             device,
             ran: None,
         });
         let (options, memory) = (options.clone(), cpu::Memory::default());
-        let (programs, rooflines) = (Vec::new(), Rooflines::default());
+        let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
+        let trace = None;
         let mut engine =
-            Engine { model, placement, options, pool, memory, gpu, programs, trace: None, rooflines, fed: 0 };
+            Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, rooflines, fed: 0 };
         // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
         engine.prepare(engine.batch(1, 1, true))?;
         if engine.options.trace {
@@ -162,8 +166,8 @@ impl Engine {
     }
 
     /// Where the layers run.
-    pub fn placement(&self) -> Placement {
-        self.placement
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
@@ -223,7 +227,7 @@ impl Engine {
     /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
     /// stop it could only wait for all of it.
     fn follow(&mut self) -> Result<()> {
-        let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.gpu_layers > 0) else { return Ok(()) };
+        let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.uses(Place::Gpu)) else { return Ok(()) };
         let ran = gpu.memory.read_input(Input::Tokens, 4)?;
         let start = Instant::now();
         gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))?;
@@ -251,7 +255,7 @@ impl Engine {
             self.memory.input(input, bytes.len())?[..bytes.len()].copy_from_slice(bytes);
         }
         match &mut self.gpu {
-            Some(gpu) if self.placement.gpu_layers > 0 => gpu.memory.write_input(input, bytes),
+            Some(gpu) if self.placement.uses(Place::Gpu) => gpu.memory.write_input(input, bytes),
             _ => Ok(()),
         }
     }
@@ -289,6 +293,7 @@ impl Engine {
             self.programs.remove(old);
         }
         self.programs.push(Program { batch, graph, plan, parts, noted: None });
+        self.cpu_weights = super::observe::cpu_weights(&self.programs);
         Ok(self.programs.len() - 1)
     }
 
@@ -299,23 +304,10 @@ impl Engine {
         let noted = noted.as_deref().unwrap_or_default();
         let (last, mut output) = (parts.len() - 1, None);
         for s in 0..parts.len() {
-            for copy in plan.copies.iter().filter(|c| c.before == s) {
-                let start = open.as_ref().map(|_| Instant::now());
-                let bytes = match parts[..s].iter_mut().rfind(|p| p.place() == copy.from) {
-                    // A slot may be larger than the temporary in it.
-                    Some(Part::Cpu(from)) => {
-                        from.temp(copy.buf)[..graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec()
-                    }
-                    Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?,
-                    None => unreachable!("what crosses was computed before"),
-                };
-                if let (Some(open), Some(start)) = (&mut open, start.filter(|_| copy.from == Place::Gpu)) {
-                    open.waited(start);
-                }
-                match &mut parts[s] {
-                    Part::Cpu(to) => to.temp_mut(copy.buf)[..bytes.len()].copy_from_slice(&bytes),
-                    Part::Gpu(to) => to.write_temp(copy.buf, &bytes)?,
-                }
+            let start = open.as_ref().map(|_| Instant::now());
+            let waited = cross(graph, plan, parts, s, &mut self.memory)?;
+            if let (Some(open), Some(start)) = (&mut open, start.filter(|_| waited)) {
+                open.waited(start);
             }
             output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
                 (Part::Cpu(part), output) => {
@@ -346,6 +338,34 @@ impl Engine {
         self.fed += self.programs[program].batch.tokens;
         Ok(self.close(open, output))
     }
+}
+
+/// Carries to segment `s` what it needs of earlier ones in the other place. Says whether the GPU had to be waited for: once,
+/// however much comes from there.
+fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut cpu::Memory) -> Result<bool> {
+    let (before, now) = parts.split_at_mut(s);
+    let mut coming = Vec::new();
+    for copy in plan.copies.iter().filter(|c| c.before == s) {
+        let meta = graph.buffers[copy.buf.0 as usize].meta;
+        match (before.iter_mut().rfind(|p| p.place() == copy.from), &mut now[0]) {
+            // A slot may be larger than the temporary in it.
+            (Some(Part::Cpu(from)), Part::Gpu(to)) => {
+                to.write_temp(copy.buf, &from.temp(copy.buf, memory)[..meta.span_bytes()])?;
+            }
+            (Some(Part::Gpu(from)), Part::Cpu(_)) => {
+                coming.push((copy.buf, from.read(&Tensor { meta, buf: copy.buf, offset: 0 })?));
+            }
+            _ => unreachable!("what crosses was computed before, in the other place"),
+        }
+    }
+    let waited = !coming.is_empty();
+    for (buf, pending) in coming {
+        let bytes = pending.wait()?;
+        if let Part::Cpu(to) = &now[0] {
+            to.temp_mut(buf, memory)[..bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+    Ok(waited)
 }
 
 impl Part {

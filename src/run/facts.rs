@@ -5,6 +5,7 @@ use super::roofline::Roofline;
 use super::trace::{CPU, GPU};
 use super::{Options, Placement};
 use crate::gpu;
+use crate::graph::Place;
 use crate::model::Model;
 
 /// Rooflines of the CPU and of the GPU, where they were measured.
@@ -14,7 +15,7 @@ pub(super) type Rooflines = [Option<Roofline>; 2];
 pub(super) fn facts(
     model: &Model,
     options: &Options,
-    placement: Placement,
+    placement: &Placement,
     threads: usize,
     device: Option<&gpu::Device>,
     rooflines: &Rooflines,
@@ -42,8 +43,8 @@ pub(super) fn facts(
     }
 }
 
-fn layers(model: &Model, placement: Placement) -> Vec<LayerFacts> {
-    let mut weights = vec![0; placement.layers];
+fn layers(model: &Model, placement: &Placement) -> Vec<LayerFacts> {
+    let mut weights = vec![0; placement.blocks.len()];
     let mut rest = 0;
     for tensor in model.gguf().tensors() {
         let layer = tensor.name.strip_prefix("blk.").and_then(|n| n.split('.').next()?.parse::<usize>().ok());
@@ -52,12 +53,12 @@ fn layers(model: &Model, placement: Placement) -> Vec<LayerFacts> {
             None => rest += tensor.bytes() as u64,
         }
     }
-    let device = |on_gpu| if on_gpu { GPU } else { CPU };
-    let of_layer = |(i, weights)| LayerFacts {
+    let device = |place: Place| if place == Place::Gpu { GPU } else { CPU };
+    let of_layer = |(i, weights): (usize, u64)| LayerFacts {
         layer: Some(i as u32),
-        device: device(i + placement.gpu_layers > placement.layers),
+        device: device(placement.blocks[i].main),
         weights,
     };
-    let rest = LayerFacts { layer: None, device: device(placement.gpu_layers > 0), weights: rest };
+    let rest = LayerFacts { layer: None, device: device(placement.output), weights: rest };
     weights.into_iter().enumerate().map(of_layer).chain([rest]).collect()
 }

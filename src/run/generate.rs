@@ -68,6 +68,8 @@ impl Session {
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
+        self.answered.0 += run.tokens.len().saturating_sub(1);
+        self.answered.1 += decode_time;
         self.engine.settle()?;
         let prompt_tokens = self.fed.len().min(prompt.len()) - before;
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })

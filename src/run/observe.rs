@@ -7,6 +7,7 @@ use super::roofline;
 use super::trace::{self, Open, Recorder};
 use crate::base::Result;
 use crate::graph::{Place, Segment};
+use std::collections::HashMap;
 
 impl Engine {
     /// What has been traced so far. Waits for what is under way.
@@ -33,7 +34,7 @@ impl Engine {
     }
 
     fn facts(&self) -> Facts {
-        facts(&self.model, &self.options, self.placement, self.threads(), self.device(), &self.rooflines)
+        facts(&self.model, &self.options, &self.placement, self.threads(), self.device(), &self.rooflines)
     }
 
     /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few
@@ -42,7 +43,7 @@ impl Engine {
         if self.is_measured() {
             return Ok(());
         }
-        let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.gpu_layers > 0);
+        let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.uses(Place::Gpu));
         let gpu = self.device().filter(|_| gpu).map(roofline::gpu).transpose()?;
         self.rooflines = [cpu.then(|| roofline::cpu(self.threads())).flatten(), gpu];
         let facts = self.facts();
@@ -93,16 +94,14 @@ impl Engine {
     }
 
     /// What the devices hold.
-    fn memory(&self) -> Vec<Memory> {
+    pub fn memory(&self) -> Vec<Memory> {
         let mut all = Vec::new();
         if self.placement.single() != Some(Place::Gpu) {
-            let temporaries = |part: &Part| if let Part::Cpu(program) = part { program.temp_bytes() as u64 } else { 0 };
-            let layers = self.trace.iter().flat_map(|t| &t.profile().facts.placement);
             all.push(Memory {
                 device: trace::CPU,
-                weights: layers.filter(|l| l.device == trace::CPU).map(|l| l.weights).sum(),
+                weights: self.cpu_weights,
                 cache: self.memory.bytes() as u64,
-                other: self.programs.iter().flat_map(|p| &p.parts).map(temporaries).sum(),
+                other: self.memory.temp_bytes() as u64,
             });
         }
         if let Some(gpu) = &self.gpu {
@@ -112,4 +111,12 @@ impl Engine {
         }
         all
     }
+}
+
+/// Bytes of the weights and constants that `programs` read on the CPU; they share some.
+pub(super) fn cpu_weights(programs: &[Program]) -> u64 {
+    let parts = programs.iter().flat_map(|p| &p.parts);
+    let on_cpu = parts.filter_map(|part| if let Part::Cpu(program) = part { Some(program) } else { None });
+    let bytes = on_cpu.flat_map(|p| p.fixed()).map(|b| (**b).as_ref()).map(|bytes| (bytes.as_ptr(), bytes.len()));
+    bytes.collect::<HashMap<_, _>>().values().map(|n| *n as u64).sum()
 }

@@ -1,47 +1,285 @@
-//! Which layers run where.
+//! What runs where: each layer's attention, experts and cache, the embedding, the output; and what users say against it.
 
-use crate::graph::{Graph, Place};
+use crate::base::{Error, Result};
+use crate::graph::{BufId, Graph, Node, Place, Storage};
+use regex::Regex;
+use std::collections::HashMap;
+use std::str::FromStr;
 
-/// How many layers go to the GPU, counted from the last, as `-ngl` counts: the output counts as one more layer.
-///
-/// Layers in system memory come first and stay contiguous, so that a token crosses between the devices at most twice.
+/// Where the parts of a layer go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Attention, dense and shared networks, the router.
+    pub main: Place,
+    /// The experts that a router chooses from.
+    pub experts: Place,
+    /// Keys and values, and with them the attention over them.
+    pub cache: Place,
+}
+
+impl Block {
+    /// All of it in one place.
+    pub fn whole(place: Place) -> Self {
+        Block { main: place, experts: place, cache: place }
+    }
+}
+
+/// A user's word on tensors whose names match: `ffn_.*_exps=cpu`.
+#[derive(Debug, Clone)]
+pub struct Override {
+    pattern: Regex,
+    place: Place,
+}
+
+impl FromStr for Override {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let how = "write REGEX=cpu or REGEX=gpu, as in 'ffn_.*_exps=cpu'";
+        let wrong = |what: String| Error::usage(what).help(how);
+        let (pattern, place) = text.rsplit_once('=').ok_or_else(|| wrong(format!("{text:?} says no place")))?;
+        let place = match place.to_ascii_lowercase().as_str() {
+            "cpu" => Place::Cpu,
+            "gpu" => Place::Gpu,
+            other => return Err(wrong(format!("tensors cannot be put on {other:?}"))),
+        };
+        let pattern = Regex::new(pattern).map_err(|e| wrong(format!("{pattern:?} is no regular expression: {e}")))?;
+        Ok(Override { pattern, place })
+    }
+}
+
+/// What stands fixed whatever else is planned.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Tensors by name. The first that matches counts; of a step's tensors one on the CPU is enough for it to run there.
+    pub overrides: Vec<Override>,
+    /// Of so many layers, the first ones, the experts stay in system memory.
+    pub cpu_experts: usize,
+    /// Whether all keys and values stay in system memory.
+    pub cpu_cache: bool,
+}
+
+/// What runs where. Steps run where their weights lie, steps without weights where what they work on was computed, attention where
+/// its cache lies.
+#[derive(Debug, Clone)]
 pub struct Placement {
-    /// Layers of the model.
-    pub layers: usize,
-    /// Of these, and the output, on the GPU.
-    pub gpu_layers: usize,
+    /// The embedding.
+    pub input: Place,
+    /// The layers, first to last.
+    pub blocks: Vec<Block>,
+    /// The last norm, the output's product, sampling.
+    pub output: Place,
+    overrides: Vec<Override>,
+    /// Whether the CPU and the GPU have anything to do.
+    used: [bool; 2],
+}
+
+/// Whose business a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Input,
+    Main(usize),
+    Experts(usize),
+    Cache(usize),
+    Output,
+    /// A user's: it stays there whatever is planned.
+    Fixed(bool),
 }
 
 impl Placement {
+    /// Everything in one place.
+    pub fn single_place(layers: usize, place: Place) -> Self {
+        let blocks = vec![Block::whole(place); layers];
+        let used = [place == Place::Cpu, place == Place::Gpu];
+        Placement { input: place, blocks, output: place, overrides: Vec::new(), used }
+    }
+
     /// Everything on the CPU.
     pub fn cpu(layers: usize) -> Self {
-        Placement { layers, gpu_layers: 0 }
+        Self::single_place(layers, Place::Cpu)
     }
 
     /// Everything on the GPU.
     pub fn gpu(layers: usize) -> Self {
-        Placement { layers, gpu_layers: layers + 1 }
+        Self::single_place(layers, Place::Gpu)
+    }
+
+    /// `gpu_layers` on the GPU, counted from the last, as `-ngl` counts: the output is one more, the embedding goes with the first.
+    pub fn last(layers: usize, gpu_layers: usize) -> Self {
+        let place = |on_gpu| if on_gpu { Place::Gpu } else { Place::Cpu };
+        let mut placement = Self::cpu(layers);
+        for (i, block) in placement.blocks.iter_mut().enumerate() {
+            *block = Block::whole(place(i + gpu_layers > layers));
+        }
+        (placement.input, placement.output) = (place(gpu_layers > layers), place(gpu_layers > 0));
+        placement.used = [gpu_layers <= layers, gpu_layers > 0];
+        placement
+    }
+
+    /// The same under `rules`, for the model whose decoding graph is `graph`.
+    pub fn under(mut self, rules: &Rules, graph: &Graph) -> Self {
+        self.overrides = rules.overrides.clone();
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            if i < rules.cpu_experts {
+                block.experts = Place::Cpu;
+            }
+            if rules.cpu_cache {
+                block.cache = Place::Cpu;
+            }
+        }
+        let places = self.places(graph);
+        self.used = [Place::Cpu, Place::Gpu].map(|place| places.contains(&place));
+        self
     }
 
     /// Whether all nodes run in one place, and which.
     pub fn single(&self) -> Option<Place> {
-        match self.gpu_layers {
-            0 => Some(Place::Cpu),
-            n if n > self.layers => Some(Place::Gpu),
+        match self.used {
+            [true, false] => Some(Place::Cpu),
+            [false, true] => Some(Place::Gpu),
             _ => None,
         }
     }
 
-    /// Where each node of `graph` runs. Nodes before the first layer go with it, those after the last with the output.
+    /// Whether anything runs at `place`.
+    pub fn uses(&self, place: Place) -> bool {
+        self.used[place as usize]
+    }
+
+    /// Layers on the GPU, the output counted as one, their experts and caches aside.
+    pub fn gpu_layers(&self) -> usize {
+        let layers = self.blocks.iter().map(|b| b.main).chain([self.output]);
+        layers.filter(|place| *place == Place::Gpu).count()
+    }
+
+    /// Where each node of `graph` runs.
     pub fn places(&self, graph: &Graph) -> Vec<Place> {
-        let last = graph.nodes.iter().rposition(|n| n.layer.is_some()).unwrap_or(0);
-        let on_gpu = |layer: usize| layer + self.gpu_layers > self.layers;
-        let place = |i: usize| match graph.nodes[i].layer {
-            Some(layer) => on_gpu(layer as usize),
-            None if i > last => self.gpu_layers > 0,
-            None => self.gpu_layers > self.layers,
+        owners(graph, &self.overrides).into_iter().map(|owner| self.place(owner)).collect()
+    }
+
+    fn place(&self, owner: Owner) -> Place {
+        match owner {
+            Owner::Input => self.input,
+            Owner::Main(l) => self.blocks[l].main,
+            Owner::Experts(l) => self.blocks[l].experts,
+            Owner::Cache(l) => self.blocks[l].cache,
+            Owner::Output => self.output,
+            Owner::Fixed(true) => Place::Gpu,
+            Owner::Fixed(false) => Place::Cpu,
+        }
+    }
+}
+
+/// Whose business each node of `graph` is.
+pub(super) fn owners(graph: &Graph, overrides: &[Override]) -> Vec<Owner> {
+    let last = graph.nodes.iter().rposition(|n| n.layer.is_some()).unwrap_or(0);
+    let mut owners: Vec<Owner> = Vec::with_capacity(graph.nodes.len());
+    let mut makers: HashMap<BufId, usize> = HashMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let names = weights(graph, node);
+        let cached = node.src.iter().any(|t| matches!(graph.storage(t), Storage::Cache(_)));
+        // What is computed from something of the same layer goes on where that was computed, the gate of experts with them; else
+        // where the layer was last. So it never is the only one in its place: prompts have such steps that answers have not.
+        let follows = || {
+            let here = |m: &usize| graph.nodes[*m].layer == node.layer && !matches!(owners[*m], Owner::Cache(_));
+            let made = node.src.iter().filter_map(|t| makers.get(&t.buf)).copied().filter(here).max();
+            made.or_else(|| (0..i).rev().find(here)).map(|m| owners[m])
         };
-        (0..graph.nodes.len()).map(|i| if place(i) { Place::Gpu } else { Place::Cpu }).collect()
+        let owner = match node.layer.map(|l| l as usize) {
+            Some(l) if cached => Owner::Cache(l),
+            _ if names.is_empty()
+                && let Some(owner) = follows().filter(|o| !matches!(o, Owner::Cache(_))) =>
+            {
+                owner
+            }
+            _ if let Some(place) = overridden(&names, overrides) => Owner::Fixed(place == Place::Gpu),
+            Some(l) if names.iter().any(|n| n.contains("_exps.")) => Owner::Experts(l),
+            Some(l) => Owner::Main(l),
+            None if i > last => Owner::Output,
+            None => Owner::Input,
+        };
+        owners.push(owner);
+        if *graph.storage(&node.dst) == Storage::Temp {
+            makers.insert(node.dst.buf, i);
+        }
+    }
+    owners
+}
+
+fn weights<'a>(graph: &'a Graph, node: &Node) -> Vec<&'a str> {
+    let name = |storage: &'a Storage| if let Storage::Weight(name) = storage { Some(name.as_str()) } else { None };
+    node.src.iter().filter_map(|t| name(&graph.buffers[t.buf.0 as usize].storage)).collect()
+}
+
+fn overridden(names: &[&str], overrides: &[Override]) -> Option<Place> {
+    let of = |name: &&str| overrides.iter().find(|o| o.pattern.is_match(name)).map(|o| o.place);
+    let places: Vec<Place> = names.iter().filter_map(of).collect();
+    places.iter().copied().find(|place| *place == Place::Cpu).or(places.first().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::{self, Batch};
+    use crate::base::DType;
+    use crate::graph::Plan;
+    use crate::model::{Model, synth::Synthetic};
+    use crate::ops::Serial;
+
+    fn graph(name: &str) -> Graph {
+        let synthetic: Synthetic = name.parse().unwrap();
+        let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap()).unwrap();
+        let batch = Batch { tokens: 1, rows: 1, context: 64, kv: DType::F16, sample: true };
+        arch::build(model.spec(), &batch).unwrap().fuse()
+    }
+
+    fn segments(placement: &Placement, graph: &Graph) -> Vec<Place> {
+        let places = placement.places(graph);
+        Plan::new(graph, |i| places[i]).segments.iter().map(|s| s.place).collect()
+    }
+
+    #[test]
+    fn layers_are_counted_from_the_last() {
+        use Place::{Cpu, Gpu};
+        let graph = graph("llama-tiny:q8_0");
+        let of = |n| segments(&Placement::last(2, n), &graph);
+        assert_eq!([of(0), of(3)], [vec![Cpu], vec![Gpu]]);
+        assert_eq!([of(1), of(2)], [vec![Cpu, Gpu], vec![Cpu, Gpu]]);
+        let two = Placement::last(2, 2);
+        assert_eq!((two.single(), two.gpu_layers(), two.blocks[0].main, two.blocks[1].main), (None, 2, Cpu, Gpu));
+    }
+
+    #[test]
+    fn experts_cross_twice_and_take_what_follows_them_along() {
+        use Place::{Cpu, Gpu};
+        let graph = graph("moe-tiny:q8_0");
+        let rules = Rules { cpu_experts: 1, ..Rules::default() };
+        let placement = Placement::gpu(2).under(&rules, &graph);
+        assert_eq!(segments(&placement, &graph), [Gpu, Cpu, Gpu]);
+        assert_eq!((placement.single(), placement.uses(Cpu), placement.uses(Gpu)), (None, true, true));
+        // By name it is the same.
+        let rules = Rules { overrides: vec![r"blk\.0\.ffn_.*_exps=cpu".parse().unwrap()], ..Rules::default() };
+        let named = Placement::gpu(2).under(&rules, &graph);
+        assert_eq!(named.places(&graph), placement.places(&graph));
+    }
+
+    #[test]
+    fn a_cache_takes_its_attention_along() {
+        use Place::{Cpu, Gpu};
+        let graph = graph("llama-tiny:q8_0");
+        let placement = Placement::gpu(2).under(&Rules { cpu_cache: true, ..Rules::default() }, &graph);
+        assert_eq!(segments(&placement, &graph), [Gpu, Cpu, Gpu, Cpu, Gpu]);
+    }
+
+    #[test]
+    fn the_first_word_on_a_tensor_counts_and_the_cpu_among_several() {
+        let all = ["attn_q=gpu", "attn_[qk]=cpu"].map(|o| o.parse::<Override>().unwrap());
+        let of = |names: &[&str]| overridden(names, &all);
+        assert_eq!(of(&["blk.0.attn_q.weight"]), Some(Place::Gpu));
+        assert_eq!(of(&["blk.0.attn_q.weight", "blk.0.attn_k.weight"]), Some(Place::Cpu));
+        assert_eq!(of(&["blk.0.attn_v.weight"]), None);
+        for (text, what) in [("x", "REGEX=cpu"), ("x=tpu", "\"tpu\""), ("(=cpu", "regular expression")] {
+            assert!(text.parse::<Override>().unwrap_err().to_string().contains(what), "{text}");
+        }
     }
 }

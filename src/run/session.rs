@@ -7,6 +7,7 @@ use crate::model::Model;
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a session is set up.
 #[derive(Debug, Clone)]
@@ -19,8 +20,10 @@ pub struct Options {
     pub kv: DType,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
-    /// Layers on the GPU; `None` for all that go there.
+    /// Layers on the GPU, where no placement is given; `None` for all.
     pub gpu_layers: Option<usize>,
+    /// What runs where: see [`fit`](super::fit::Fit).
+    pub placement: Option<Placement>,
     /// To what the CPU rounds a prompt's activations; an answer's always have 16 bits. `None` leaves it to the model's width: see
     /// [`Precision::for_width`].
     pub precision: Option<Precision>,
@@ -36,6 +39,7 @@ impl Default for Options {
             kv: DType::F16,
             threads: 0,
             gpu_layers: None,
+            placement: None,
             precision: None,
             trace: false,
         }
@@ -52,6 +56,10 @@ pub struct Session {
     /// Tokens whose keys and values lie in the cache.
     pub(super) fed: Vec<u32>,
     options: Options,
+    /// What a token was planned to take.
+    expected: Option<Duration>,
+    /// Tokens of answers after their first, and what they took.
+    pub(super) answered: (usize, Duration),
     stop: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
@@ -79,13 +87,26 @@ impl Session {
             return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
         }
         let layers = spec.layers.len();
-        let placement = match (&device, options.gpu_layers) {
-            (None, _) => Placement::cpu(layers),
-            (Some(_), None) => Placement::gpu(layers),
-            (Some(_), Some(n)) => Placement { layers, gpu_layers: n.min(layers + 1) },
+        let placement = match (&device, &options.placement, options.gpu_layers) {
+            (None, ..) => Placement::cpu(layers),
+            (Some(_), Some(placement), _) => placement.clone(),
+            (Some(_), None, None) => Placement::gpu(layers),
+            (Some(_), None, Some(n)) => Placement::last(layers, n),
         };
         let engine = Engine::new(model.clone(), device, placement, &options)?;
-        Ok(Session { engine, model, fed: Vec::new(), options, stop: None })
+        let (expected, answered, stop) = Default::default();
+        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, stop })
+    }
+
+    /// Remembers what a token was planned to take.
+    pub fn expect(&mut self, token: Option<Duration>) {
+        self.expected = token;
+    }
+
+    /// What a token was planned to take and what it took on average, where both are known.
+    pub fn pace(&self) -> Option<(Duration, Duration)> {
+        let (tokens, time) = self.answered;
+        Some((self.expected?, time.checked_div(tokens as u32)?))
     }
 
     /// The model.
@@ -133,7 +154,10 @@ impl Session {
     pub fn logits(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
         self.check(tokens)?;
         let vocab = self.model.spec().vocab;
-        let most_rows = (LOGITS_BYTES / 4 / vocab).max(1);
+        // On a GPU that is nearly full they are fewer: logits lie there twice, the second time to be read.
+        let left = self.engine.device().map_or(u64::MAX, gpu::Device::budget_left);
+        let bytes = LOGITS_BYTES.min(usize::try_from(left / 4).unwrap_or(usize::MAX));
+        let most_rows = (bytes / 4 / vocab).max(1);
         let (mut start, mut wanted, mut all) = (0, rows, Vec::with_capacity(rows.len()));
         while start < tokens.len() {
             if self.stops() {

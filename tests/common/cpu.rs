@@ -38,7 +38,7 @@ impl<'a> Runner<'a> {
     pub fn run(&mut self, memory: &mut Memory, pool: &ThreadPool) -> Vec<Vec<f32>> {
         self.program.run(&self.graph, memory, pool, None);
         let Some(output) = self.graph.output.filter(|t| t.meta.dtype == DType::F32) else { return Vec::new() };
-        let values: &[f32] = bytemuck::cast_slice(self.program.temp(output.buf));
+        let values: &[f32] = bytemuck::cast_slice(self.program.temp(output.buf, memory));
         values.chunks(output.meta.inner()).take(output.meta.outer()).map(<[f32]>::to_vec).collect()
     }
 }

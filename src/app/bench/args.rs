@@ -4,6 +4,7 @@ use super::numbers::{Numbers, Pair};
 use super::output::Format;
 use crate::app::args::{ActivationBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
+use crate::app::split::SplitArgs;
 use crate::base::{DType, Error, Result};
 use crate::model::synth::Synthetic;
 use clap::Args;
@@ -64,6 +65,9 @@ pub struct BenchArgs {
     /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Vec<Layers>,
+    /// What goes where beyond that.
+    #[command(flatten)]
+    pub split: SplitArgs,
     /// [-fa] Fused attention: on or auto. There is no other here.
     #[arg(
         long,

@@ -11,12 +11,14 @@ pub mod row;
 
 use super::args::{DeviceArgs, Layers};
 use super::hub::progress::Progress;
-use super::{inspect, load, pull, term};
+use super::{inspect, load, pull, split, term};
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
+use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
+use crate::run::budget::Budget;
 use crate::run::{Options, Profile, Session};
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
@@ -43,12 +45,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let mut printer = Printer::new(args.format(), shown);
     // Before any model takes memory.
+    let budget = args.split.budget(device.as_ref());
     let peaks = Peaks::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
         let (model, file) = open(origin, args.offline)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
-        let mut bench = Bench { args, facts: facts(&model, file, load), model, device: &device, peaks: &peaks };
+        let facts = facts(&model, file, load);
+        let mut bench = Bench { args, facts, model, device: &device, budget, peaks: &peaks };
         for setting in &settings {
             bench.run(setting, &tests, &mut printer)?;
         }
@@ -63,6 +67,7 @@ fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
     load::device(&DeviceArgs {
         device: args.device.clone(),
         n_gpu_layers,
+        split: args.split.clone(),
         threads: None,
         no_autotune: false,
         activation_bits: args.activation_bits,
@@ -101,6 +106,7 @@ struct Bench<'a> {
     model: Arc<Model>,
     facts: ModelFacts,
     device: &'a Option<gpu::Device>,
+    budget: Budget,
     peaks: &'a Peaks,
 }
 
@@ -137,14 +143,16 @@ impl Bench<'_> {
             batch: (setting.ubatch.min(setting.batch) as usize).min(context),
             kv: setting.kv,
             threads: setting.threads as usize,
-            gpu_layers: match setting.layers {
-                Layers::Auto | Layers::All => None,
-                Layers::Count(n) => Some(n as usize),
-            },
             precision: self.args.activation_bits.precision(),
-            trace: false,
+            ..Options::default()
         };
-        load::start(self.model.clone(), device, options)
+        let plan = (setting.layers, &self.args.split);
+        let fit = split::plan(&self.model, device.as_ref(), plan, self.budget, &options, vec![context])?;
+        if fit.placement.single().is_none() {
+            term::note(split::describe(&fit));
+        }
+        let device = device.filter(|_| fit.placement.uses(Place::Gpu));
+        load::start(self.model.clone(), device, Options { placement: Some(fit.placement), ..options })
     }
 
     fn measure(&self, session: &mut Session, setting: &Setting, test: &Test, model: &ModelFacts) -> Result<Row> {

@@ -3,10 +3,11 @@
 use super::args::BenchArgs;
 use super::numbers::Numbers;
 use crate::app::args::DeviceChoice;
-use crate::app::{load, term};
+use crate::app::{load, split, term};
 use crate::base::{Error, ErrorKind, Result};
 use crate::gpu::{self, Device, Selector};
 use crate::run::roofline::{self, Roofline};
+use crate::run::speed::{self, Speed};
 use crate::simd::Level;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -19,6 +20,8 @@ struct Limits {
     roofline: Roofline,
     /// From handing over next to nothing to having its result, on a GPU.
     round_trip: Option<Duration>,
+    /// How fast it decodes: what plans are made with.
+    speed: Speed,
 }
 
 /// Measures and prints.
@@ -33,7 +36,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let name = format!("{} ({}, {})", open.info().name, open.info().backend, open.info().driver);
         let roofline = roofline::gpu(&open)?;
         let round_trip = Some(crate::run::selftest::speed(&open)?.round_trip);
-        all.push(Limits { device, name, threads: None, roofline, round_trip });
+        let speed = speed::gpu(&open)?;
+        split::keep(Some(&open), 0, speed);
+        all.push(Limits { device, name, threads: None, roofline, round_trip, speed });
         term::check_interrupt()?;
     }
     if args.format() == super::output::Format::Md {
@@ -55,7 +60,12 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
         let roofline =
             roofline.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "no memory to measure the bandwidth with"))?;
         let name = format!("{} ({})", load::cpu_name(), Level::best().name());
-        all.push(Limits { device: "cpu".into(), name, threads: Some(n), roofline, round_trip: None });
+        let speed = speed::cpu(n)?;
+        split::keep(None, n, speed);
+        if args.threads.is_empty() && n == cores {
+            split::keep(None, 0, speed);
+        }
+        all.push(Limits { device: "cpu".into(), name, threads: Some(n), roofline, round_trip: None, speed });
         term::check_interrupt()?;
     }
     Ok(())
@@ -80,6 +90,9 @@ impl Limits {
     fn rows(&self) -> Vec<(&'static str, f64, &'static str)> {
         let mut rows = rates(&self.roofline);
         rows.extend(self.round_trip.map(|t| ("round trip", t.as_secs_f64() * 1e6, "µs")));
+        let s = &self.speed;
+        rows.extend([("decode f16", s.bytes / 1e9, "GB/s"), ("decode q4_0", s.weights / 1e9, "G weights/s")]);
+        rows.push(("step", s.step * 1e6, "µs"));
         rows
     }
 
@@ -90,6 +103,8 @@ impl Limits {
             "read_bytes_per_second": r.read, "copy_bytes_per_second": r.copy, "f32_ops_per_second": r.f32,
             "f16_ops_per_second": r.f16, "bf16_ops_per_second": r.bf16, "int8_ops_per_second": r.int8,
             "matrix_ops_per_second": r.matrix, "round_trip_seconds": self.round_trip.map(|t| t.as_secs_f64()),
+            "decode_bytes_per_second": self.speed.bytes, "decode_weights_per_second": self.speed.weights,
+            "step_seconds": self.speed.step,
         })
     }
 }
@@ -129,7 +144,9 @@ mod tests {
     #[test]
     fn what_a_device_lacks_is_left_out() {
         let roofline = Roofline { read: 5e10, copy: 4e10, f32: 1e12, int8: Some(2e12), ..Roofline::default() };
-        let limits = Limits { device: "cpu".into(), name: "EPYC".into(), threads: Some(2), roofline, round_trip: None };
+        let speed = Speed { bytes: 4e10, weights: 6e10, step: 1e-6, round_trip: 1e-5 };
+        let limits =
+            Limits { device: "cpu".into(), name: "EPYC".into(), threads: Some(2), roofline, round_trip: None, speed };
         let text = table(&[limits]);
         assert!(text.contains("50.0") && text.contains("2000.0") && !text.contains("bf16"), "{text}");
         assert!(text.starts_with("cpu: EPYC\n"));

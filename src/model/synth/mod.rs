@@ -15,6 +15,7 @@ use crate::gguf::{Gguf, Sink, Source, Writer};
 use crate::ops::{Pool, Random, for_chunks};
 use crate::quant;
 use shape::Values;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::f32::consts::TAU;
 use std::path::Path;
@@ -69,6 +70,28 @@ impl Synthetic {
         Gguf::from_sources(vec![Source::from_bytes(bytes).named(self.to_string())])
     }
 
+    /// The model with zeros for weights: they take no memory until they are read, so that a model may be planned with that would not
+    /// fit here.
+    pub fn outline(&self) -> Result<Gguf> {
+        let (writer, in_tensor) = (self.writer()?, Cell::new(false));
+        let room = (self.bytes()? + FRONT_BYTES + 256 * self.shape.vocab as u64) as usize;
+        let mut bytes = Outline { bytes: vec![0; room], at: 0, in_tensor: &in_tensor };
+        let zeros = vec![0; ZEROS];
+        writer.write(&mut bytes, |i, out| {
+            in_tensor.set(true);
+            let mut left = writer.tensors()[i].bytes();
+            while left > 0 {
+                out.put(&zeros[..left.min(ZEROS)])?;
+                left -= left.min(ZEROS);
+            }
+            in_tensor.set(false);
+            Ok(())
+        })?;
+        let Outline { mut bytes, at, .. } = bytes;
+        bytes.truncate(at);
+        Gguf::from_sources(vec![Source::from_bytes(bytes).named(self.to_string())])
+    }
+
     /// Writes the model as a file, which appears when it is complete.
     pub fn write(&self, path: &Path, pool: &dyn Pool, progress: Progress<'_>) -> Result<()> {
         let writer = self.writer()?;
@@ -104,6 +127,32 @@ impl Synthetic {
 
 /// Room for metadata and the table of tensors, the vocabulary aside.
 const FRONT_BYTES: u64 = 1 << 20;
+
+/// Zeros that are written at a time.
+const ZEROS: usize = 16 << 20;
+
+/// Memory that is written but for tensors, which stay zero.
+struct Outline<'a> {
+    bytes: Vec<u8>,
+    at: usize,
+    in_tensor: &'a Cell<bool>,
+}
+
+impl std::io::Write for Outline<'_> {
+    fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
+        let end = self.at + from.len();
+        if !self.in_tensor.get() {
+            let room = self.bytes.get_mut(self.at..end).ok_or(std::io::ErrorKind::WriteZero)?;
+            room.copy_from_slice(from);
+        }
+        self.at = end;
+        Ok(from.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Hears how many bytes are done; an error of it stops the work.
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;

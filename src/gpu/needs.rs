@@ -1,0 +1,90 @@
+//! What a node takes of a device's memory, before anything is uploaded: told by the same choices as the builder's.
+
+use super::build::Builder;
+use super::device::Device;
+use super::weights::{Stacked, Weights};
+use crate::base::Result;
+use crate::graph::{Graph, Storage};
+use crate::ops::Bind;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// What lies on the device once, however many nodes read it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key(Fixed);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Fixed {
+    Shards(Stacked),
+    Vectors(Stacked),
+    Plain(String),
+    Constant(String, u64),
+}
+
+/// The needs of a node.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Weights and constants, and the bytes of each.
+    pub fixed: Vec<(Key, u64)>,
+    /// Sizes of scratch buffers.
+    pub scratch: Vec<usize>,
+    /// Bytes of the parameters of each dispatch.
+    pub params: Vec<usize>,
+}
+
+/// Bytes that a buffer for `size` bytes takes.
+pub fn buffer_bytes(size: u64) -> u64 {
+    size.max(16).next_multiple_of(16)
+}
+
+impl Needs {
+    /// What node `i` of `graph` needs on `device`, by the first of its kernels that fits; an error where none does.
+    pub fn of(device: &Device, graph: &Graph, i: usize) -> Result<Needs> {
+        let plan = Default::default();
+        let builder = Builder::new(device, graph, &plan);
+        let (node, kernel) = (&graph.nodes[i], builder.kernel(i, &|_, kernels| kernels)?);
+        let mut needs = Needs { scratch: kernel.scratch.clone(), ..Needs::default() };
+        for pass in kernel.passes.iter().filter(|p| !p.workgroups.contains(&0)) {
+            let shader = &device.inner.pipelines.shader(pass)?.shader;
+            needs.params.push(shader.params(&pass.params, &|_| Some(0))?.len());
+        }
+        for (_, bind) in kernel.passes.iter().flat_map(|p| &p.binds) {
+            let one = match *bind {
+                Bind::Shard { of, .. } => {
+                    let stack = builder.stacked(node, of);
+                    let bytes = Weights::shard_bytes(&stack.meta(), device.caps()).map(buffer_bytes).sum();
+                    (Fixed::Shards(stack), bytes)
+                }
+                Bind::Stack(of) => {
+                    let stack = builder.stacked(node, of);
+                    let bytes = stack.parts.iter().map(|p| 4 * p.meta.shape.elements() as u64).sum();
+                    (Fixed::Vectors(stack), buffer_bytes(bytes))
+                }
+                Bind::Src(s) => {
+                    let buffer = &graph.buffers[node.src[s].buf.0 as usize];
+                    let key = match &buffer.storage {
+                        Storage::Weight(name) => Fixed::Plain(name.clone()),
+                        Storage::Const(label, bytes) => {
+                            let mut hasher = DefaultHasher::new();
+                            bytes.hash(&mut hasher);
+                            Fixed::Constant(label.clone(), hasher.finish())
+                        }
+                        Storage::Input(_) | Storage::Cache(_) | Storage::Temp => continue,
+                    };
+                    (key, buffer_bytes(buffer.meta.span_bytes() as u64))
+                }
+                Bind::Dst | Bind::Scratch(_) => continue,
+            };
+            if !needs.fixed.iter().any(|(key, _)| key.0 == one.0) {
+                needs.fixed.push((Key(one.0), one.1));
+            }
+        }
+        Ok(needs)
+    }
+
+    /// Bytes of the buffer with the parameters of all dispatches of `nodes`, which follow each other in one program.
+    pub fn parameters<'a>(device: &Device, nodes: impl Iterator<Item = &'a Needs>) -> u64 {
+        let align = device.alignment().1;
+        let sizes = nodes.flat_map(|n| &n.params);
+        buffer_bytes(sizes.fold(0, |at: u64, size| at.next_multiple_of(align) + *size as u64))
+    }
+}

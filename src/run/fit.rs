@@ -1,0 +1,360 @@
+//! Makes a model fit: chooses context and placement by sizes, budget and speeds, and says why.
+//!
+//! A plan puts consecutive layers on the GPU, so that a token crosses to it and back once. Of mixtures of experts, attention and
+//! shared parts go first; as many layers' experts as do not fit stay in system memory, at a crossing each. Among what fits, the
+//! plan with the shortest time per token is taken, as estimated from what the devices were measured to do.
+
+use super::budget::{Budget, human};
+use super::placement::{Owner, owners};
+use super::predict::{Prediction, Sizes};
+use super::speed::Speed;
+use super::{Options, Placement, Rules};
+use crate::base::{Error, ErrorKind, Result};
+use crate::gpu;
+use crate::graph::Place;
+use crate::model::Model;
+use std::collections::HashMap;
+
+/// The smallest context that is chosen unasked.
+pub const LEAST_CONTEXT: usize = 4096;
+
+/// How many layers go to the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// As many as pay and fit.
+    Auto,
+    /// Every one.
+    All,
+    /// This many, counted from the last, the output being one.
+    Count(usize),
+}
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// How many layers go to the GPU.
+    pub layers: Layers,
+    /// What stands fixed.
+    pub rules: Rules,
+    /// How much memory there is.
+    pub budget: Budget,
+    /// Contexts that would do, the largest first.
+    pub contexts: Vec<usize>,
+}
+
+/// What was planned.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// What runs where.
+    pub placement: Placement,
+    /// Tokens of context.
+    pub context: usize,
+    /// What it takes.
+    pub prediction: Prediction,
+    /// What all of it would take on the GPU, with this context.
+    pub whole: Option<u64>,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Gives the speeds of the CPU and of the GPU; asked only where a choice depends on them.
+pub type Speeds<'a> = &'a mut dyn FnMut() -> Result<[Speed; 2]>;
+
+impl Fit {
+    /// Plans sessions of `model` with `options` (whose context is one of the request's) on `device`.
+    ///
+    /// Fails where what was asked for does not fit, or the GPU has no kernel for it.
+    pub fn new(
+        model: &Model,
+        device: Option<&gpu::Device>,
+        options: &Options,
+        request: &Request,
+        speeds: Speeds<'_>,
+    ) -> Result<Fit> {
+        let layers = model.spec().layers.len();
+        let mut planner = None;
+        for &context in &request.contexts {
+            let options = Options { context, ..options.clone() };
+            let sizes = Sizes::of(model, device, &options)?;
+            let one = Planner { sizes, device, layers, request, context };
+            if request.layers != Layers::Auto || device.is_none() {
+                return one.as_asked(speeds);
+            }
+            if let Some(fit) = one.whole(request.contexts[0])? {
+                return Ok(fit);
+            }
+            planner = Some(one);
+        }
+        planner.ok_or_else(|| Error::usage("a context of 0 tokens"))?.split(&speeds()?)
+    }
+
+    /// The time of a token, where it was not asked for while planning.
+    pub fn with_speeds(
+        mut self,
+        model: &Model,
+        device: Option<&gpu::Device>,
+        options: &Options,
+        speeds: &[Speed; 2],
+    ) -> Result<Fit> {
+        let options = Options { context: self.context, ..options.clone() };
+        self.prediction = Sizes::of(model, device, &options)?.predict(&self.placement, Some(speeds))?;
+        Ok(self)
+    }
+}
+
+/// Makes sure of a session's memory on `device` before anything is uploaded.
+pub(super) fn reserve(
+    model: &Model,
+    device: &gpu::Device,
+    placement: &Placement,
+    options: &Options,
+) -> Result<gpu::Memory> {
+    let mut memory = gpu::Memory::new(device, options.batch.max(8));
+    if placement.uses(Place::Gpu) {
+        let prediction = Sizes::of(model, Some(device), options)?.predict(placement, None)?;
+        check(device, prediction.gpu_need(), device.budget_left())?;
+        memory.reserve(&prediction.reserve[0], &prediction.reserve[1])?;
+    }
+    Ok(memory)
+}
+
+/// An error where `need` bytes are more than the device has.
+fn check(device: &gpu::Device, need: u64, have: u64) -> Result<()> {
+    if need <= have {
+        return Ok(());
+    }
+    let name = &device.info().name;
+    let what = format!("this needs {} of memory on {name}, of which {} may be used", human(need), human(have));
+    Err(Error::new(ErrorKind::OutOfMemory, what).help(
+        "leave the split to -ngl auto, or use fewer layers there (-ngl), a smaller context (-c) or cache (-ctk q8_0 -ctv q8_0)",
+    ))
+}
+
+/// Plans with one context.
+struct Planner<'a> {
+    sizes: Sizes<'a>,
+    device: Option<&'a gpu::Device>,
+    layers: usize,
+    request: &'a Request,
+    context: usize,
+}
+
+/// What somebody owns: bytes on the GPU, seconds on either device, whether the GPU can run it.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    bytes: u64,
+    seconds: [f64; 2],
+    able: bool,
+}
+
+/// Consecutive stations on the GPU (the embedding is 0, the output comes last), and of how many layers in it, the first ones, the
+/// experts are not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    first: usize,
+    end: usize,
+    experts: usize,
+}
+
+impl Planner<'_> {
+    fn name(&self) -> String {
+        self.device.map_or_else(|| "the CPU".to_owned(), |d| d.info().name.clone())
+    }
+
+    fn fit(&self, placement: Placement, prediction: Prediction, whole: Option<u64>, why: String) -> Fit {
+        Fit { placement, context: self.context, prediction, whole, why }
+    }
+
+    /// A placement that leaves no choice.
+    fn as_asked(&self, speeds: Speeds<'_>) -> Result<Fit> {
+        let Some(device) = self.device else {
+            let placement = Placement::cpu(self.layers);
+            let prediction = self.sizes.predict(&placement, None)?;
+            return Ok(self.fit(placement, prediction, None, "there is no GPU in use".to_owned()));
+        };
+        let (placement, why) = match self.request.layers {
+            Layers::Count(n) => (Placement::last(self.layers, n), format!("-ngl {n} asks for it")),
+            Layers::Auto | Layers::All => (Placement::gpu(self.layers), "-ngl all asks for it".to_owned()),
+        };
+        let placement = placement.under(&self.request.rules, self.sizes.graph());
+        let split = placement.single().is_none();
+        let prediction = self.sizes.predict(&placement, None)?;
+        check(device, prediction.gpu_need(), self.request.budget.gpu.unwrap_or(u64::MAX))?;
+        // The time is told where there is something to tell.
+        let prediction = if split { self.sizes.predict(&placement, Some(&speeds()?))? } else { prediction };
+        Ok(self.fit(placement, prediction, None, why))
+    }
+
+    /// All that rules leave on the GPU, if it fits.
+    fn whole(&self, wanted: usize) -> Result<Option<Fit>> {
+        let placement = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
+        let Ok(prediction) = self.sizes.predict(&placement, None) else { return Ok(None) };
+        let need = prediction.gpu_need();
+        let Some(have) = self.request.budget.gpu else {
+            let why = format!("nobody tells how much memory {} has", self.name());
+            return Ok(Some(self.fit(placement, prediction, Some(need), why)));
+        };
+        if need > have {
+            return Ok(None);
+        }
+        let mut why = format!("it needs {} of the {} that may be used", human(need), human(have));
+        if self.context < wanted {
+            why += &format!(" with a context of {} instead of {wanted}", self.context);
+        }
+        Ok(Some(self.fit(placement, prediction, Some(need), why)))
+    }
+
+    /// The best plan in which the CPU takes part.
+    fn split(&self, speeds: &[Speed; 2]) -> Result<Fit> {
+        let have = self.request.budget.gpu.unwrap_or(u64::MAX);
+        let all = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
+        let whole = self.sizes.predict(&all, None).ok();
+        // Of a whole model's needs these do not depend on the split, or hardly.
+        let fixed = whole.as_ref().map_or(0, |p| p.memory[1].other + p.slack);
+        let whole = whole.map(|p| p.gpu_need());
+        let shares = self.shares(speeds);
+        let software = self.device.is_some_and(|d| d.info().software);
+        let mut ranked: Vec<(f64, Candidate)> = (self.candidates().into_iter())
+            .filter_map(|c| self.rank(&shares, &c, speeds, have.saturating_sub(fixed), software).map(|rank| (rank, c)))
+            .collect();
+        // Of those that take the same time the one with the fewest crossings, then the one with the last layers, as -ngl has it.
+        let crossings = |c: &Candidate| usize::from(c.first > 0) + usize::from(c.end < self.layers + 2) + c.experts;
+        let microseconds = |rank: f64| (rank * 1e6).round();
+        ranked.sort_by(|(a, c), (b, d)| {
+            let times = microseconds(*a).total_cmp(&microseconds(*b));
+            times.then(crossings(c).cmp(&crossings(d))).then(d.first.cmp(&c.first))
+        });
+        for (_, candidate) in ranked {
+            let placement = self.placement(&candidate);
+            let Ok(prediction) = self.sizes.predict(&placement, Some(speeds)) else { continue };
+            if prediction.gpu_need() <= have {
+                let why = self.why(&placement, whole, have);
+                return Ok(self.fit(placement, prediction, whole, why));
+            }
+        }
+        let placement = Placement::cpu(self.layers);
+        let prediction = self.sizes.predict(&placement, Some(speeds))?;
+        let why = format!("not even one layer pays or fits in the {} of GPU memory that may be used", human(have));
+        Ok(self.fit(placement, prediction, whole, why))
+    }
+
+    fn why(&self, placement: &Placement, whole: Option<u64>, have: u64) -> String {
+        let margin = match self.request.budget.margin {
+            0 => String::new(),
+            margin => format!(", {} being kept free", human(margin)),
+        };
+        let need = whole.map_or("the GPU cannot run all of it".to_owned(), |n| format!("all of it needs {}", human(n)));
+        let experts = placement.blocks.iter().filter(|b| b.main == Place::Gpu && b.experts == Place::Cpu).count();
+        let apart =
+            if experts > 0 { format!(" (the experts of {experts} of them in system memory)") } else { String::new() };
+        format!("{need} and {} may be used{margin}{apart}", human(have))
+    }
+
+    /// By owner, the fixed ones left out: they are where they are.
+    fn shares(&self, speeds: &[Speed; 2]) -> HashMap<Owner, Share> {
+        let graph = self.sizes.graph();
+        let owners = owners(graph, &self.request.rules.overrides);
+        let mut shares: HashMap<Owner, Share> = Default::default();
+        let mut known: HashMap<gpu::Key, u64> = Default::default();
+        // Backwards: what the embedding and the output share counts as the output's.
+        for (i, owner) in owners.into_iter().enumerate().rev() {
+            let share = shares.entry(owner).or_insert(Share { bytes: 0, seconds: [0.0; 2], able: true });
+            match &self.sizes.needs[0][i] {
+                Ok(needs) => {
+                    for (key, bytes) in &needs.fixed {
+                        share.bytes += if known.insert(key.clone(), *bytes).is_none() { *bytes } else { 0 };
+                    }
+                }
+                Err(_) => share.able = false,
+            }
+            for (seconds, speed) in share.seconds.iter_mut().zip(speeds) {
+                *seconds += speed.seconds(graph, &graph.nodes[i], super::predict::DEPTH / 2);
+            }
+        }
+        for (cache, bytes) in self.sizes.caches() {
+            if let Some(share) = shares.get_mut(&Owner::Cache(cache.layer as usize)) {
+                share.bytes += bytes;
+            }
+        }
+        shares
+    }
+
+    /// The placements that are looked at.
+    fn candidates(&self) -> Vec<Candidate> {
+        let stations = self.layers + 2;
+        let mixture = (0..self.layers).any(|l| self.has_experts(l));
+        let mut all = Vec::new();
+        for first in 0..stations {
+            for end in first + 1..=stations {
+                all.push(Candidate { first, end, experts: 0 });
+                let layers = end.min(self.layers + 1).saturating_sub(first.max(1));
+                // Experts apart pay where all the rest is there, or where not even all of that fits.
+                if mixture && end + 1 >= stations {
+                    all.extend((1..=layers).map(|experts| Candidate { first, end, experts }));
+                } else if mixture && layers > 0 {
+                    all.push(Candidate { first, end, experts: layers });
+                }
+            }
+        }
+        all
+    }
+
+    fn has_experts(&self, layer: usize) -> bool {
+        let experts = |n: &crate::graph::Node| n.layer == Some(layer as u32) && n.op.name() == "router";
+        self.sizes.graph().nodes.iter().any(experts)
+    }
+
+    fn placement(&self, candidate: &Candidate) -> Placement {
+        let mut placement = Placement::cpu(self.layers);
+        let inside = |station| candidate.first <= station && station < candidate.end;
+        let place = |inside| if inside { Place::Gpu } else { Place::Cpu };
+        (placement.input, placement.output) = (place(inside(0)), place(inside(self.layers + 1)));
+        let from = candidate.first.max(1) - 1;
+        for (l, block) in placement.blocks.iter_mut().enumerate() {
+            *block = super::Block::whole(place(inside(l + 1)));
+            if l < from + candidate.experts {
+                block.experts = Place::Cpu;
+            }
+        }
+        placement.under(&self.request.rules, self.sizes.graph())
+    }
+
+    /// The estimated seconds of a token; `None` for what cannot be, or takes more than `have` bytes.
+    ///
+    /// A software adapter is slower than the CPU that it is. It is only there where somebody wants to see what a GPU would do:
+    /// so with one, only the CPU's own time counts.
+    fn rank(
+        &self,
+        shares: &HashMap<Owner, Share>,
+        candidate: &Candidate,
+        speeds: &[Speed; 2],
+        have: u64,
+        software: bool,
+    ) -> Option<f64> {
+        let inside = |station| candidate.first <= station && station < candidate.end;
+        let from = candidate.first.max(1) - 1;
+        let rules = &self.request.rules;
+        let (mut bytes, mut seconds, mut apart) = (0, 0.0, 0);
+        for (owner, share) in shares {
+            let on_gpu = match owner {
+                Owner::Input => inside(0),
+                Owner::Output => inside(self.layers + 1),
+                Owner::Main(l) => inside(l + 1),
+                Owner::Cache(l) => inside(l + 1) && !rules.cpu_cache,
+                Owner::Experts(l) => inside(l + 1) && *l >= rules.cpu_experts.max(from + candidate.experts),
+                Owner::Fixed(on_gpu) => *on_gpu,
+            };
+            let leaves = matches!(owner, Owner::Experts(_) | Owner::Cache(_)) && !on_gpu;
+            apart += usize::from(leaves && matches!(owner, Owner::Experts(l) | Owner::Cache(l) if inside(l + 1)));
+            if on_gpu {
+                if !share.able {
+                    return None;
+                }
+                bytes += share.bytes;
+            }
+            seconds += if on_gpu && software { 0.0 } else { share.seconds[usize::from(on_gpu)] };
+        }
+        let waits = if software { 0.0 } else { (1 + apart) as f64 * speeds[1].round_trip };
+        (bytes <= have).then_some(seconds + waits)
+    }
+}

@@ -1,0 +1,293 @@
+//! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
+
+use super::profile::Memory;
+use super::speed::Speed;
+use super::trace::{CPU, GPU};
+use super::{Options, Placement};
+use crate::arch::{self, Batch};
+use crate::base::Result;
+use crate::cpu;
+use crate::gpu::{self, Needs, buffer_bytes};
+use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
+use crate::model::Model;
+use std::collections::{HashMap, HashSet};
+
+/// Tokens in the cache, at the most, for which a token's time is told.
+pub const DEPTH: usize = 1024;
+
+/// Inputs that the engine writes wherever something runs: tokens, positions, rows, the sampler's parameters.
+const INPUTS: u64 = 4;
+
+/// The graphs of a session, and what each of their nodes needs of a GPU.
+pub struct Sizes<'a> {
+    device: Option<&'a gpu::Device>,
+    batch: usize,
+    /// Of a decoded token, and of a whole batch of a prompt that ends with a token.
+    graphs: [Graph; 2],
+    /// By graph and node; the reason where the GPU has no kernel for one.
+    pub(super) needs: [Vec<Result<Needs>>; 2],
+}
+
+/// A part of a token's way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Where it runs.
+    pub place: Place,
+    /// What it is: `layers 0–11`, `experts of layer 3`.
+    pub what: String,
+    /// Steps.
+    pub nodes: usize,
+    /// Bytes of its weights there.
+    pub weights: u64,
+    /// Bytes of its keys and values.
+    pub cache: u64,
+    /// Bytes that cross to it for a token.
+    pub crossing: u64,
+    /// Seconds for a token, where speeds are known.
+    pub seconds: Option<f64>,
+}
+
+/// What a placement takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// The memory of the CPU and of the GPU.
+    pub memory: [Memory; 2],
+    /// Sizes of the GPU's temporaries, the largest first, and of its scratch: for [`gpu::Memory::reserve`].
+    pub(super) reserve: [Vec<usize>; 2],
+    /// What else may come on the GPU: parameters of further batch sizes, logits that the host reads.
+    pub slack: u64,
+    /// A token's way.
+    pub pieces: Vec<Piece>,
+    /// Seconds for a token, where speeds are known.
+    pub seconds: Option<f64>,
+}
+
+impl<'a> Sizes<'a> {
+    /// The sizes of sessions of `model` with `options`.
+    pub fn of(model: &Model, device: Option<&'a gpu::Device>, options: &Options) -> Result<Sizes<'a>> {
+        let (context, kv) = (options.context, options.kv);
+        let graph = |tokens| -> Result<Graph> {
+            Ok(arch::build(model.spec(), &Batch { tokens, rows: 1, context, kv, sample: true })?.fuse())
+        };
+        let batch = options.batch.min(context).max(1);
+        let graphs = [graph(1)?, graph(batch)?];
+        let of = |graph: &Graph| match device {
+            Some(device) => (0..graph.nodes.len()).map(|i| Needs::of(device, graph, i)).collect(),
+            None => Vec::new(),
+        };
+        let needs = [of(&graphs[0]), of(&graphs[1])];
+        Ok(Sizes { device, batch: options.batch, graphs, needs })
+    }
+
+    /// The graph of a decoded token.
+    pub fn graph(&self) -> &Graph {
+        &self.graphs[0]
+    }
+
+    /// Bytes of each cache on the GPU.
+    pub(super) fn caches(&self) -> impl Iterator<Item = (Cache, u64)> {
+        self.graphs[0].buffers.iter().filter_map(|b| match b.storage {
+            Storage::Cache(cache) => Some((cache, buffer_bytes(gpu::cache_bytes(&b.meta) as u64))),
+            _ => None,
+        })
+    }
+
+    /// What `placement` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails where the GPU has no kernel
+    /// for what is put there.
+    pub fn predict(&self, placement: &Placement, speeds: Option<&[Speed; 2]>) -> Result<Prediction> {
+        let mut sum = Sum::default();
+        let mut pieces = Vec::new();
+        for (g, graph) in self.graphs.iter().enumerate() {
+            let places = placement.places(graph);
+            let plan = Plan::new(graph, |i| places[i]);
+            for (s, segment) in plan.segments.iter().enumerate() {
+                let before = [sum.held.bytes() as u64, sum.fixed.values().sum::<u64>()];
+                let caches = sum.caches;
+                match segment.place {
+                    Place::Cpu => {
+                        sum.held.add(graph, segment.nodes.clone(), sum.programs);
+                        sum.programs += 1;
+                    }
+                    Place::Gpu => self.add_gpu(&mut sum, g, segment.nodes.clone())?,
+                }
+                sum.add_caches(graph, segment);
+                if g == 0 {
+                    let after = [sum.held.bytes() as u64, sum.fixed.values().sum::<u64>()];
+                    let at = segment.place as usize;
+                    let crossing = plan.copies.iter().filter(|c| c.before == s);
+                    let seconds = speeds.map(|speeds| self.seconds(placement, segment, speeds));
+                    pieces.push(Piece {
+                        place: segment.place,
+                        what: name(graph, segment.nodes.clone()),
+                        nodes: segment.nodes.len(),
+                        weights: after[at] - before[at],
+                        cache: sum.caches[at] - caches[at],
+                        crossing: crossing.map(|c| graph.buffers[c.buf.0 as usize].meta.span_bytes() as u64).sum(),
+                        seconds,
+                    });
+                }
+            }
+            sum.add_temporaries(graph, &plan);
+        }
+        let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
+        Ok(self.prediction(placement, sum, pieces, seconds))
+    }
+
+    fn prediction(&self, placement: &Placement, sum: Sum, pieces: Vec<Piece>, seconds: Option<f64>) -> Prediction {
+        let mut memory = [CPU, GPU].map(|device| Memory { device, ..Memory::default() });
+        let words = |bytes: &usize| bytes.div_ceil(8) as u64 * 8;
+        memory[CPU].weights = sum.held.bytes() as u64;
+        memory[CPU].cache = sum.caches[CPU];
+        memory[CPU].other = sum.temps[CPU].iter().map(words).sum();
+        let buffers = |sizes: &[usize]| sizes.iter().map(|n| buffer_bytes(*n as u64)).sum::<u64>();
+        memory[GPU].weights = sum.fixed.values().sum();
+        memory[GPU].cache = sum.caches[GPU];
+        memory[GPU].other = buffers(&sum.temps[GPU]) + buffers(&sum.scratch) + sum.other;
+        if placement.uses(Place::Gpu) {
+            memory[GPU].cache += INPUTS * buffer_bytes(4 * self.batch.max(8) as u64);
+        }
+        if placement.uses(Place::Cpu) {
+            let tokens = (4 * self.graphs[1].nodes[0].dst.meta.outer()).next_multiple_of(8) as u64;
+            memory[CPU].cache += 2 * tokens + 8 + 32;
+        }
+        let logits = |g: &Graph| g.output.map_or(0, |t| g.nodes.last().map_or(t, |n| n.src[1]).meta.span_bytes());
+        let on_gpu = if placement.output == Place::Gpu { 2 * logits(&self.graphs[0]) as u64 } else { 0 };
+        let slack = if placement.uses(Place::Gpu) { on_gpu + sum.parameters } else { 0 };
+        let [_, temps] = sum.temps;
+        Prediction { memory, reserve: [temps, sum.scratch], slack, pieces, seconds }
+    }
+
+    fn add_gpu(&self, sum: &mut Sum, g: usize, nodes: std::ops::Range<usize>) -> Result<()> {
+        let device = self.device.expect("only placements on a device that is there are looked at");
+        for i in nodes.clone() {
+            // Errors are no values that can be copied: whoever has one finds it again.
+            let Ok(needs) = &self.needs[g][i] else { return Needs::of(device, &self.graphs[g], i).map(drop) };
+            sum.fixed.extend(needs.fixed.iter().cloned());
+            sum.scratch.resize(sum.scratch.len().max(needs.scratch.len()), 0);
+            sum.scratch.iter_mut().zip(&needs.scratch).for_each(|(all, one)| *all = (*all).max(*one));
+        }
+        let parameters = Needs::parameters(device, nodes.filter_map(|i| self.needs[g][i].as_ref().ok()));
+        (sum.other, sum.parameters) = (sum.other + parameters, sum.parameters + parameters);
+        Ok(())
+    }
+
+    /// Seconds of a segment of a decoded token, the wait for what leaves the GPU included.
+    fn seconds(&self, placement: &Placement, segment: &Segment, speeds: &[Speed; 2]) -> f64 {
+        let (graph, speed) = (&self.graphs[0], &speeds[segment.place as usize]);
+        let context = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_))).map(|b| b.meta.outer());
+        let past = context.max().unwrap_or(DEPTH).min(DEPTH) / 2;
+        let nodes = graph.nodes[segment.nodes.clone()].iter().map(|node| speed.seconds(graph, node, past));
+        // Where all is on the GPU, tokens follow each other without a wait.
+        let waits = segment.place == Place::Gpu && placement.single().is_none();
+        nodes.sum::<f64>() + if waits { speed.round_trip } else { 0.0 }
+    }
+}
+
+impl Prediction {
+    /// Bytes on the GPU.
+    pub fn gpu_bytes(&self) -> u64 {
+        self.memory[GPU].bytes()
+    }
+
+    /// Bytes that there must be on the GPU.
+    pub fn gpu_need(&self) -> u64 {
+        self.gpu_bytes() + self.slack
+    }
+
+    /// Bytes in system memory.
+    pub fn cpu_bytes(&self) -> u64 {
+        self.memory[CPU].bytes()
+    }
+}
+
+/// What is added up.
+#[derive(Default)]
+struct Sum {
+    held: cpu::Held,
+    /// Programs on the CPU.
+    programs: usize,
+    fixed: HashMap<gpu::Key, u64>,
+    scratch: Vec<usize>,
+    /// By place: the largest slots, the next ones …
+    temps: [Vec<usize>; 2],
+    known: HashSet<Cache>,
+    /// By place.
+    caches: [u64; 2],
+    /// The GPU's parameters and what results are read through.
+    other: u64,
+    /// The parameters among them.
+    parameters: u64,
+}
+
+impl Sum {
+    fn add_caches(&mut self, graph: &Graph, segment: &Segment) {
+        let place = segment.place as usize;
+        for t in graph.nodes[segment.nodes.clone()].iter().flat_map(|n| n.src.iter().chain([&n.dst])) {
+            let meta = graph.buffers[t.buf.0 as usize].meta;
+            match graph.storage(t) {
+                Storage::Cache(cache) if self.known.insert(*cache) => {
+                    self.caches[place] += match segment.place {
+                        Place::Cpu => meta.span_bytes().next_multiple_of(8) as u64,
+                        Place::Gpu => buffer_bytes(gpu::cache_bytes(&meta) as u64),
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_temporaries(&mut self, graph: &Graph, plan: &Plan) {
+        for place in [Place::Cpu, Place::Gpu] {
+            let sizes = plan.slots.get(&place).map_or(&[][..], Vec::as_slice);
+            let all = &mut self.temps[place as usize];
+            all.resize(all.len().max(sizes.len()), 0);
+            for (rank, slot) in by_size(sizes).into_iter().enumerate() {
+                all[rank] = all[rank].max(sizes[slot]);
+            }
+        }
+        // Results, and what crosses to the CPU: read through a buffer of the program that computes it, as large as its largest.
+        let mut read: HashMap<usize, u64> = HashMap::new();
+        let mut add = |segment: usize, bytes: usize| {
+            let most = read.entry(segment).or_default();
+            *most += buffer_bytes(bytes.next_multiple_of(4) as u64);
+        };
+        let last = plan.segments.len() - 1;
+        if let Some(output) = graph.output.filter(|_| plan.segments[last].place == Place::Gpu) {
+            add(last, output.meta.span_bytes());
+        }
+        for copy in plan.copies.iter().filter(|c| c.from == Place::Gpu) {
+            if let Some(from) = (0..copy.before).rfind(|s| plan.segments[*s].place == Place::Gpu) {
+                add(from, graph.buffers[copy.buf.0 as usize].meta.span_bytes());
+            }
+        }
+        self.other += read.values().sum::<u64>();
+    }
+}
+
+/// What nodes are, by their layers.
+fn name(graph: &Graph, nodes: std::ops::Range<usize>) -> String {
+    let last = graph.nodes.iter().rposition(|n| n.layer.is_some()).unwrap_or(0);
+    let layers: Vec<u32> = nodes.clone().filter_map(|i| graph.nodes[i].layer).collect();
+    let whole =
+        |l: u32| (0..graph.nodes.len()).filter(|i| graph.nodes[*i].layer == Some(l)).all(|i| nodes.contains(&i));
+    let mut parts = Vec::new();
+    if nodes.start == 0 && graph.nodes[0].layer.is_none() {
+        parts.push("embedding".to_owned());
+    }
+    if let (Some(&first), Some(&end)) = (layers.first(), layers.last()) {
+        let experts = first == end
+            && !whole(first)
+            && graph.nodes[nodes.clone()].iter().any(|n| n.label.ends_with("_exps") || n.label == "ffn_experts");
+        let part = |l: u32| if whole(l) { "" } else { "part of " };
+        parts.push(match first == end {
+            true if experts => format!("experts of layer {first}"),
+            true => format!("{}layer {first}", part(first)),
+            false if whole(first) && whole(end) => format!("layers {first}–{end}"),
+            false => format!("{}layer {first} – {}layer {end}", part(first), part(end)),
+        });
+    }
+    if nodes.end == graph.nodes.len() && nodes.end > last + 1 {
+        parts.push("output".to_owned());
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,350 @@
+//! Models split between CPU and GPU, wherever they are cut: tiny models of every architecture give what the CPU alone gives under
+//! hundreds of random placements; plans keep to their budget, by the byte; what does not fit is refused before anything is uploaded.
+
+#[path = "common/data.rs"]
+mod data;
+#[path = "common/device.rs"]
+mod device;
+#[path = "common/fixture.rs"]
+mod fixture;
+
+use fixture::{CLOSE, lead};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use wgpu_llm::base::{DType, ErrorKind, Result};
+use wgpu_llm::gpu::Device;
+use wgpu_llm::graph::Place;
+use wgpu_llm::model::{Model, synth::Synthetic};
+use wgpu_llm::ops::{Random, Serial, nmse};
+use wgpu_llm::run::budget::Budget;
+use wgpu_llm::run::fit::{Fit, Layers, Request};
+use wgpu_llm::run::predict::{Prediction, Sizes};
+use wgpu_llm::run::speed::Speed;
+use wgpu_llm::run::{Block, Options, Override, Placement, Rules, Session};
+use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
+
+/// Random placements of each fixture; together more than 500.
+const SPLITS: u64 = 8;
+/// Tokens that each is compared on: a prompt, and two more one by one.
+const PROMPT: usize = 5;
+const TOKENS: usize = 7;
+/// Largest normalised mean squared error against the CPU alone: what tiny models may differ from their references by.
+const NMSE: f64 = 1e-4;
+
+fn options(placement: Option<Placement>) -> Options {
+    Options { context: 64, batch: 16, kv: DType::F32, threads: 1, placement, ..Options::default() }
+}
+
+/// The logits of a prompt's last token and of single tokens after it.
+fn logits(session: &mut Session, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut all = session.logits(&tokens[..PROMPT], &[PROMPT - 1]).expect("logits");
+    for token in &tokens[PROMPT..] {
+        all.extend(session.logits(&[*token], &[0]).expect("logits"));
+    }
+    all
+}
+
+fn error(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
+    nmse(&got.concat(), &want.iter().flatten().map(|x| f64::from(*x)).collect::<Vec<_>>())
+}
+
+/// What overrides are drawn from: single tensors, kinds of tensors, layers, everything.
+const PATTERNS: &[&str] = &[
+    "attn_q",
+    "attn_[kv]",
+    "attn_output",
+    "ffn_(up|gate)",
+    "ffn_down",
+    "_exps",
+    "shexp",
+    "norm",
+    "blk\\.0\\.",
+    "blk\\.[13579]\\.",
+    "output",
+    "token_embd",
+    ".",
+];
+
+/// A placement as nobody would choose it.
+fn random(random: &mut Random, layers: usize, sizes: &Sizes) -> Placement {
+    let mut pick = |n: usize| random.bits() as usize % n;
+    let place = |n: usize| if n == 0 { Place::Cpu } else { Place::Gpu };
+    let mut placement = match pick(4) {
+        0 => Placement::last(layers, pick(layers + 2)),
+        1 => Placement::gpu(layers),
+        _ => {
+            let mut placement = Placement::cpu(layers);
+            (placement.input, placement.output) = (place(pick(2)), place(pick(2)));
+            for block in &mut placement.blocks {
+                *block = Block { main: place(pick(2)), experts: place(pick(2)), cache: place(pick(2)) };
+            }
+            placement
+        }
+    };
+    if pick(3) == 0 {
+        placement.blocks.iter_mut().for_each(|b| b.experts = Place::Cpu);
+    }
+    let overrides = (0..pick(3)).map(|_| {
+        let (pattern, place) = (PATTERNS[pick(PATTERNS.len())], ["cpu", "gpu"][pick(2)]);
+        format!("{pattern}={place}").parse::<Override>().expect("a rule")
+    });
+    let overrides = overrides.collect();
+    let rules = Rules { overrides, cpu_experts: pick(2) * pick(layers + 1), cpu_cache: pick(6) == 0 };
+    placement.under(&rules, sizes.graph())
+}
+
+#[test]
+fn any_split_of_any_architecture_gives_what_the_cpu_gives() {
+    let Some(device) = device::open("any_split_of_any_architecture_gives_what_the_cpu_gives") else { return };
+    let (mut runs, mut mixed, mut segments, mut worst, mut failures) = (0, 0, 0, 0f64, Vec::new());
+    for (f, name) in fixture::names().iter().enumerate() {
+        let json = fixture::json(name);
+        let model = Arc::new(Model::new(fixture::gguf(&json).expect("a model")).expect("a model"));
+        let tokens: Vec<u32> = json["tokens"]
+            .as_array()
+            .expect("tokens")
+            .iter()
+            .take(TOKENS)
+            .map(|t| t.as_u64().unwrap() as u32)
+            .collect();
+        let mut alone = Session::new(model.clone(), None, options(None)).expect("a session");
+        let want = logits(&mut alone, &tokens);
+        let sizes = Sizes::of(&model, Some(&device), &options(None)).expect("sizes");
+        for split in 0..SPLITS {
+            let seed = f as u64 * SPLITS + split;
+            let placement = random(&mut Random(seed), model.spec().layers.len(), &sizes);
+            segments += sizes.predict(&placement, None).expect("a prediction").pieces.len();
+            mixed += usize::from(placement.single().is_none());
+            let words = format!("{name}, seed {seed}: {placement:?}");
+            let mut session =
+                Session::new(model.clone(), Some(device.clone()), options(Some(placement))).expect("a session");
+            let error = error(&logits(&mut session, &tokens), &want);
+            (runs, worst) = (runs + 1, worst.max(error));
+            if error.is_nan() || error > NMSE {
+                failures.push(format!("nmse {error:.1e} {words}"));
+            }
+            if split == 0 {
+                draws_what_its_logits_say(&mut session, &tokens);
+            }
+        }
+    }
+    println!("{runs} splits, {mixed} of them on both devices, {segments} segments; worst nmse {worst:.1e}");
+    assert!(failures.is_empty(), "{} of {runs} fail:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        runs >= 500 && mixed > runs / 2 && segments > 3 * runs,
+        "{runs} splits, {mixed} mixed, {segments} segments"
+    );
+}
+
+/// Sampling is a part of the graph too: what it draws greedily is the greatest logit, where there is no tie.
+fn draws_what_its_logits_say(session: &mut Session, tokens: &[u32]) {
+    session.truncate(0);
+    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
+    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
+    let answer = session.generate(tokens, &mut sampler, 2, &mut |_| ControlFlow::Continue(())).expect("an answer");
+    let mut all = tokens.to_vec();
+    session.truncate(0);
+    for token in answer.tokens {
+        let last = session.logits(&all[session.fed().len()..], &[all.len() - session.fed().len() - 1]).expect("logits");
+        let (best, gap) = lead(&last[0]);
+        assert!(best as u32 == token || gap < CLOSE, "drew {token}, {best} leads by {gap}");
+        all.push(token);
+    }
+}
+
+fn synthetic(name: &str) -> Arc<Model> {
+    let synthetic: Synthetic = name.parse().expect("a name");
+    Arc::new(Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).expect("a file")).expect("a model"))
+}
+
+/// The memory table: what was foretold for each device, and what is there after a batch and an answer.
+fn check_memory(what: &str, model: &Arc<Model>, placement: Placement, options: &Options, device: Device) {
+    let sizes = Sizes::of(model, Some(&device), options).expect("sizes");
+    let want = sizes.predict(&placement, None).expect("a prediction");
+    let before = device.counters().bytes;
+    let options = Options { placement: Some(placement), ..options.clone() };
+    let batch = options.batch as u32;
+    let mut session = Session::new(model.clone(), Some(device.clone()), options).expect("a session");
+    let prompt: Vec<u32> = (0..batch).map(|i| i % 300).collect();
+    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
+    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
+    session.generate(&prompt, &mut sampler, 4, &mut |_| ControlFlow::Continue(())).expect("an answer");
+    let gpu = device.counters().bytes - before;
+    let cpu = session.engine().memory().iter().find(|m| m.device == 0).map_or(0, |m| m.bytes());
+    let cpu_want = if session.engine().placement().uses(Place::Cpu) { want.cpu_bytes() } else { 0 };
+    println!("{what}: GPU {gpu} of {} foretold, CPU {cpu} of {cpu_want}", want.gpu_bytes());
+    for (device, got, want) in [("GPU", gpu, want.gpu_bytes()), ("CPU", cpu, cpu_want)] {
+        let apart = (got as f64 - want as f64).abs();
+        assert!(
+            apart <= 0.01 * want as f64,
+            "{what}, {device}: {got} bytes, {want} foretold; {:?}",
+            session.engine().memory()
+        );
+    }
+}
+
+#[test]
+fn memory_is_foretold_to_a_percent() {
+    let test = "memory_is_foretold_to_a_percent";
+    if device::open(test).is_none() {
+        return;
+    }
+    let options = Options { context: 512, batch: 64, threads: 2, ..Options::default() };
+    for name in ["llama-tiny:q4_k_m", "moe-tiny:q8_0", "gpt-oss-tiny:f16"] {
+        let model = synthetic(name);
+        for n in 0..=3 {
+            let device = device::open(test).expect("as before");
+            check_memory(&format!("{name} -ngl {n}"), &model, Placement::last(2, n), &options, device);
+        }
+        for seed in 0..4 {
+            let device = device::open(test).expect("as before");
+            let sizes = Sizes::of(&model, Some(&device), &options).expect("sizes");
+            let placement = random(&mut Random(seed), 2, &sizes);
+            drop(sizes);
+            check_memory(&format!("{name} seed {seed}"), &model, placement, &options, device);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_uploaded() {
+    let Some(device) = device::open("what_does_not_fit_is_refused_before_anything_is_uploaded") else { return };
+    let model = synthetic("llama-tiny:q8_0");
+    let options = Options { context: 512, batch: 64, ..Options::default() };
+    device.set_budget(1 << 20);
+    let before = device.counters();
+    let Err(e) = Session::new(model, Some(device.clone()), options) else { panic!("it does not fit") };
+    let (kind, text) = (e.kind(), e.to_string());
+    assert_eq!(kind, ErrorKind::OutOfMemory, "{text}");
+    for part in ["needs", "MiB", "1024 KiB may be used", "-ngl auto"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(device.counters(), before, "nothing was made");
+}
+
+/// A card ten times as fast as the CPU. Models as small as these would hardly cross to a real one: it answers within 100 ns.
+fn card() -> Result<[Speed; 2]> {
+    let cpu = Speed { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };
+    Ok([cpu, Speed { bytes: 1e11, weights: 2e11, step: 1e-7, round_trip: 1e-7 }])
+}
+
+fn plan(model: &Model, device: &Device, contexts: &[usize], gpu: u64) -> (Fit, Options) {
+    let options = Options { batch: 64, threads: 2, ..Options::default() };
+    let budget = Budget::new(None, None, Some(gpu), None);
+    let request = Request { layers: Layers::Auto, rules: Rules::default(), budget, contexts: contexts.to_vec() };
+    let fit = Fit::new(model, Some(device), &options, &request, &mut card).expect("a plan");
+    assert!(fit.prediction.gpu_need() <= gpu, "{} of {gpu}", fit.prediction.gpu_need());
+    let options = Options { context: fit.context, placement: Some(fit.placement.clone()), ..options };
+    (fit, options)
+}
+
+fn need(model: &Model, device: &Device, placement: &Placement, context: usize) -> Prediction {
+    let options = Options { batch: 64, context, ..Options::default() };
+    Sizes::of(model, Some(device), &options).expect("sizes").predict(placement, None).expect("a prediction")
+}
+
+#[test]
+fn the_context_shrinks_before_layers_leave() {
+    let Some(device) = device::open("the_context_shrinks_before_layers_leave") else { return };
+    let model = synthetic("llama-tiny:q8_0");
+    let contexts = [8192, 4096];
+    let of = |context| need(&model, &device, &Placement::gpu(2), context).gpu_need();
+    let (large, small) = (of(8192), of(4096));
+    let at = |gpu| plan(&model, &device, &contexts, gpu).0;
+    assert_eq!((at(large).context, at(large).placement.single()), (8192, Some(Place::Gpu)));
+    assert_eq!((at(large - 1).context, at(large - 1).placement.single()), (4096, Some(Place::Gpu)));
+    assert_eq!((at(small).context, at(small).placement.single()), (4096, Some(Place::Gpu)));
+    let less = at(small - 1);
+    assert_eq!((less.context, less.placement.single()), (4096, None), "{}", less.why);
+    assert!(less.placement.uses(Place::Gpu) && less.why.contains("may be used"), "{}", less.why);
+    assert!(less.prediction.pieces.len() <= 3, "two crossings at the most: {:?}", less.prediction.pieces);
+    assert_eq!(at(0).placement.single(), Some(Place::Cpu));
+}
+
+#[test]
+fn experts_leave_before_attention() {
+    let Some(device) = device::open("experts_leave_before_attention") else { return };
+    let model = synthetic("moe-tiny:q8_0");
+    let whole = need(&model, &device, &Placement::gpu(2), 512).gpu_need();
+    let sizes = Options { batch: 64, context: 512, ..Options::default() };
+    let sizes = Sizes::of(&model, Some(&device), &sizes).expect("sizes");
+    for (experts, name) in [(1, "of one layer"), (2, "of both")] {
+        let rules = Rules { cpu_experts: experts, ..Rules::default() };
+        let apart = Placement::gpu(2).under(&rules, sizes.graph());
+        let gpu = sizes.predict(&apart, None).expect("a prediction").gpu_need();
+        assert!(gpu < whole);
+        let (fit, _) = plan(&model, &device, &[512], gpu + (16 << 10));
+        let got: Vec<[Place; 2]> = fit.placement.blocks.iter().map(|b| [b.main, b.experts]).collect();
+        let place = |l| if l < experts { Place::Cpu } else { Place::Gpu };
+        assert_eq!(got, [[Place::Gpu, place(0)], [Place::Gpu, place(1)]], "experts {name} leave: {}", fit.why);
+    }
+}
+
+#[test]
+fn plans_within_a_limit_run_and_give_what_the_cpu_gives() {
+    let Some(device) = device::open("plans_within_a_limit_run_and_give_what_the_cpu_gives") else { return };
+    for name in ["llama-tiny:q4_k_m", "moe-tiny:q8_0", "gpt-oss-tiny:mxfp4"] {
+        let model = synthetic(name);
+        let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 37 % 300).collect();
+        let whole = need(&model, &device, &Placement::gpu(2), 512).gpu_need();
+        for tenths in 1..10 {
+            let gpu = whole * tenths / 10;
+            let (fit, options) = plan(&model, &device, &[512], gpu);
+            let mut alone = Session::new(model.clone(), None, Options { placement: None, ..options.clone() }).unwrap();
+            let want = logits(&mut alone, &tokens);
+            device.set_budget(device.counters().bytes + gpu);
+            let mut session = Session::new(model.clone(), Some(device.clone()), options).expect("it fits");
+            let error = error(&logits(&mut session, &tokens), &want);
+            println!("{name} in {gpu} bytes: {} layers, nmse {error:.1e}", fit.placement.gpu_layers());
+            assert!(error < 1e-3, "{name} in {gpu} bytes: nmse {error}");
+            device.set_budget(u64::MAX);
+        }
+    }
+}
+
+/// Kullback–Leibler divergence of two rows of logits, in f64.
+fn divergence(want: &[f32], got: &[f32]) -> f64 {
+    let logs = |row: &[f32]| -> Vec<f64> {
+        let max = row.iter().copied().fold(f32::MIN, f32::max) as f64;
+        let sum: f64 = row.iter().map(|v| (*v as f64 - max).exp()).sum();
+        row.iter().map(|v| *v as f64 - max - sum.ln()).collect()
+    };
+    let (p, q) = (logs(want), logs(got));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+#[test]
+fn a_real_model_runs_in_20_40_and_80_megabytes() {
+    let test = "a_real_model_runs_in_20_40_and_80_megabytes";
+    let Some(path) = data::find("SmolLM2-135M-Instruct.Q4_1.gguf", test) else { return };
+    let Some(device) = device::open(test) else { return };
+    let model = Arc::new(Model::open(path).expect("it opens"));
+    let tokens =
+        model.tokenizer().unwrap().encode_text("Once upon a time, in a village by the sea, there", true).unwrap();
+    let rows: Vec<usize> = (0..tokens.len()).collect();
+    let (mut last, mut want) = (0, Vec::new());
+    for megabytes in [20, 40, 80] {
+        let (fit, options) = plan(&model, &device, &[2048], megabytes * 1_000_000);
+        if want.is_empty() {
+            let alone = Options { placement: None, ..options.clone() };
+            want = Session::new(model.clone(), None, alone).unwrap().logits(&tokens, &rows).expect("logits");
+        }
+        device.set_budget(megabytes * 1_000_000);
+        let mut session = Session::new(model.clone(), Some(device.clone()), options).expect("it fits");
+        let got = session.logits(&tokens, &rows).expect("logits");
+        let mean = got.iter().zip(&want).map(|(g, w)| divergence(w, g)).sum::<f64>() / got.len() as f64;
+        let bytes = device.counters().bytes;
+        println!(
+            "{megabytes} MB: {} layers, {bytes} bytes, divergence {mean:.1e}; {}",
+            fit.placement.gpu_layers(),
+            fit.why
+        );
+        assert!(mean < 1e-4, "{megabytes} MB: divergence {mean}");
+        assert!(got.iter().zip(&want).all(|(g, w)| lead(w).1 < CLOSE || lead(g).0 == lead(w).0), "another best token");
+        assert!(bytes <= megabytes * 1_000_000 && bytes > last, "{bytes} bytes in {megabytes} MB");
+        assert!(fit.placement.single().is_none());
+        last = bytes;
+        drop(session);
+        device.set_budget(u64::MAX);
+    }
+}
