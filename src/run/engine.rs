@@ -101,6 +101,17 @@ pub(super) enum Output {
     Pending(Awaited),
 }
 
+impl GpuSide {
+    pub(super) fn new(device: gpu::Device, model: &Arc<Model>, options: &Options) -> GpuSide {
+        GpuSide {
+            memory: gpu::Memory::new(&device, options.batch.max(8)),
+            weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
+            device,
+            ran: None,
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn new(
         model: Arc<Model>,
@@ -109,22 +120,21 @@ impl Engine {
         options: &Options,
     ) -> Result<Engine> {
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
-        let gpu = device.map(|device| GpuSide {
-            memory: gpu::Memory::new(&device, options.batch.max(8)),
-            weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
-            device,
-            ran: None,
-        });
+        let gpu = device.map(|device| GpuSide::new(device, &model, options));
         let (options, memory) = (options.clone(), cpu::Memory::default());
         let (programs, rooflines) = (Vec::new(), Rooflines::default());
         let mut engine =
             Engine { model, placement, options, pool, memory, gpu, programs, trace: None, rooflines, fed: 0 };
-        // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
-        engine.prepare(engine.batch(1, 1, true))?;
+        engine.prepare_decoding()?;
         if engine.options.trace {
             engine.set_trace(true)?;
         }
         Ok(engine)
+    }
+
+    /// Decoding is prepared first: what does not fit fails here, and weights are where they belong before the first prompt.
+    pub(super) fn prepare_decoding(&mut self) -> Result<()> {
+        self.prepare(self.batch(1, 1, true)).map(drop)
     }
 
     /// The fused graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.

@@ -1,7 +1,8 @@
 //! A session: one sequence of tokens with its cache on the devices.
 
+use super::recover::Recovering;
 use super::{Engine, Placement};
-use crate::base::{DType, Error, Result};
+use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
 use crate::quant::Precision;
@@ -53,11 +54,18 @@ pub struct Session {
     pub(super) fed: Vec<u32>,
     options: Options,
     stop: Option<Box<dyn Fn() -> bool + Send>>,
+    pub(super) recovering: Recovering,
 }
 
 /// The error of a prompt that was stopped where its logits are needed.
 pub(super) fn stopped() -> Error {
     Error::io("stopped", std::io::ErrorKind::Interrupted.into())
+}
+
+/// Whether it is that error.
+pub(super) fn was_stopped(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    error.kind() == ErrorKind::Io && source.is_some_and(|e| e.kind() == std::io::ErrorKind::Interrupted)
 }
 
 impl Session {
@@ -85,7 +93,7 @@ impl Session {
             (Some(_), Some(n)) => Placement { layers, gpu_layers: n.min(layers + 1) },
         };
         let engine = Engine::new(model.clone(), device, placement, &options)?;
-        Ok(Session { engine, model, fed: Vec::new(), options, stop: None })
+        Ok(Session { engine, model, fed: Vec::new(), options, stop: None, recovering: Recovering::default() })
     }
 
     /// The model.
@@ -146,7 +154,7 @@ impl Session {
             }
             let (here, later) = wanted.split_at(wanted.partition_point(|row| *row < end));
             let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
-            let logits = self.engine.feed(&tokens[start..end], self.fed.len(), &here)?;
+            let logits = self.retry(|engine, past| engine.feed(&tokens[start..end], past, &here))?;
             all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
             self.fed.extend_from_slice(&tokens[start..end]);
             (start, wanted) = (end, later);
@@ -179,7 +187,7 @@ impl Session {
                 return Ok(Some(rest));
             }
             let (now, later) = rest.split_at(self.options.batch);
-            self.engine.feed(now, self.fed.len(), &[])?;
+            self.retry(|engine, past| engine.feed(now, past, &[]))?;
             self.fed.extend_from_slice(now);
             rest = later;
         }
