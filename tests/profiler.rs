@@ -10,7 +10,7 @@ mod fixture;
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
 use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::Device;
+use wgpu_llm::gpu::{Clock, Device};
 use wgpu_llm::model::Model;
 use wgpu_llm::run::profile::{Record, Run};
 use wgpu_llm::run::statistics::{Group, Phase, tokens, totals};
@@ -101,6 +101,42 @@ fn every_dispatch_is_timed_where_it_can_be() {
     }
     let working = profile.events.iter().filter(|e| e.bytes > 0.0 && e.flops > 0.0).count();
     assert!(2 * working > profile.events.len(), "most do a part of their node's work: {working}");
+}
+
+#[test]
+fn lesser_clocks_time_nodes_or_whole_submissions() {
+    let Some(best) = device::open("lesser_clocks_time_nodes_or_whole_submissions") else { return };
+    let mut plain = session(tiny(), Some(best.clone()), None, false);
+    let want = generate(&mut plain, 6);
+    for clock in [Clock::Passes, Clock::Host] {
+        let mut device = best.reopen().expect("it is there");
+        device.restrict_clock(clock);
+        assert_eq!(device.clock(), clock.min(best.clock()));
+        let mut session = session(tiny(), Some(device.clone()), None, true);
+        assert_eq!(generate(&mut session, 6), want);
+        let figures = session.engine().decode_figures().unwrap();
+        let profile = profile(&mut session);
+        let facts = &profile.facts.devices[GPU];
+        assert_eq!(facts.timing.contains("whole submissions"), device.clock() == Clock::Host, "{facts:?}");
+        assert_eq!(device.counters().queries > 0, device.has_timestamps());
+        let mut before = 0;
+        for run in &profile.runs {
+            let events = profile.events_of(run.run);
+            assert!(run.start <= run.end && run.gpu > 0 && kernels(&profile, run) > 0, "{run:?}");
+            // One after the other, whatever tells the time.
+            for event in events {
+                assert!(event.start >= before && event.start + event.length <= run.end, "{clock:?} {run:?} {event:?}");
+                before = event.start;
+            }
+            if device.clock() == Clock::Host && run.tokens == 1 {
+                let [event] = events else { panic!("{events:?}") };
+                assert_eq!(profile.kernel(event).name(), "submission/whole all layers");
+                assert!(event.bytes >= figures.weight_bytes as f64 / 2.0 && event.flops > 0.0, "{event:?}");
+            }
+        }
+        let text = chrome::to_json(&profile).to_string();
+        assert_eq!(chrome::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), profile);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::hub::progress::Progress;
 use super::window::{self, Window};
 use super::{pull, split, term};
 use crate::base::{DType, Error, ErrorKind, Result};
-use crate::gpu::{self, Selector, Tuning};
+use crate::gpu::{self, Fault, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
 use crate::ops::Caps;
@@ -50,6 +50,9 @@ pub struct DebugArgs {
     /// Write a summary of where the time went, for bug reports: devices, tokens, kernels. Holds no text.
     #[arg(long, value_name = "FILE", env = "WGPU_LLM_PROFILE_JSON")]
     pub profile_json: Option<PathBuf>,
+    /// Make the GPU fail with a certain submission, the next one that takes its place after so many more: lost@40,oom@10. For tests.
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',', hide = true, env = "WGPU_LLM_INJECT_FAULTS")]
+    pub inject_faults: Vec<Fault>,
 }
 
 /// Loading that takes no longer is not shown.
@@ -65,6 +68,10 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
     session.expect(fit.prediction.seconds.map(Duration::from_secs_f64));
+    session.when_recovered(|recovery| term::interject(recovery));
+    if let Some(device) = session.engine().device() {
+        device.inject(args.debug.inject_faults.iter().copied());
+    }
     describe(&mut session, &path, &why, &fit);
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;

@@ -34,6 +34,7 @@ use term::Exit;
 pub fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os());
     term::init_logs();
+    term::quiet_panics();
     let done = term::watch_interrupts().and_then(|()| run(&cli));
     match done {
         Ok(()) => Exit::Ok.into(),

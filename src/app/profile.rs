@@ -66,6 +66,9 @@ fn traces(args: &ProfileArgs) -> Result<()> {
 /// The kernels that take most of the time, of answers and of prompts.
 fn table(profile: &Profile) -> String {
     let mut out = String::new();
+    for device in profile.facts.devices.iter().filter(|d| !d.timing.is_empty()) {
+        out += &format!("{} has no clock of its own; its times are of {}\n", device.name, device.timing);
+    }
     for (name, phase) in [("prompt", Phase::Prompt), ("answer", Phase::Answer)] {
         let t = tokens(profile, phase);
         if t.runs == 0 {

@@ -50,6 +50,25 @@ pub fn warn(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{label} {text}");
 }
 
+/// Tells it while an answer is being printed.
+pub fn interject(text: impl std::fmt::Display) {
+    // The answer's line is not at its end.
+    if Stream::Stdout.is_terminal() && Stream::Stderr.is_terminal() {
+        let _ = writeln!(io::stderr());
+    }
+    warn(text);
+}
+
+/// Keeps quiet about panics that are caught and told as errors: wgpu's, when a device is lost.
+pub fn quiet_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload_as_str().is_some_and(|text| text.starts_with(crate::gpu::POLL_PANIC)) {
+            tell(info);
+        }
+    }));
+}
+
 /// Says on stderr what is going on.
 pub fn note(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");

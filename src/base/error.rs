@@ -80,6 +80,12 @@ impl Error {
         self
     }
 
+    /// The same without advice: for when it was followed.
+    pub fn without_help(mut self) -> Self {
+        self.help = None;
+        self
+    }
+
     /// Adds the underlying cause.
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

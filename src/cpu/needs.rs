@@ -58,8 +58,8 @@ impl Held {
     }
 }
 
-/// Bytes of a tensor interleaved; `None` for types that are not.
+/// Bytes of a tensor in panels; `None` for vectors.
 fn panel_bytes(meta: &Meta) -> Option<usize> {
     let [outer @ .., n, k] = meta.shape.dims() else { return None };
-    Some(outer.iter().product::<usize>() * n.div_ceil(PANEL_ROWS) * quant::panel_bytes(meta.dtype, *k)?)
+    Some(outer.iter().product::<usize>() * n.div_ceil(PANEL_ROWS) * quant::panel_bytes(meta.dtype, *k))
 }

@@ -50,6 +50,14 @@ pub enum Selector {
     Name(String),
 }
 
+impl Adapter {
+    /// What tells it from others, whenever they are listed: its driver may have been updated meanwhile.
+    pub(super) fn identity(&self) -> String {
+        let raw = self.raw.get_info();
+        format!("{} {} {:x}:{:x} {}", raw.backend, raw.name, raw.vendor, raw.device, raw.device_pci_bus_id)
+    }
+}
+
 impl FromStr for Selector {
     type Err = Error;
 

@@ -1,18 +1,20 @@
-//! An open GPU: its capabilities, its memory budget, its failures, and what was done with it so far.
+//! An open GPU: its capabilities, its memory budget, and what was done with it so far.
 //!
-//! Errors of the device arrive late and from the side. They are noted here when they arrive and returned by the next
+//! Errors of the device arrive late and from the side. They are noted (`failure.rs`) when they arrive and returned by the next
 //! [`Device::check`], which everything that waits calls.
 #![allow(unsafe_code)]
 
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
+use super::failure::{Failures, NAP, POLL_PANIC, Trouble, watch};
 use super::pipeline::Pipelines;
+use super::profile::Clock;
 use super::signal::Signal;
 use super::tuning::Tuning;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::Instant;
 
 /// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
 const MAX_BINDING: u64 = 1 << 30;
@@ -77,13 +79,15 @@ pub(super) struct Inner {
     pub tuning: Mutex<Option<Tuning>>,
     info: AdapterInfo,
     caps: Caps,
+    clock: Clock,
     /// Whether shaders check their bounds.
     checked: bool,
     limits: wgpu::Limits,
     /// Bytes that buffers may hold together.
     budget: AtomicU64,
-    /// The first failure that the device reported; it stays.
-    failure: Arc<Mutex<Option<(ErrorKind, String)>>>,
+    pub failures: Arc<Failures>,
+    /// Which adapter it is, to find it again.
+    identity: String,
 }
 
 impl Device {
@@ -126,9 +130,14 @@ impl Device {
             let what = format!("{} cannot be opened", adapter.info.name);
             Error::new(ErrorKind::NoDevice, what).because(e.to_string()).help("choose another with --device")
         })?;
-        let failure = Arc::new(Mutex::new(None));
-        watch(&raw, &failure);
+        let failures = Arc::default();
+        watch(&raw, &failures);
         let limits = raw.limits();
+        let clock = match raw.features() {
+            f if !f.contains(wgpu::Features::TIMESTAMP_QUERY) => Clock::Host,
+            f if !f.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) => Clock::Passes,
+            _ => Clock::Dispatches,
+        };
         let caps = Caps { coop, ..caps(&limits, raw.features(), &adapter.info) };
         let inner = Inner {
             adapter: adapter.raw.clone(),
@@ -139,18 +148,52 @@ impl Device {
             tuning: Mutex::default(),
             info: adapter.info.clone(),
             caps,
+            clock,
             checked: cfg!(debug_assertions),
             limits,
             budget: AtomicU64::new(u64::MAX),
-            failure,
+            failures,
+            identity: adapter.identity(),
         };
         Ok(Device { inner: Arc::new(inner) })
+    }
+
+    /// Opens the same adapter once more, after this device has failed. The new one is as restricted as this, has its budget, and is
+    /// tuned by what was measured with it. Blocks; see [`reopen_async`](Self::reopen_async).
+    pub fn reopen(&self) -> Result<Device> {
+        pollster::block_on(self.reopen_async())
+    }
+
+    /// Opens the same adapter once more: see [`reopen`](Self::reopen).
+    pub async fn reopen_async(&self) -> Result<Device> {
+        let old = &*self.inner;
+        let list = adapters().await;
+        let adapter = list.iter().find(|a| a.identity() == old.identity).ok_or_else(|| {
+            Error::new(ErrorKind::NoDevice, format!("{} is not there any more", old.info.name)).help("use --device cpu")
+        })?;
+        let mut device = Self::of(adapter).await?;
+        device.restrict(|caps| caps.clone_from(&old.caps));
+        device.restrict_clock(old.clock);
+        if !old.checked {
+            device.trust_shaders();
+        }
+        device.set_budget(old.budget.load(Ordering::Relaxed));
+        *device.inner.tuning.lock().expect("no panic while it is held") =
+            old.tuning.lock().expect("no panic while it is held").take();
+        self.hand_over_faults(&device);
+        Ok(device)
     }
 
     /// Makes the device out to be less than it is, so that kernels for lesser ones can be tested. Only right after opening:
     /// panics where the device is shared already.
     pub fn restrict(&mut self, change: impl FnOnce(&mut Caps)) {
         change(&mut Arc::get_mut(&mut self.inner).expect("restricted before it is shared").caps);
+    }
+
+    /// Times work by `clock` at the best, as lesser devices do. Only right after opening, as [`restrict`](Self::restrict).
+    pub fn restrict_clock(&mut self, clock: Clock) {
+        let inner = Arc::get_mut(&mut self.inner).expect("restricted before it is shared");
+        inner.clock = inner.clock.min(clock);
     }
 
     /// Compiles shaders without bounds checks, as builds without debug assertions do. Only right after opening, as
@@ -183,12 +226,17 @@ impl Device {
 
     /// Whether passes can be timed.
     pub fn has_timestamps(&self) -> bool {
-        self.inner.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+        self.inner.clock > Clock::Host
     }
 
     /// Whether each dispatch can be timed. Elsewhere all of a node's are timed together.
     pub fn times_dispatches(&self) -> bool {
-        self.has_timestamps() && self.inner.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+        self.inner.clock == Clock::Dispatches
+    }
+
+    /// What tells how long work takes.
+    pub fn clock(&self) -> Clock {
+        self.inner.clock
     }
 
     /// What was done so far.
@@ -221,25 +269,13 @@ impl Device {
 
     /// The first failure that the device has reported, if any.
     pub fn check(&self) -> Result<()> {
-        match &*self.inner.failure.lock().expect("no panic while it is held") {
-            Some((kind, what)) => Err(failure(*kind, what, &self.inner.info.name)),
-            None => Ok(()),
-        }
+        self.inner.failures.check(&self.inner.info.name)
     }
 
     /// Destroys the device: everything after fails with `DeviceLost`. For shutting down, and for tests of that failure.
     pub fn destroy(&self) {
-        let mut failure = self.inner.failure.lock().expect("no panic while it is held");
-        failure.get_or_insert((ErrorKind::DeviceLost, "destroyed".to_owned()));
-        drop(failure);
+        self.inner.failures.note(ErrorKind::DeviceLost, "destroyed");
         self.inner.raw.destroy();
-    }
-
-    /// Catches running out of memory, and shaders that the driver cannot compile, until [`Scope::finish`].
-    pub(super) fn scope(&self) -> Scope {
-        let memory = self.inner.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let driver = self.inner.raw.push_error_scope(wgpu::ErrorFilter::Internal);
-        Scope { device: self.clone(), memory, driver }
     }
 
     /// A buffer of `size` bytes, rounded up to whole 16 bytes; refused where it passes the budget or the adapter's limit.
@@ -266,8 +302,10 @@ impl Device {
 
     /// Hands over commands.
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
-        self.inner.tally.submits.fetch_add(1, Ordering::Relaxed);
-        self.inner.queue.submit([encoder.finish()])
+        let before = self.inner.tally.submits.fetch_add(1, Ordering::Relaxed);
+        let index = self.inner.queue.submit([encoder.finish()]);
+        self.submitted(before + 1);
+        index
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
@@ -298,30 +336,44 @@ impl Device {
         Ok(signal.await)
     }
 
-    /// Natively callbacks come only from polling, so poll until the signal is there or the device has failed.
-    #[cfg(not(target_arch = "wasm32"))]
+    /// Natively callbacks come only from polling, so poll until the signal is there or the device has failed. The browser calls back
+    /// by itself.
     pub(super) fn drive<T>(&self, signal: &Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        // A GPU's submissions are cut to a tenth of a second; a CPU that plays GPU may take its time.
-        let patience = if self.inner.info.software { 600 } else { 20 };
-        for _ in 0..patience * 4 {
-            if signal.is_ready() {
-                return Ok(());
-            }
-            let timeout = Some(Duration::from_millis(250));
-            let polled = self.inner.raw.poll(wgpu::PollType::Wait { submission_index: after.clone(), timeout });
-            if signal.is_ready() {
-                return Ok(());
-            }
-            self.check()?;
-            assert!(!matches!(polled, Err(wgpu::PollError::WrongSubmissionIndex(..))), "submitted to another device");
+        if IN_BROWSER {
+            return self.check();
         }
-        Err(failure(ErrorKind::DeviceLost, "no answer for too long", &self.inner.info.name))
+        let is_ready = || signal.is_ready() && !self.inner.failures.hides_results();
+        let (begin, mut watchdog) = (Instant::now(), self.watchdog());
+        loop {
+            if is_ready() {
+                return Ok(());
+            }
+            self.poll(after.clone());
+            if is_ready() {
+                return Ok(());
+            }
+            self.still_works(&mut watchdog, begin.elapsed())?;
+        }
     }
 
-    /// The browser calls back by itself.
-    #[cfg(target_arch = "wasm32")]
-    pub(super) fn drive<T>(&self, _signal: &Signal<T>, _after: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        self.check()
+    /// Lets callbacks come, those of `after` at the latest, for as long as a nap.
+    fn poll(&self, after: Option<wgpu::SubmissionIndex>) {
+        let failures = &self.inner.failures;
+        if failures.made(Trouble::Silent) {
+            return std::thread::sleep(NAP);
+        }
+        // Where the driver says that the device is lost, wgpu calls back, and then it panics.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert!(!failures.made(Trouble::Lost), "{POLL_PANIC}: made to fail");
+            self.inner.raw.poll(wgpu::PollType::Wait { submission_index: after, timeout: Some(NAP) })
+        }));
+        match polled {
+            Ok(polled) => {
+                let ours = self.check().is_err() || !matches!(polled, Err(wgpu::PollError::WrongSubmissionIndex(..)));
+                assert!(ours, "submitted to another device");
+            }
+            Err(_) => failures.note(ErrorKind::DeviceLost, "waiting for it failed"),
+        }
     }
 
     /// Waits until all submitted work is done.
@@ -345,38 +397,6 @@ pub(super) fn human(bytes: u64) -> String {
     match bytes {
         0..0x20_0000 => format!("{} KiB", bytes >> 10),
         _ => format!("{} MiB", bytes >> 20),
-    }
-}
-
-/// Notes the first failure that the device reports.
-fn watch(raw: &wgpu::Device, failure: &Arc<Mutex<Option<(ErrorKind, String)>>>) {
-    let note = |failure: &Mutex<Option<_>>, kind, what| {
-        failure.lock().expect("no panic while it is held").get_or_insert((kind, what));
-    };
-    let lost = failure.clone();
-    raw.set_device_lost_callback(move |reason, message| {
-        note(&lost, ErrorKind::DeviceLost, format!("{reason:?} {message}").trim().to_lowercase());
-    });
-    let uncaptured = failure.clone();
-    raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| match error {
-        wgpu::Error::OutOfMemory { .. } => note(&uncaptured, ErrorKind::OutOfMemory, "out of memory".to_owned()),
-        wgpu::Error::Internal { description, .. } => note(&uncaptured, ErrorKind::DeviceLost, description),
-        wgpu::Error::Validation { description, .. } => {
-            // Once a device is lost, everything done with what belonged to it is wrong.
-            let lost = uncaptured.lock().expect("no panic while it is held").is_some();
-            assert!(lost || !cfg!(debug_assertions), "a bug in this program's use of the GPU: {description}");
-            note(&uncaptured, ErrorKind::DeviceLost, description);
-        }
-    }));
-}
-
-/// The error for a device that has failed.
-fn failure(kind: ErrorKind, what: &str, name: &str) -> Error {
-    match kind {
-        ErrorKind::OutOfMemory => Error::new(kind, format!("{name} is out of memory"))
-            .help("put fewer layers on the GPU with -ngl, or choose a smaller context with -c"),
-        _ => Error::new(kind, format!("the GPU {name} was lost: {what}"))
-            .help("try again; if it happens often, update the driver or use --device cpu"),
     }
 }
 
@@ -409,31 +429,6 @@ fn coop(adapter: &wgpu::Adapter) -> Option<u32> {
         })
     };
     [16, 8].into_iter().find(|n| of(*n))
-}
-
-/// Catches what fails; see [`Device::scope`].
-pub(super) struct Scope {
-    device: Device,
-    memory: wgpu::ErrorScopeGuard,
-    driver: wgpu::ErrorScopeGuard,
-}
-
-impl Scope {
-    /// What went wrong since the scope was opened, if anything.
-    pub async fn finish(self) -> Result<()> {
-        // Scopes close in the reverse order of opening, both before anything is awaited.
-        let driver = self.driver.pop();
-        let memory = self.memory.pop();
-        let name = &self.device.inner.info.name;
-        if memory.await.is_some() {
-            return Err(failure(ErrorKind::OutOfMemory, "", name));
-        }
-        if let Some(error) = driver.await {
-            let what = format!("the driver of {name} cannot compile a shader");
-            return Err(Error::unsupported(what).because(error.to_string()).help("update it, or use --device cpu"));
-        }
-        self.device.check()
-    }
 }
 
 /// A buffer that counts against its device's budget for as long as it lives.

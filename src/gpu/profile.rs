@@ -2,15 +2,30 @@
 //!
 //! Where the device writes timestamps within a pass, one stands between any two dispatches; elsewhere each node gets a pass of its
 //! own, with a timestamp at either end. They come to the host beside the run's result: nothing waits for them. A program that was
-//! never timed has no query set, and a run that is not timed has no query in its commands.
+//! never timed has no query set, and a run that is not timed has no query in its commands. Where there are no timestamps at all,
+//! whole submissions are timed by the host's clock.
 
 use super::device::{Buffer, Device};
-use super::readback::{Pending, Ring};
+use super::readback::{Copied, Pending, Ring};
 use super::runner::{Program, Step};
+use super::signal::Signal;
 use crate::base::{Error, Result};
 use crate::graph::Tensor;
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What tells how long a device's work takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clock {
+    /// The host's: whole submissions are timed.
+    Host,
+    /// The device's, at either end of a pass: all dispatches of a node are timed together.
+    Passes,
+    /// The device's, between any two dispatches.
+    Dispatches,
+}
 
 /// When a node ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +38,17 @@ pub struct Timing {
     pub end: u64,
 }
 
-/// What is timed by itself: a dispatch, or all those of a node.
+/// What is timed by itself: a dispatch, all those of a node, or all of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timed {
-    /// Index of the node in its graph.
-    pub node: usize,
-    /// Which of the op's kernels runs.
+    /// Indices of the nodes in their graph, and the part of each one's work that is done: several of a submission.
+    pub nodes: Vec<(usize, f64)>,
+    /// Which of the first op's kernels runs.
     pub variant: &'static str,
     /// Files of the shaders, in running order.
     pub shader: String,
     /// Dispatches.
     pub dispatches: usize,
-    /// The part of the node's work that they do.
-    pub share: f64,
 }
 
 /// Most timestamps in one query set, as WebGPU has it.
@@ -51,33 +64,70 @@ pub(super) struct Queries {
     ring: Ring,
 }
 
-/// Timestamps of a run on their way from the device.
-pub struct Stamps {
-    pending: Pending,
-    period: f64,
-    /// Indices of the timestamps before and after each part.
-    parts: Vec<(u32, u32)>,
+/// Times of a run on their way from the device.
+pub struct Stamps(Source);
+
+enum Source {
+    /// Timestamps, and the indices of those before and after each part.
+    Device { pending: Pending, period: f64, parts: Vec<(u32, u32)> },
+    /// Submissions that are done, and the last one's beginning and end.
+    Host { done: Vec<(u64, u64)>, start: u64, end: Signal<u64>, after: wgpu::SubmissionIndex, device: Device },
 }
 
 impl Stamps {
     /// Whether they are there.
     pub fn is_ready(&self) -> bool {
-        self.pending.is_ready()
+        match &self.0 {
+            Source::Device { pending, .. } => pending.is_ready(),
+            Source::Host { end, .. } => end.is_ready(),
+        }
     }
 
-    /// Waits for them: when each part of the program ([`Program::timed`]) began and ended, in nanoseconds of the device's clock.
-    pub fn wait(self) -> Result<Vec<(u64, u64)>> {
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&self.pending.wait()?);
-        // In integers: clocks count more ticks than an f64 can tell apart.
-        let period = (self.period * f64::from(1 << 20)) as u128;
-        let at = |i: u32| ((u128::from(ticks[i as usize]) * period) >> 20) as u64;
-        Ok(self.parts.iter().map(|(start, end)| (at(*start), at(*end).max(at(*start)))).collect())
+    /// Whether they are the host's: a submission then begins when it is handed over, though the device may still be busy with others.
+    pub fn are_the_hosts(&self) -> bool {
+        matches!(self.0, Source::Host { .. })
     }
+
+    /// Waits for them: when each part of the program ([`Program::timed`]) began and ended, in nanoseconds of one clock.
+    pub fn wait(self) -> Result<Vec<(u64, u64)>> {
+        match self.0 {
+            Source::Device { pending, period, parts } => {
+                let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&pending.wait()?);
+                // In integers: clocks count more ticks than an f64 can tell apart.
+                let period = (period * f64::from(1 << 20)) as u128;
+                let at = |i: u32| ((u128::from(ticks[i as usize]) * period) >> 20) as u64;
+                Ok(parts.iter().map(|(start, end)| (at(*start), at(*end).max(at(*start)))).collect())
+            }
+            Source::Host { mut done, start, end, after, device } => {
+                device.drive(&end, Some(after))?;
+                done.push((start, pollster::block_on(end)));
+                Ok(done)
+            }
+        }
+    }
+}
+
+/// The host's nanoseconds.
+fn now() -> u64 {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    ZERO.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Comes when everything that was submitted is done, and says when that was.
+fn end(device: &Device) -> Signal<u64> {
+    let signal = Signal::default();
+    let sender = signal.clone();
+    device.inner.queue.on_submitted_work_done(move || sender.send(now()));
+    signal
 }
 
 impl Program {
     /// Runs once, and tells how long each node took. Fails with `Unsupported` where the device has no timestamps.
     pub fn profile(&mut self) -> Result<Vec<Timing>> {
+        if !self.device.has_timestamps() {
+            let what = format!("{} cannot time its work", self.device.info().name);
+            return Err(Error::unsupported(what).help("use another device"));
+        }
         let times = self.run_timed(None)?.1.wait()?;
         let first = times.first().map_or(0, |t| t.0);
         let mut nodes: Vec<Timing> = Vec::new();
@@ -91,15 +141,14 @@ impl Program {
         Ok(nodes)
     }
 
-    /// Submits one run and a copy of `output`'s values, as [`run_read`](Self::run_read) does, with timestamps; does not wait.
-    /// Fails with `Unsupported` where the device has none.
+    /// Submits one run and a copy of `output`'s values, as [`run_read`](Self::run_read) does, with timestamps; does not wait. Where
+    /// the device has none, each submission but the last is waited for, to know when it was done.
     pub fn run_timed(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
         let device = self.device.clone();
-        if !device.has_timestamps() {
-            let what = format!("{} cannot time its work", device.info().name);
-            return Err(Error::unsupported(what).help("trace on another device"));
-        }
         device.check()?;
+        if !device.has_timestamps() {
+            return self.run_by_host(output);
+        }
         let mut queries = match self.queries.take() {
             Some(queries) => queries,
             None => self.make_queries()?,
@@ -114,34 +163,67 @@ impl Program {
         queries.resolve(&mut encoder);
         let bytes = queries.count.max(1) as usize * 8;
         let stamps = queries.ring.copy(&device, &mut encoder, &queries.resolved, 0, bytes)?;
-        let copied = match output.map(|t| self.span(t)) {
-            Some((buffer, at, size)) => Some(self.ring.copy(&device, &mut encoder, &buffer, at, size)?),
-            None => None,
-        };
+        let copied = self.copy_output(&mut encoder, output)?;
         let after = device.submit(encoder);
         let period = f64::from(device.inner.queue.get_timestamp_period());
         let parts = queries.parts.iter().map(|(_, start, end)| (*start, *end)).collect();
-        let stamps = Stamps { pending: stamps.submitted(&device, after.clone()), period, parts };
+        let stamps = Source::Device { pending: stamps.submitted(&device, after.clone()), period, parts };
         self.queries = Some(queries);
-        Ok((copied.map(|c| c.submitted(&device, after)), stamps))
+        Ok((copied.map(|c| c.submitted(&device, after)), Stamps(stamps)))
+    }
+
+    fn run_by_host(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
+        let device = self.device.clone();
+        let (mut encoder, mut done) = (device.encoder(), Vec::new());
+        for (i, cut) in self.cuts.iter().enumerate() {
+            if i > 0 {
+                let start = now();
+                let after = device.submit(std::mem::replace(&mut encoder, device.encoder()));
+                let end = end(&device);
+                device.drive(&end, Some(after))?;
+                done.push((start, pollster::block_on(end)));
+            }
+            self.encode_steps(&mut encoder, &self.steps[cut.clone()]);
+        }
+        let copied = self.copy_output(&mut encoder, output)?;
+        let start = now();
+        let after = device.submit(encoder);
+        let stamps = Source::Host { done, start, end: end(&device), after: after.clone(), device: device.clone() };
+        Ok((copied.map(|c| c.submitted(&device, after)), Stamps(stamps)))
+    }
+
+    fn copy_output(&mut self, encoder: &mut wgpu::CommandEncoder, output: Option<&Tensor>) -> Result<Option<Copied>> {
+        let Some((buffer, at, size)) = output.map(|t| self.span(t)) else { return Ok(None) };
+        self.ring.copy(&self.device, encoder, &buffer, at, size).map(Some)
     }
 
     /// What [`Stamps::wait`] gives the times of, in its order.
     pub fn timed(&self) -> Vec<Timed> {
         let one = |part: Range<usize>| {
             let steps = &self.steps[part];
-            let node = steps[0].node;
-            let variant = self.kernels.iter().find(|(n, ..)| *n == node).map_or("", |(.., variant)| *variant);
+            let mut nodes: Vec<(usize, f64)> = Vec::new();
+            for step in steps {
+                match nodes.last_mut() {
+                    Some((node, share)) if *node == step.node => *share += step.share,
+                    _ => nodes.push((step.node, step.share)),
+                }
+            }
+            let first = nodes.first().map_or(0, |(node, _)| *node);
+            let variant = self.kernels.iter().find(|(n, ..)| *n == first).map_or("", |(.., variant)| *variant);
             let mut shaders: Vec<&str> = steps.iter().map(|s| s.entry.shader.name).collect();
             shaders.dedup();
-            let share = steps.iter().map(|s| s.share).sum();
-            Timed { node, variant, shader: shaders.join(" + "), dispatches: steps.len(), share }
+            Timed { nodes, variant, shader: shaders.join(" + "), dispatches: steps.len() }
         };
         self.parts().into_iter().map(one).collect()
     }
 
     /// The steps that are timed together.
     fn parts(&self) -> Vec<Range<usize>> {
+        if !self.device.has_timestamps() {
+            // A segment of no steps is a submission, too.
+            let none = self.cuts.is_empty().then_some(0..0);
+            return self.cuts.iter().cloned().chain(none).collect();
+        }
         let each = self.device.times_dispatches();
         let mut parts: Vec<Range<usize>> = Vec::new();
         for cut in &self.cuts {

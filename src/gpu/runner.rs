@@ -102,7 +102,7 @@ impl Program {
         self.encode_steps(encoder, &self.steps);
     }
 
-    fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
+    pub(super) fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, steps: &[Step]) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for step in steps {
             step.encode(&mut pass);

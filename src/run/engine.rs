@@ -103,6 +103,20 @@ pub(super) enum Output {
     Pending(Awaited),
 }
 
+impl GpuSide {
+    /// Makes sure of the memory before anything is uploaded.
+    pub(super) fn new(
+        device: gpu::Device,
+        model: &Arc<Model>,
+        placement: &Placement,
+        options: &Options,
+    ) -> Result<GpuSide> {
+        let memory = fit::reserve(model, &device, placement, options)?;
+        let weights = gpu::Weights::new(&device, Arc::new(Upload(model.clone())));
+        Ok(GpuSide { memory, weights, device, ran: None })
+    }
+}
+
 impl Engine {
     pub(super) fn new(
         model: Arc<Model>,
@@ -111,24 +125,22 @@ impl Engine {
         options: &Options,
     ) -> Result<Engine> {
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
-        let reserved = device.as_ref().map(|d| fit::reserve(&model, d, &placement, options)).transpose()?;
-        let gpu = device.zip(reserved).map(|(device, memory)| GpuSide {
-            memory,
-            weights: gpu::Weights::new(&device, Arc::new(Upload(model.clone()))),
-            device,
-            ran: None,
-        });
+        let gpu = device.map(|device| GpuSide::new(device, &model, &placement, options)).transpose()?;
         let (options, memory) = (options.clone(), cpu::Memory::default());
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
         let trace = None;
         let mut engine =
             Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, rooflines, fed: 0 };
-        // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
-        engine.prepare(engine.batch(1, 1, true))?;
+        engine.prepare_decoding()?;
         if engine.options.trace {
             engine.set_trace(true)?;
         }
         Ok(engine)
+    }
+
+    /// Decoding is prepared first: what does not fit fails here, and weights are where they belong before the first prompt.
+    pub(super) fn prepare_decoding(&mut self) -> Result<()> {
+        self.prepare(self.batch(1, 1, true)).map(drop)
     }
 
     /// The fused graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.

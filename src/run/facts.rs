@@ -26,12 +26,17 @@ pub(super) fn facts(
         name: "CPU".into(),
         driver: format!("{level}, {threads} threads"),
         roofline: rooflines[CPU],
+        timing: String::new(),
     };
     let gpu = device.map(|device| DeviceFacts {
         kind: "GPU".into(),
         name: device.info().name.clone(),
         driver: format!("{} {}", device.info().backend, device.info().driver),
         roofline: rooflines[GPU],
+        timing: match device.clock() {
+            gpu::Clock::Host => "whole submissions, by the host's clock".into(),
+            gpu::Clock::Passes | gpu::Clock::Dispatches => String::new(),
+        },
     });
     Facts {
         architecture: model.spec().architecture().to_string(),

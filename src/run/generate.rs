@@ -1,6 +1,8 @@
 //! Generation: a prompt in, tokens out one by one, until the model ends, the limit is reached or the caller has enough.
 
 use super::Session;
+use super::engine::Ticket;
+use super::session::was_stopped;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::{Sample, SampleParams};
 use crate::sample::{DeviceSampling, Sampler};
@@ -57,22 +59,29 @@ impl Session {
         self.truncate(shared.min(prompt.len() - 1));
         let new = &prompt[self.fed.len()..];
         self.check(new)?;
-        let start = Instant::now();
-        let (before, last) = (self.fed.len(), self.feed_all_but_last(new)?);
+        let (start, before) = (Instant::now(), self.fed.len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
-        let stop = match (last, sampler.device_plan()) {
-            (None, _) => Stop::Interrupted,
-            (Some(_), _) if limit == 0 => Stop::Limit,
-            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, &mut run)?,
-            (Some(last), None) => self.on_host(last, sampler, &mut run)?,
+        let stop = match self.go_on(new, sampler, &mut run) {
+            // While what a GPU held was computed anew.
+            Err(e) if was_stopped(&e) => Stop::Interrupted,
+            stop => stop?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
         self.answered.0 += run.tokens.len().saturating_sub(1);
         self.answered.1 += decode_time;
         self.engine.settle()?;
-        let prompt_tokens = self.fed.len().min(prompt.len()) - before;
+        let prompt_tokens = self.fed.len().min(prompt.len()).saturating_sub(before);
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
+    }
+
+    fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
+        match (self.feed_all_but_last(new)?, sampler.device_plan()) {
+            (None, _) => Ok(Stop::Interrupted),
+            (Some(_), _) if run.limit == 0 => Ok(Stop::Limit),
+            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, run),
+            (Some(last), None) => self.on_host(last, sampler, run),
+        }
     }
 
     fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {
@@ -85,14 +94,20 @@ impl Session {
             seed: plan.seed,
             first: (after as u32).wrapping_sub(sampler.step() as u32),
         };
-        let mut ticket = self.engine.feed_and_sample(last, self.fed.len(), &params)?;
-        self.fed.extend_from_slice(last);
-        let mut at = after;
+        // What is fed but not known to be in the cache, and the token drawn after it.
+        let (mut under_way, mut ticket) = (last.to_vec(), None::<Ticket>);
         loop {
-            // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
-            let room = at < self.context() && run.tokens.len() + 1 < run.limit;
-            let next = if room && self.engine.runs_ahead() { Some(self.engine.sample_next()?) } else { None };
-            let token = ticket.wait()?;
+            let room = self.fed.len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
+            let (token, next) = self.retry(|engine, past| {
+                let drawn = match ticket.take() {
+                    Some(ticket) => ticket,
+                    None => engine.feed_and_sample(&under_way, past, &params)?,
+                };
+                // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
+                let next = if room && engine.runs_ahead() { Some(engine.sample_next()?) } else { None };
+                Ok((drawn.wait()?, next))
+            })?;
+            self.fed.append(&mut under_way);
             if token == Sample::POISONED {
                 return Err(poisoned());
             }
@@ -101,26 +116,23 @@ impl Session {
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);
             }
-            ticket = match next {
-                Some(next) => next,
-                None => self.engine.feed_and_sample(&[token], at, &params)?,
-            };
-            self.fed.push(token);
-            at += 1;
+            under_way.push(token);
+            ticket = next;
         }
     }
 
     fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
-        let mut logits = self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
-        self.fed.extend_from_slice(last);
+        let mut under_way = last.to_vec();
         loop {
+            let row = under_way.len() as u32 - 1;
+            let logits = self.retry(|engine, past| engine.feed(&under_way, past, &[row]))?;
+            self.fed.append(&mut under_way);
             let token = sampler.sample(&logits)?;
             sampler.accept(token);
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);
             }
-            logits = self.engine.feed(&[token], self.fed.len(), &[0])?;
-            self.fed.push(token);
+            under_way.push(token);
         }
     }
 

@@ -33,7 +33,7 @@ impl Engine {
         Ok(std::mem::replace(&mut self.trace, trace).map(Recorder::into_profile))
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         facts(&self.model, &self.options, &self.placement, self.threads(), self.device(), &self.rooflines)
     }
 
@@ -60,7 +60,14 @@ impl Engine {
 
     /// Takes into the trace what is under way.
     pub(super) fn settle(&mut self) -> Result<()> {
-        self.trace.as_mut().map_or(Ok(()), |trace| trace.collect(true))
+        match self.trace.as_mut().map_or(Ok(()), |trace| trace.collect(true)) {
+            // A GPU that has failed takes the times of what is under way with it. Whoever works with it next hears of it.
+            Err(e) if self.can_do_without(&e) => {
+                self.trace.iter_mut().for_each(Recorder::forget);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Begins a run in the trace, if there is one.

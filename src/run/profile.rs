@@ -24,6 +24,9 @@ pub struct DeviceFacts {
     pub driver: String,
     /// What it can do at the most, where that was measured.
     pub roofline: Option<Roofline>,
+    /// What of its work is timed as one, in words; empty where each op or dispatch is.
+    #[serde(default)]
+    pub timing: String,
 }
 
 /// Where a layer lies.

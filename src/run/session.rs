@@ -1,7 +1,8 @@
 //! A session: one sequence of tokens with its cache on the devices.
 
+use super::recover::Recovering;
 use super::{Engine, Placement};
-use crate::base::{DType, Error, Result};
+use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
 use crate::quant::Precision;
@@ -61,11 +62,18 @@ pub struct Session {
     /// Tokens of answers after their first, and what they took.
     pub(super) answered: (usize, Duration),
     stop: Option<Box<dyn Fn() -> bool + Send>>,
+    pub(super) recovering: Recovering,
 }
 
 /// The error of a prompt that was stopped where its logits are needed.
 pub(super) fn stopped() -> Error {
     Error::io("stopped", std::io::ErrorKind::Interrupted.into())
+}
+
+/// Whether it is that error.
+pub(super) fn was_stopped(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    error.kind() == ErrorKind::Io && source.is_some_and(|e| e.kind() == std::io::ErrorKind::Interrupted)
 }
 
 impl Session {
@@ -95,7 +103,8 @@ impl Session {
         };
         let engine = Engine::new(model.clone(), device, placement, &options)?;
         let (expected, answered, stop) = Default::default();
-        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, stop })
+        let recovering = Recovering::default();
+        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, stop, recovering })
     }
 
     /// Remembers what a token was planned to take.
@@ -170,7 +179,7 @@ impl Session {
             }
             let (here, later) = wanted.split_at(wanted.partition_point(|row| *row < end));
             let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
-            let logits = self.engine.feed(&tokens[start..end], self.fed.len(), &here)?;
+            let logits = self.retry(|engine, past| engine.feed(&tokens[start..end], past, &here))?;
             all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
             self.fed.extend_from_slice(&tokens[start..end]);
             (start, wanted) = (end, later);
@@ -203,7 +212,7 @@ impl Session {
                 return Ok(Some(rest));
             }
             let (now, later) = rest.split_at(self.options.batch);
-            self.engine.feed(now, self.fed.len(), &[])?;
+            self.retry(|engine, past| engine.feed(now, past, &[]))?;
             self.fed.extend_from_slice(now);
             rest = later;
         }

@@ -23,12 +23,10 @@ pub(super) const GPU: usize = 1;
 /// A part of a program as the profile knows it, and its work.
 pub(super) struct Noted {
     kernel: u32,
-    node: usize,
-    share: f64,
     bytes: f64,
     flops: f64,
-    /// Whether its work grows with what is in the cache.
-    grows: bool,
+    /// The nodes whose work grows with what is in the cache, and what part of it is theirs: not in the sums above.
+    grows: Vec<(usize, f64)>,
 }
 
 /// A result on its way from the device, and where to tell how long it was waited for.
@@ -88,6 +86,8 @@ pub(super) struct Recorder {
     kernels: u32,
     /// What is added to the GPU's nanoseconds to have ours.
     offset: Option<i128>,
+    /// When the device was done with what came before, by the clock that has no timestamps.
+    busy_until: u64,
     memory: Vec<Memory>,
 }
 
@@ -101,6 +101,7 @@ impl Recorder {
             runs: 0,
             kernels: 0,
             offset: None,
+            busy_until: 0,
             memory: Vec::new(),
         };
         recorder.tell(Record::Facts(facts));
@@ -128,15 +129,19 @@ impl Recorder {
     /// Makes the parts of a program known.
     pub fn note(&mut self, graph: &Graph, device: usize, parts: &[gpu::Timed]) -> Vec<Noted> {
         let tokens = super::traffic::tokens(graph);
-        let kernels = parts.iter().map(|part| kernel(graph, device, tokens, part)).collect();
+        let kernel = |(i, part): (usize, &gpu::Timed)| match part.nodes[..] {
+            [(node, share)] => kernel(graph, device, tokens, part, (node, share)),
+            _ => submission(graph, device, tokens, part, (i + 1, parts.len())),
+        };
+        let kernels = parts.iter().enumerate().map(kernel).collect();
         self.tell(Record::Kernels(kernels));
         let first = self.kernels;
         self.kernels += parts.len() as u32;
         let noted = (first..).zip(parts).map(|(kernel, part)| {
-            let node = &graph.nodes[part.node];
-            let (bytes, flops) = work(graph, node, 0);
-            let grows = matches!(node.op, AnyOp::Attention(_));
-            Noted { kernel, node: part.node, share: part.share, bytes, flops, grows }
+            let grows = |(node, _): &(usize, f64)| matches!(graph.nodes[*node].op, AnyOp::Attention(_));
+            let (grows, fixed): (Vec<_>, Vec<_>) = part.nodes.iter().copied().partition(grows);
+            let (bytes, flops) = work_of(graph, &fixed, 0);
+            Noted { kernel, bytes, flops, grows }
         });
         noted.collect()
     }
@@ -162,6 +167,12 @@ impl Recorder {
         let awaited = pending.map(|pending| Awaited { pending, watch: Some(watch.clone()) });
         self.under_way.push_back(UnderWay { open, watch });
         awaited
+    }
+
+    /// Forgets what is under way: the device that was to tell how long it took has failed.
+    pub fn forget(&mut self) {
+        self.under_way.clear();
+        self.offset = None;
     }
 
     /// The host waited for the run submitted last.
@@ -190,7 +201,15 @@ impl Recorder {
     fn finish(&mut self, UnderWay { open, watch }: UnderWay) -> Result<()> {
         let Open { mut run, begin, mut events, stamps } = open;
         for (stamps, mut more) in stamps {
-            let times = stamps.wait()?;
+            let hosts = stamps.are_the_hosts();
+            let mut times = stamps.wait()?;
+            if hosts {
+                for time in &mut times {
+                    // It was handed over while the device was busy with others.
+                    time.0 = time.0.max(self.busy_until).min(time.1);
+                    self.busy_until = time.1;
+                }
+            }
             let now = match watch.end.load(Ordering::Acquire) {
                 0 => begin.elapsed().as_nanos() as u64,
                 end => end,
@@ -241,11 +260,8 @@ impl Open {
     }
 
     fn event(&self, graph: &Graph, noted: &Noted) -> Event {
-        let (bytes, flops) = match noted.grows {
-            true => work(graph, &graph.nodes[noted.node], self.run.past),
-            false => (noted.bytes, noted.flops),
-        };
-        let (bytes, flops) = (bytes * noted.share, flops * noted.share);
+        let (bytes, flops) = work_of(graph, &noted.grows, self.run.past);
+        let (bytes, flops) = (noted.bytes + bytes, noted.flops + flops);
         Event { kernel: noted.kernel, run: self.run.run, start: 0, length: 0, bytes, flops }
     }
 }
@@ -264,12 +280,12 @@ fn clock(known: Option<i128>, ours: (u64, u64), device: (u64, u64)) -> i128 {
 
 /// The parts of `nodes` on the CPU, as a GPU's program tells its own.
 pub(super) fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
-    let part = |node| gpu::Timed { node, variant: "cpu", shader: String::new(), dispatches: 1, share: 1.0 };
+    let part = |node| gpu::Timed { nodes: vec![(node, 1.0)], variant: "cpu", shader: String::new(), dispatches: 1 };
     nodes.map(part).collect()
 }
 
-fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed) -> Kernel {
-    let node = &graph.nodes[part.node];
+fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node, share): (usize, f64)) -> Kernel {
+    let node = &graph.nodes[node];
     let factor = Products::of_node(graph, node, 0).main().map_or("", |dtype| dtype.name());
     Kernel {
         device,
@@ -282,8 +298,30 @@ fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed) -> Ker
         src: node.src.iter().map(|t| format!("{:?}", t.meta)).collect(),
         dst: format!("{:?}", node.dst.meta),
         factor: factor.into(),
-        weights: Traffic::of_node(graph, node, 0).weights * part.share,
+        weights: Traffic::of_node(graph, node, 0).weights * share,
     }
+}
+
+/// What is timed as a whole where a device has no clock: submission `i` of `n`.
+fn submission(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (i, n): (usize, usize)) -> Kernel {
+    let weights = |(node, share): &(usize, f64)| Traffic::of_node(graph, &graph.nodes[*node], 0).weights * share;
+    Kernel {
+        device,
+        op: "submission".into(),
+        variant: "whole".into(),
+        label: if n == 1 { "all layers".into() } else { format!("{i} of {n}") },
+        tokens,
+        weights: part.nodes.iter().map(weights).sum(),
+        ..Kernel::default()
+    }
+}
+
+/// What parts of several nodes have to move and to compute.
+fn work_of(graph: &Graph, nodes: &[(usize, f64)], past: usize) -> (f64, f64) {
+    nodes.iter().fold((0.0, 0.0), |(bytes, flops), (node, share)| {
+        let (more_bytes, more_flops) = work(graph, &graph.nodes[*node], past);
+        (bytes + more_bytes * share, flops + more_flops * share)
+    })
 }
 
 /// Bytes that a node has to move, activations included, and its operations: exactly for products, else by a rough count.

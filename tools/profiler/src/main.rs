@@ -8,7 +8,11 @@
 use eframe::egui;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use wgpu_llm_profiler::{Feed, Viewer, open};
+
+/// How often such a CPU draws what comes.
+const ON_CPU: Duration = Duration::from_secs(2);
 
 const USAGE: &str = "usage: wgpu-llm-profiler FILE | BEFORE AFTER | -";
 
@@ -39,8 +43,21 @@ fn window(viewer: Viewer) -> Result<(), String> {
     let viewport =
         egui::ViewportBuilder::default().with_inner_size([1100.0, 700.0]).with_min_inner_size([480.0, 320.0]);
     let options = eframe::NativeOptions { viewport, ..Default::default() };
-    let made = eframe::run_native("wgpu-llm profiler", options, Box::new(|_| Ok(Box::new(Window(viewer)))));
+    let made = eframe::run_native(
+        "wgpu-llm profiler",
+        options,
+        Box::new(|context| {
+            let viewer = if draws_on_cpu(context) { viewer.every(ON_CPU) } else { viewer };
+            Ok(Box::new(Window(viewer)))
+        }),
+    );
     made.map_err(|e| format!("no window can be opened: {e}"))
+}
+
+/// Whether the window is drawn by a CPU that plays GPU, as the model may be computed by it.
+fn draws_on_cpu(context: &eframe::CreationContext) -> bool {
+    let state = context.wgpu_render_state.as_ref();
+    state.is_some_and(|s| s.adapter.get_info().device_type == eframe::wgpu::DeviceType::Cpu)
 }
 
 struct Window(Viewer);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wgpu_llm::run::Profile;
 use wgpu_llm::run::statistics::{self, Phase};
 
-/// How often a window is drawn while records come: the GPU is the model's.
+/// How often a window is drawn while records come, unless [`Viewer::every`] says otherwise: the GPU is the model's.
 const FRAME: Duration = Duration::from_millis(100);
 /// How often what is worked out from all events is worked out anew.
 const ANEW: Duration = Duration::from_millis(500);
@@ -27,6 +27,7 @@ pub struct Viewer {
     scatter: roofline::Scatter,
     version: u64,
     worked_out: Option<Instant>,
+    frame: Duration,
     /// What went wrong last with a dropped file.
     problem: Option<String>,
 }
@@ -46,6 +47,7 @@ impl Viewer {
             scatter: roofline::Scatter::default(),
             version: 0,
             worked_out: None,
+            frame: FRAME,
             problem: None,
         }
     }
@@ -59,6 +61,13 @@ impl Viewer {
     pub fn compare(mut self, before: Profile) -> Viewer {
         self.before = Some(before);
         self.view = View::Diff;
+        self
+    }
+
+    /// Draws what comes no more often than once in `frame`: for where drawing takes the model's time. What the user does is shown
+    /// at once.
+    pub fn every(mut self, frame: Duration) -> Viewer {
+        self.frame = frame;
         self
     }
 
@@ -121,7 +130,7 @@ impl Viewer {
         let before = self.profile.runs.len();
         feed.poll(&mut self.profile);
         if feed.is_open() {
-            ui.ctx().request_repaint_after(FRAME);
+            ui.ctx().request_repaint_after(self.frame);
         } else {
             self.feed = None;
         }
@@ -190,6 +199,9 @@ impl Viewer {
                 devices.join(", ")
             ));
         });
+        for device in facts.devices.iter().filter(|d| !d.timing.is_empty()) {
+            ui.label(format!("{} has no clock of its own; its times are of {}.", device.name, device.timing));
+        }
         if let Some(problem) = &self.problem {
             ui.colored_label(ui.visuals().error_fg_color, problem);
         }

@@ -18,6 +18,7 @@ fn records(slower: u64) -> Vec<Record> {
         name: name.into(),
         driver: "test".into(),
         roofline: Some(Roofline { read: 50e9, f32: 400e9, ..Roofline::default() }),
+        timing: String::new(),
     };
     let layer = |layer| LayerFacts { layer, device: 1, weights: 1 << 20 };
     let facts = Facts {
@@ -109,6 +110,22 @@ fn ms(ns: f64) -> String {
         format!("{value:.1} {unit}")
     } else {
         format!("{value:.2} {unit}")
+    }
+}
+
+#[test]
+fn a_device_without_a_clock_is_told_in_every_view() {
+    let mut profile = profile(1);
+    profile.facts.devices[1].timing = "whole submissions, by the host's clock".into();
+    profile.kernels.iter_mut().for_each(|k| {
+        let tokens = k.tokens;
+        *k = Kernel { device: 1, op: "submission".into(), variant: "whole".into(), tokens, ..Kernel::default() };
+    });
+    for view in View::ALL {
+        let mut viewer = Viewer::new(profile.clone());
+        viewer.show(view);
+        let harness = harness(viewer);
+        shows(&harness, "a card has no clock of its own; its times are of whole submissions, by the host's clock.");
     }
 }
 

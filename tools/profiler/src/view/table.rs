@@ -229,7 +229,9 @@ impl Table {
         let device = scene.profile.device(kernel.device);
         let place = if kernel.shader.is_empty() { String::new() } else { format!(", shaders/{}.wgsl", kernel.shader) };
         ui.label(RichText::new(format!("{} on the {}: {}{place}", total.name, device.kind, device.name)).strong());
-        ui.label(format!("{} gives {}", kernel.src.join(", "), kernel.dst));
+        if !kernel.dst.is_empty() {
+            ui.label(format!("{} gives {}", kernel.src.join(", "), kernel.dst));
+        }
         let each = |n: f64| n / total.count.max(1) as f64;
         ui.label(format!(
             "each run moves {} and takes {} operations: {:.2} operations per byte",

@@ -236,15 +236,16 @@ fn flame(
         let name = format!("{} {}", kernel.op, kernel.label);
         let seconds = e.length.max(1) as f64 / 1e9;
         let layer = kernel.layer.map_or(String::new(), |l| format!(", layer {l}"));
-        let hint = format!(
-            "{}{layer}\n{}, {}, {}\n{} gives {}",
+        let mut hint = format!(
+            "{}{layer}\n{}, {}, {}",
             kernel.name(),
             words::time(e.length as f64),
             words::rate(e.bytes / seconds),
-            words::flops(e.flops / seconds),
-            kernel.src.join(", "),
-            kernel.dst
+            words::flops(e.flops / seconds)
         );
+        if !kernel.dst.is_empty() {
+            hint += &format!("\n{} gives {}", kernel.src.join(", "), kernel.dst);
+        }
         let fill = scene.ops.of(&kernel.op);
         add(Slice { row: row + 2, start: e.start as f64, end: end(e), name, fill, hint });
     }

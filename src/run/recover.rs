@@ -1,0 +1,203 @@
+//! When the GPU fails in the middle of the work: the session opens it again, or goes to the CPU, computes anew what the cache held,
+//! and goes on where it was.
+//!
+//! Nothing else of a session lies on the device: tokens, the sampler's state and its random numbers, which are counted by
+//! position, are the host's.
+
+use super::engine::{Engine, GpuSide};
+use super::profile::Record;
+use super::session::stopped;
+use super::{Placement, Session};
+use crate::base::{Error, ErrorKind, Result};
+use crate::cpu;
+use crate::gpu::Device;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Failures within [`WINDOW`] after which a session stays on the CPU.
+const MOST: usize = 3;
+/// The same where memory did not suffice: what does not fit twice will not fit a third time.
+const MOST_OUT_OF_MEMORY: usize = 2;
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// How a session went on after its GPU had failed.
+#[derive(Debug)]
+pub struct Recovery {
+    /// What had happened.
+    pub error: Error,
+    /// The GPU that the session goes on with; `None` where it stays on the CPU.
+    pub device: Option<String>,
+    /// Failures within ten minutes, this one included.
+    pub failures: usize,
+    /// Tokens that are computed anew.
+    pub tokens: usize,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; ", self.error)?;
+        match (&self.device, self.failures) {
+            (Some(_), _) => write!(f, "it was opened again, and the work goes on")?,
+            (None, 1) => write!(f, "the work goes on, on the CPU from now on")?,
+            (None, n) => write!(f, "failure {n} within ten minutes: from now on the work is done on the CPU")?,
+        }
+        match self.tokens {
+            0 => Ok(()),
+            1 => write!(f, ", 1 token is computed anew"),
+            n => write!(f, ", {n} tokens are computed anew"),
+        }
+    }
+}
+
+type Listener = Box<dyn FnMut(&Recovery) + Send>;
+
+/// What a session remembers of failures, and who wants to know.
+#[derive(Default)]
+pub(super) struct Recovering {
+    failures: Vec<(Instant, ErrorKind)>,
+    tell: Option<Listener>,
+}
+
+impl Recovering {
+    /// Notes a failure at `now`; gives how many there were of late, and whether the GPU may be tried once more.
+    fn note(&mut self, now: Instant, kind: ErrorKind) -> (usize, bool) {
+        self.failures.retain(|(then, _)| now.duration_since(*then) < WINDOW);
+        self.failures.push((now, kind));
+        let memory = self.failures.iter().filter(|(_, kind)| *kind == ErrorKind::OutOfMemory).count();
+        (self.failures.len(), self.failures.len() < MOST && memory < MOST_OUT_OF_MEMORY)
+    }
+}
+
+impl Session {
+    /// From now on `tell` hears of each failure of the GPU that the session goes on after.
+    pub fn when_recovered(&mut self, tell: impl FnMut(&Recovery) + Send + 'static) {
+        self.recovering.tell = Some(Box::new(tell));
+    }
+
+    /// Does `work`, which gets the engine and the number of tokens in its cache; where the GPU fails, does it again on what takes
+    /// its place.
+    pub(super) fn retry<T>(&mut self, mut work: impl FnMut(&mut Engine, usize) -> Result<T>) -> Result<T> {
+        loop {
+            match work(&mut self.engine, self.fed.len()) {
+                Err(e) if self.engine.can_do_without(&e) => self.recover(e)?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Puts another device in the place of the one that failed with `error`, and has it compute what lay in the cache.
+    fn recover(&mut self, mut error: Error) -> Result<()> {
+        let tokens = std::mem::take(&mut self.fed);
+        loop {
+            let (failures, again) = self.recovering.note(Instant::now(), error.kind());
+            let device = self.engine.replace_device(again)?;
+            let recovery = Recovery { error: error.without_help(), device, failures, tokens: tokens.len() };
+            if let Some(tell) = &mut self.recovering.tell {
+                tell(&recovery);
+            }
+            match self.feed_again(&tokens) {
+                Err(e) if self.engine.can_do_without(&e) => error = e,
+                done => return done,
+            }
+        }
+    }
+
+    /// Feeds what was fed before. What is not fed when this fails or is stopped counts as never fed.
+    fn feed_again(&mut self, tokens: &[u32]) -> Result<()> {
+        self.fed.clear();
+        for batch in tokens.chunks(self.batch()) {
+            if self.stops() {
+                return Err(stopped());
+            }
+            self.engine.feed(batch, self.fed.len(), &[])?;
+            self.fed.extend_from_slice(batch);
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Whether `error` is a failure of the GPU, so that the work can be done elsewhere.
+    pub(super) fn can_do_without(&self, error: &Error) -> bool {
+        self.gpu.is_some() && matches!(error.kind(), ErrorKind::DeviceLost | ErrorKind::OutOfMemory)
+    }
+
+    /// Lets go of the GPU and opens it `again`, or goes to the CPU where that is not wanted or fails; gives the GPU's name. Caches
+    /// are empty then.
+    fn replace_device(&mut self, again: bool) -> Result<Option<String>> {
+        let old = self.let_go();
+        let reopened = old.as_ref().filter(|_| again).and_then(|old| old.reopen().ok());
+        old.into_iter().for_each(dispose);
+        if let Some(device) = reopened {
+            let name = device.info().name.clone();
+            self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
+            if self.gpu.is_some() && self.prepare_decoding().is_ok() {
+                self.tell_facts();
+                return Ok(Some(name));
+            }
+            self.let_go().into_iter().for_each(dispose);
+        }
+        self.placement = Placement::cpu(self.placement.blocks.len());
+        self.prepare_decoding()?;
+        self.tell_facts();
+        Ok(None)
+    }
+
+    /// Drops all that belongs to the device, which makes room on it, and the caches; gives the device.
+    fn let_go(&mut self) -> Option<Device> {
+        if let Some(trace) = &mut self.trace {
+            trace.forget();
+        }
+        self.programs.clear();
+        self.memory = cpu::Memory::default();
+        self.gpu.take().map(|gpu| gpu.device)
+    }
+
+    /// Tells the trace what the session is made of now. A GPU that is no more stays in it: kernels ran there.
+    fn tell_facts(&mut self) {
+        let mut facts = self.facts();
+        let Some(trace) = &mut self.trace else { return };
+        let gone = trace.profile().facts.devices.get(facts.devices.len()..).unwrap_or_default();
+        facts.devices.extend_from_slice(gone);
+        trace.tell(Record::Facts(facts));
+    }
+}
+
+/// Lets go of a device that has failed.
+fn dispose(device: Device) {
+    if device.check().is_err_and(|e| e.kind() == ErrorKind::DeviceLost) {
+        // The last one who lets go waits for the device's queue, which may never answer: not us. Where there are no threads there is
+        // no such wait either, and it is dropped here.
+        let _ = std::thread::Builder::new().spawn(move || drop(device));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_in_ten_minutes_or_two_of_memory_are_too_many() {
+        let begin = Instant::now();
+        let at = |minutes: u64| begin + Duration::from_secs(60 * minutes);
+        let mut lost = Recovering::default();
+        let mut note = |minutes| lost.note(at(minutes), ErrorKind::DeviceLost);
+        assert_eq!([note(0), note(9), note(11)], [(1, true), (2, true), (2, true)]);
+        assert_eq!(note(12), (3, false));
+        let mut memory = Recovering::default();
+        assert_eq!(memory.note(at(0), ErrorKind::OutOfMemory), (1, true));
+        assert_eq!(memory.note(at(1), ErrorKind::OutOfMemory), (2, false));
+    }
+
+    #[test]
+    fn a_recovery_says_what_happened_and_how_it_goes_on() {
+        let recovery = |device: Option<&str>, failures, tokens| {
+            let error = Error::new(ErrorKind::DeviceLost, "the GPU X was lost: gone");
+            Recovery { error, device: device.map(str::to_owned), failures, tokens }.to_string()
+        };
+        let again = "the GPU X was lost: gone; it was opened again, and the work goes on, 7 tokens are computed anew";
+        assert_eq!(recovery(Some("X"), 2, 7), again);
+        let third = "the GPU X was lost: gone; failure 3 within ten minutes: from now on the work is done on the CPU";
+        assert_eq!(recovery(None, 3, 0), third);
+    }
+}
