@@ -228,11 +228,13 @@ impl Program {
         pool: &ThreadPool,
         mut timings: Option<&mut Vec<Timing>>,
     ) {
+        // The end of a step is the beginning of the next: the clock is asked once for each.
+        let mut start = timings.as_ref().map(|_| Instant::now());
         for i in 0..self.steps.len() {
-            let start = timings.as_ref().map(|_| Instant::now());
             self.step(i, graph, memory, pool);
-            if let (Some(timings), Some(start)) = (timings.as_deref_mut(), start) {
-                timings.push(Timing { node: self.steps[i].node, start, end: Instant::now() });
+            if let (Some(timings), Some(start)) = (timings.as_deref_mut(), &mut start) {
+                let end = Instant::now();
+                timings.push(Timing { node: self.steps[i].node, start: std::mem::replace(start, end), end });
             }
         }
     }

@@ -323,7 +323,7 @@ impl Engine {
             }
             output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
                 (Part::Cpu(part), output) => {
-                    let mut timings = open.as_ref().map(|_| Vec::new());
+                    let mut timings = open.as_ref().map(|_| Vec::with_capacity(noted[s].len()));
                     part.run(graph, &mut self.memory, &self.pool, timings.as_mut());
                     // A weight file that somebody wrote over: what was computed from its zeros is worth nothing.
                     self.model.gguf().check()?;

@@ -18,9 +18,14 @@ fn main() -> eframe::Result {
         }
     });
     let mut viewer = Viewer::live(feed);
-    eframe::run_ui_native("someone else's program", eframe::NativeOptions::default(), move |ui, _| {
-        egui::CentralPanel::default().show(ui, |ui| ui.heading("Someone else's program"));
-        let window = egui::Window::new("Profiler").default_size([900.0, 560.0]);
+    let viewport = egui::ViewportBuilder::default().with_inner_size([1060.0, 700.0]);
+    let options = eframe::NativeOptions { viewport, ..Default::default() };
+    eframe::run_ui_native("someone else's program", options, move |ui, _| {
+        egui::CentralPanel::default().show(ui, |ui| {
+            ui.heading("Someone else's program");
+            ui.label("It draws what it likes; a model answers on a thread of its own.");
+        });
+        let window = egui::Window::new("Profiler").default_pos([40.0, 80.0]).default_size([960.0, 560.0]);
         window.show(ui.ctx(), |ui| viewer.ui(ui));
     })
 }

@@ -1,6 +1,6 @@
 //! The whole of it: which view is shown, keys, what is above the view and below it.
 
-use crate::colour::Ops;
+use crate::colour::{self, Ops};
 use crate::feed::{self, Feed};
 use crate::view::{Scene, View, diff, memory, roofline, strip, table, timeline, tokens};
 use crate::words;
@@ -93,6 +93,8 @@ impl Viewer {
 
     /// Draws everything in the room that `ui` has.
     pub fn ui(&mut self, ui: &mut Ui) {
+        // egui's own is too pale to read, in the light most of all.
+        ui.visuals_mut().weak_text_color = Some(colour::weak(ui.visuals()));
         self.poll(ui);
         self.dropped(ui);
         self.keys(ui);

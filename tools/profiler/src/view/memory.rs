@@ -74,6 +74,7 @@ fn over_time(ui: &mut Ui, scene: &Scene) {
     let end = runs.last().map_or(0, |r| r.end) as f64 / 1e9;
     let plot = Plot::new("memory over time")
         .height(ui.available_height().max(100.0))
+        .grid_color(colour::grid(ui.visuals()))
         .x_axis_label("seconds")
         .y_axis_label("MiB")
         .include_y(0.0)

@@ -1,7 +1,7 @@
 //! Kernels under what the device can do: operations per byte against operations per second, both by powers of ten.
 
 use super::{Scene, timeline};
-use crate::words;
+use crate::{colour, words};
 use eframe::egui::Ui;
 use egui_plot::{GridMark, HLine, HoverPosition, Legend, Line, Plot, PlotPoints, Points};
 use std::ops::RangeInclusive;
@@ -68,6 +68,7 @@ impl Scatter {
         let rate = |mark: GridMark, _: &RangeInclusive<f64>| words::flops(10f64.powf(mark.value));
         let plot = Plot::new(("roofline", self.device))
             .height(ui.available_height().max(120.0))
+            .grid_color(colour::grid(ui.visuals()))
             .x_axis_label("operations per byte")
             .x_axis_formatter(intensity)
             .y_axis_formatter(rate)

@@ -1,6 +1,7 @@
 //! Kernels as a table that any column sorts.
 
 use super::Scene;
+use crate::colour;
 use crate::words;
 use eframe::egui::{self, Align, Layout, RichText, Ui};
 use std::cmp::Ordering;
@@ -257,7 +258,7 @@ fn bar(ui: &mut Ui, part: f32, text: &str) {
     let (rect, response) = ui.allocate_exact_size(egui::vec2(84.0, 16.0), egui::Sense::hover());
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, text));
     let filled = egui::Rect::from_min_size(rect.min, egui::vec2(rect.width() * part.clamp(0.0, 1.0), rect.height()));
-    ui.painter().rect_filled(filled, 2.0, ui.visuals().selection.bg_fill.gamma_multiply(0.6));
+    ui.painter().rect_filled(filled, 2.0, colour::bar(ui.visuals()));
     let (at, font) = (rect.right_center() - egui::vec2(4.0, 0.0), egui::TextStyle::Body.resolve(ui.style()));
     ui.painter().text(at, egui::Align2::RIGHT_CENTER, text, font, ui.visuals().text_color());
 }

@@ -67,6 +67,7 @@ fn plot(ui: &mut Ui, scene: &Scene) {
     let times: PlotPoints = runs.iter().filter_map(time).collect();
     let plot = Plot::new("tokens over time")
         .height(ui.available_height().max(100.0))
+        .grid_color(colour::grid(ui.visuals()))
         .x_axis_label("batch")
         .y_axis_label("ms")
         .legend(Legend::default());
