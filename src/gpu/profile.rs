@@ -67,7 +67,12 @@ impl Stamps {
 
     /// Waits for them: when each part of the program ([`Program::timed`]) began and ended, in nanoseconds of the device's clock.
     pub fn wait(self) -> Result<Vec<(u64, u64)>> {
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&self.pending.wait()?);
+        pollster::block_on(self.wait_async())
+    }
+
+    /// As [`wait`](Self::wait).
+    pub async fn wait_async(self) -> Result<Vec<(u64, u64)>> {
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&self.pending.wait_async().await?);
         // In integers: clocks count more ticks than an f64 can tell apart.
         let period = (self.period * f64::from(1 << 20)) as u128;
         let at = |i: u32| ((u128::from(ticks[i as usize]) * period) >> 20) as u64;

@@ -13,7 +13,7 @@ use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
 use crate::quant::Precision;
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
 const KEPT: usize = 8;
@@ -70,9 +70,14 @@ enum Drawn {
 impl Ticket {
     /// Waits for the token.
     pub fn wait(self) -> Result<u32> {
+        pollster::block_on(self.wait_async())
+    }
+
+    /// Waits for the token.
+    pub async fn wait_async(self) -> Result<u32> {
         match self.0 {
             Drawn::Here(token) => Ok(token),
-            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait()?[..4])),
+            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait().await?[..4])),
         }
     }
 }
@@ -102,7 +107,7 @@ pub(super) enum Output {
 }
 
 impl Engine {
-    pub(super) fn new(
+    pub(super) async fn new(
         model: Arc<Model>,
         device: Option<gpu::Device>,
         placement: Placement,
@@ -120,7 +125,7 @@ impl Engine {
         let mut engine =
             Engine { model, placement, options, pool, memory, gpu, programs, trace: None, rooflines, fed: 0 };
         // Decoding is prepared now: what does not fit fails here, and weights are where they belong before the first prompt.
-        engine.prepare(engine.batch(1, 1, true))?;
+        engine.prepare(engine.batch(1, 1, true)).await?;
         if engine.options.trace {
             engine.set_trace(true)?;
         }
@@ -134,7 +139,7 @@ impl Engine {
 
     /// What a decoded token costs on the GPU.
     pub fn decode_figures(&mut self) -> Result<Figures> {
-        let i = self.prepare(self.batch(1, 1, true))?;
+        let i = pollster::block_on(self.prepare(self.batch(1, 1, true)))?;
         let mut all = Figures::default();
         for part in &self.programs[i].parts {
             if let Part::Gpu(program) = part {
@@ -168,18 +173,23 @@ impl Engine {
 
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
     pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
+        pollster::block_on(self.feed_async(tokens, first, rows))
+    }
+
+    /// As [`feed`](Self::feed).
+    pub async fn feed_async(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        let i = self.prepare(self.batch(tokens.len(), rows.len(), false)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 && !rows.is_empty() {
             self.write(Input::Rows, rows)?;
         }
-        let bytes = match self.run(i)? {
+        let bytes = match self.run(i).await? {
             Output::None => {
-                self.follow()?;
+                self.follow().await?;
                 return Ok(Vec::new());
             }
             Output::Here(bytes) => bytes,
-            Output::Pending(pending) => pending.wait()?,
+            Output::Pending(pending) => pending.wait().await?,
         };
         let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         // By the exponent's bits: comparisons with NaN are easily optimized away.
@@ -192,13 +202,23 @@ impl Engine {
 
     /// Feeds `tokens` at position `first` on and draws the next token on the device.
     pub fn feed_and_sample(&mut self, tokens: &[u32], first: usize, params: &SampleParams) -> Result<Ticket> {
-        let i = self.prepare(self.batch(tokens.len(), 1, true))?;
+        pollster::block_on(self.feed_and_sample_async(tokens, first, params))
+    }
+
+    /// As [`feed_and_sample`](Self::feed_and_sample).
+    pub async fn feed_and_sample_async(
+        &mut self,
+        tokens: &[u32],
+        first: usize,
+        params: &SampleParams,
+    ) -> Result<Ticket> {
+        let i = self.prepare(self.batch(tokens.len(), 1, true)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 {
             self.write(Input::Rows, &[tokens.len() as u32 - 1])?;
         }
         self.write(Input::Sampler, &params.words())?;
-        self.draw(i)
+        self.draw(i).await
     }
 
     /// Whether [`sample_next`](Self::sample_next) may run before the token before it was read.
@@ -208,12 +228,17 @@ impl Engine {
 
     /// Feeds the token that was drawn last, which the host need not know, and draws the next.
     pub fn sample_next(&mut self) -> Result<Ticket> {
-        let i = self.prepare(self.batch(1, 1, true))?;
-        self.draw(i)
+        pollster::block_on(self.sample_next_async())
     }
 
-    fn draw(&mut self, program: usize) -> Result<Ticket> {
-        match self.run(program)? {
+    /// As [`sample_next`](Self::sample_next).
+    pub async fn sample_next_async(&mut self) -> Result<Ticket> {
+        let i = self.prepare(self.batch(1, 1, true)).await?;
+        self.draw(i).await
+    }
+
+    async fn draw(&mut self, program: usize) -> Result<Ticket> {
+        match self.run(program).await? {
             Output::Here(bytes) => Ok(Ticket(Drawn::Here(bytemuck::pod_read_unaligned(&bytes[..4])))),
             Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
             Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
@@ -222,11 +247,13 @@ impl Engine {
 
     /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
     /// stop it could only wait for all of it.
-    fn follow(&mut self) -> Result<()> {
+    async fn follow(&mut self) -> Result<()> {
         let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.gpu_layers > 0) else { return Ok(()) };
         let ran = gpu.memory.read_input(Input::Tokens, 4)?;
         let start = Instant::now();
-        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))?;
+        if let Some(before) = gpu.ran.replace(ran) {
+            before.wait_async().await?;
+        }
         if let Some(trace) = &mut self.trace {
             trace.waited(start.elapsed());
         }
@@ -257,7 +284,7 @@ impl Engine {
     }
 
     /// The index of the program for `batch`, built if it is not there.
-    fn prepare(&mut self, batch: Batch) -> Result<usize> {
+    async fn prepare(&mut self, batch: Batch) -> Result<usize> {
         if let Some(i) = self.programs.iter().position(|p| p.batch == batch) {
             // Rotated rather than moved through the heap: nothing is allocated per token.
             self.programs[i..].rotate_left(1);
@@ -271,14 +298,9 @@ impl Engine {
         for segment in &plan.segments {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(side)) => Part::Gpu(gpu::Program::new(
-                    &side.device,
-                    &graph,
-                    nodes,
-                    &plan,
-                    &mut side.memory,
-                    &mut side.weights,
-                )?),
+                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
+                    Part::Gpu(gpu::Program::tuned(device, &graph, nodes, &plan, memory, weights).await?)
+                }
                 _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
             });
         }
@@ -293,8 +315,8 @@ impl Engine {
     }
 
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
-    fn run(&mut self, program: usize) -> Result<Output> {
-        let mut open = self.open(program)?;
+    async fn run(&mut self, program: usize) -> Result<Output> {
+        let mut open = self.open(program).await?;
         let Program { graph, plan, parts, noted, .. } = &mut self.programs[program];
         let noted = noted.as_deref().unwrap_or_default();
         let (last, mut output) = (parts.len() - 1, None);
@@ -306,7 +328,7 @@ impl Engine {
                     Some(Part::Cpu(from)) => {
                         from.temp(copy.buf)[..graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec()
                     }
-                    Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?,
+                    Some(Part::Gpu(from)) => from.read_temp(graph, copy.buf)?.wait_async().await?,
                     None => unreachable!("what crosses was computed before"),
                 };
                 if let (Some(open), Some(start)) = (&mut open, start.filter(|_| copy.from == Place::Gpu)) {

@@ -5,7 +5,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::ops::{Sample, SampleParams};
 use crate::sample::{DeviceSampling, Sampler};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Why generation stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,17 @@ impl Session {
         limit: usize,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Answer> {
+        pollster::block_on(self.generate_async(prompt, sampler, limit, on_token))
+    }
+
+    /// As [`generate`](Self::generate), where nobody may wait for the GPU: in a browser.
+    pub async fn generate_async(
+        &mut self,
+        prompt: &[u32],
+        sampler: &mut Sampler,
+        limit: usize,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Answer> {
         if prompt.is_empty() {
             return Err(
                 Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
@@ -58,22 +69,28 @@ impl Session {
         let new = &prompt[self.fed.len()..];
         self.check(new)?;
         let start = Instant::now();
-        let (before, last) = (self.fed.len(), self.feed_all_but_last(new)?);
+        let (before, last) = (self.fed.len(), self.feed_all_but_last(new).await?);
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let stop = match (last, sampler.device_plan()) {
             (None, _) => Stop::Interrupted,
             (Some(_), _) if limit == 0 => Stop::Limit,
-            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, &mut run)?,
-            (Some(last), None) => self.on_host(last, sampler, &mut run)?,
+            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, &mut run).await?,
+            (Some(last), None) => self.on_host(last, sampler, &mut run).await?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
-        self.engine.settle()?;
+        self.engine.settle().await?;
         let prompt_tokens = self.fed.len().min(prompt.len()) - before;
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
     }
 
-    fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {
+    async fn on_device(
+        &mut self,
+        last: &[u32],
+        sampler: &mut Sampler,
+        plan: &DeviceSampling,
+        run: &mut Run<'_>,
+    ) -> Result<Stop> {
         let after = self.fed.len() + last.len();
         let params = SampleParams {
             temp: plan.temp,
@@ -83,14 +100,15 @@ impl Session {
             seed: plan.seed,
             first: (after as u32).wrapping_sub(sampler.step() as u32),
         };
-        let mut ticket = self.engine.feed_and_sample(last, self.fed.len(), &params)?;
+        let mut ticket = self.engine.feed_and_sample_async(last, self.fed.len(), &params).await?;
         self.fed.extend_from_slice(last);
         let mut at = after;
         loop {
             // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
             let room = at < self.context() && run.tokens.len() + 1 < run.limit;
-            let next = if room && self.engine.runs_ahead() { Some(self.engine.sample_next()?) } else { None };
-            let token = ticket.wait()?;
+            let next =
+                if room && self.engine.runs_ahead() { Some(self.engine.sample_next_async().await?) } else { None };
+            let token = ticket.wait_async().await?;
             if token == Sample::POISONED {
                 return Err(poisoned());
             }
@@ -101,15 +119,15 @@ impl Session {
             }
             ticket = match next {
                 Some(next) => next,
-                None => self.engine.feed_and_sample(&[token], at, &params)?,
+                None => self.engine.feed_and_sample_async(&[token], at, &params).await?,
             };
             self.fed.push(token);
             at += 1;
         }
     }
 
-    fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
-        let mut logits = self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
+    async fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<Stop> {
+        let mut logits = self.engine.feed_async(last, self.fed.len(), &[last.len() as u32 - 1]).await?;
         self.fed.extend_from_slice(last);
         loop {
             let token = sampler.sample(&logits)?;
@@ -117,7 +135,7 @@ impl Session {
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);
             }
-            logits = self.engine.feed(&[token], self.fed.len(), &[0])?;
+            logits = self.engine.feed_async(&[token], self.fed.len(), &[0]).await?;
             self.fed.push(token);
         }
     }
