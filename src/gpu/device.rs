@@ -12,7 +12,6 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
 const MAX_BINDING: u64 = 1 << 30;
@@ -299,6 +298,7 @@ impl Device {
     /// Natively callbacks come only from polling, so poll until the signal is there or the device has failed.
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn drive<T>(&self, signal: &Signal<T>, after: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        use std::time::Duration;
         // A GPU's submissions are cut to a tenth of a second; a CPU that plays GPU may take its time.
         let patience = if self.inner.info.software { 600 } else { 20 };
         for _ in 0..patience * 4 {
@@ -444,5 +444,9 @@ pub(super) struct Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.device.inner.tally.bytes.fetch_sub(self.size, Ordering::Relaxed);
+        // Natively dropping `raw` frees it; a browser's garbage collector may take its time.
+        if IN_BROWSER {
+            self.raw.destroy();
+        }
     }
 }

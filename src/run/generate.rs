@@ -63,9 +63,7 @@ impl Session {
                 Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
             );
         }
-        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        // The last token is computed in any case: its logits are wanted.
-        self.truncate(shared.min(prompt.len() - 1));
+        self.truncate(self.shared_with(prompt));
         let new = &prompt[self.fed.len()..];
         self.check(new)?;
         let start = Instant::now();
@@ -82,6 +80,12 @@ impl Session {
         self.engine.settle().await?;
         let prompt_tokens = self.fed.len().min(prompt.len()) - before;
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
+    }
+
+    /// How many of the tokens of `prompt` lie in the cache. The last one is computed in any case: its logits are wanted.
+    pub fn shared_with(&self, prompt: &[u32]) -> usize {
+        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        shared.min(prompt.len().saturating_sub(1))
     }
 
     async fn on_device(
