@@ -3,7 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
-use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
+use super::{bench, chat, complete, doctor, eval, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
@@ -79,6 +79,8 @@ pub enum Command {
     Ls(ls::LsArgs),
     /// Remove a model from the cache.
     Rm(rm::RmArgs),
+    /// Serve the page that runs models in a browser tab, and the models on this computer for it.
+    Web(web::WebArgs),
 }
 
 /// Which model.
