@@ -58,15 +58,17 @@ mkdir -p $out
 # Packing and shrinking take a minute: only where there is something new.
 if [ ! -f $out/wgpu_llm_bg.wasm ] || [ $made -nt $out/wgpu_llm_bg.wasm ]; then
   rm -f $out/wgpu_llm_bg.wasm
-  target/web-pack/release/wgpu-llm-web-pack $made target/web-pack/out
+  mkdir -p target/web-pack/out
+  small=$made
   if command -v wasm-opt >/dev/null; then
-    wasm-opt -O3 --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals \
-      --enable-nontrapping-float-to-int --enable-reference-types --enable-multivalue \
-      target/web-pack/out/wgpu_llm_bg.wasm -o target/web-pack/out/small.wasm
-    mv target/web-pack/out/small.wasm target/web-pack/out/wgpu_llm_bg.wasm
+    # Before packing: versions of Debian's age confuse the tables that packing adds.
+    small=target/web-pack/small.wasm
+    wasm-opt -O2 --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals \
+      --enable-nontrapping-float-to-int --enable-reference-types --enable-multivalue $made -o $small
   else
-    say "no wasm-opt (binaryen): the page works, and is larger than it need be"
+    say "no wasm-opt (binaryen): the page works, and is a little larger than it need be"
   fi
+  target/web-pack/release/wgpu-llm-web-pack $small target/web-pack/out
   cp target/web-pack/out/wgpu_llm.js target/web-pack/out/wgpu_llm.d.ts $out/
   mv target/web-pack/out/wgpu_llm_bg.wasm $out/
 fi
