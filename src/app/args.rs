@@ -4,7 +4,9 @@
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
 use super::split::SplitArgs;
-use super::{bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize};
+use super::{
+    bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
+};
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
@@ -82,6 +84,8 @@ pub enum Command {
     Ls(ls::LsArgs),
     /// Remove a model from the cache.
     Rm(rm::RmArgs),
+    /// Serve the page that runs models in a browser tab, and the models on this computer for it.
+    Web(web::WebArgs),
 }
 
 /// Which model.

@@ -185,7 +185,7 @@ fn to_text(path: &Path, gguf: &Gguf, verbose: bool) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_string(), value]);
     row("file", clean(&path.display().to_string()));
-    row("size", format!("{}, GGUF version {}", term::bytes(gguf.file_bytes() as u64), gguf.version()));
+    row("size", format!("{}, GGUF version {}", term::bytes(gguf.file_bytes()), gguf.version()));
     for (key, name) in [("name", "name"), ("architecture", "architecture"), ("license", "licence")] {
         if let Some(value) = text(metadata, &format!("general.{key}")) {
             row(name, clean(value));

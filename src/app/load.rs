@@ -122,7 +122,7 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
 
 /// Sets up a session, and shows a terminal how far the weights are while they are made ready for the CPU.
 pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
-    let (total, began) = (model.weight_bytes() as u64, Instant::now());
+    let (total, began) = (model.weight_bytes(), Instant::now());
     let quiet = !term::Stream::Stderr.is_terminal();
     let shown: Arc<Mutex<(u64, Option<Progress>)>> = Arc::default();
     let watched = shown.clone();
@@ -303,7 +303,7 @@ pub(super) fn memory_total() -> Option<u64> {
 fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (context, threads) = (session.context(), session.engine().threads());
-    let size = term::bytes(session.model().weight_bytes() as u64);
+    let size = term::bytes(session.model().weight_bytes());
     let place = match session.engine().device() {
         Some(device) => format!("{} ({}, {})", device.info().name, device.info().backend, device.info().kind),
         None => format!("the CPU ({threads} threads, {})", crate::simd::Level::best().name()),

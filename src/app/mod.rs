@@ -23,6 +23,7 @@ pub mod split;
 pub mod synth;
 pub mod term;
 pub mod tokenize;
+pub mod web;
 pub mod window;
 
 use crate::base::Result;
@@ -59,5 +60,6 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Pull(args) => pull::run(args),
         Command::Ls(args) => ls::run(args),
         Command::Rm(args) => rm::run(args),
+        Command::Web(args) => web::run(args),
     }
 }

@@ -5,7 +5,7 @@
 //! Measured on two cores with a busy neighbour on one (Linux 6.18, slices of 4 ms): answers at Q4_0 keep 56 % of their speed, 37 %
 //! where the worker is always called; one thread alone makes 53 %, and three fair shares of two cores are 67 %.
 
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// A worker that keeps the caller waiting for longer, and for longer than twice the caller's own share took, was stopped.
 const LATE: Duration = Duration::from_micros(100);

@@ -13,7 +13,7 @@ use crate::ops::Pool;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Spins before a waiting thread begins to yield its core.
 const SPINS: usize = 2_000;

@@ -7,7 +7,7 @@ use crate::ops::{Pool, Wanted};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Bytes that stay where they are.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;

@@ -6,14 +6,24 @@ use crate::base::{Error, Result};
 pub(super) const MAX_LENGTH: u64 = 1 << 30;
 
 /// A place in the bytes of a file. Every read is checked; nothing is allocated beyond what is left of the file.
+///
+/// The bytes may be only the first of a file: then reading on from where they end makes the cursor short.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes of the file.
+    length: u64,
+    short: bool,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Cursor { bytes, at: 0 }
+    pub(super) fn new(bytes: &'a [u8], length: u64) -> Self {
+        Cursor { bytes, at: 0, length, short: false }
+    }
+
+    /// Whether reading failed only because not all of the file's bytes are here.
+    pub(super) fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Bytes read so far.
@@ -29,6 +39,7 @@ impl<'a> Cursor<'a> {
     /// The next `n` bytes, which hold `what`.
     pub(super) fn take(&mut self, n: usize, what: &str) -> Result<&'a [u8]> {
         if n > self.left() {
+            self.short = n as u64 <= self.length - self.at as u64;
             return Err(Error::format(format!("the file ends inside {what}: needs {n} bytes, has {}", self.left()))
                 .at(format!("offset {}", self.at))
                 .help("it is truncated or damaged: download it again"));
@@ -62,12 +73,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// `count` as a size in memory, if that many things of at least `each` bytes can follow.
-    fn fits(&self, count: u64, each: usize, what: &str) -> Result<usize> {
+    fn fits(&mut self, count: u64, each: usize, what: &str) -> Result<usize> {
         let room = self.left() / each;
         match usize::try_from(count) {
             Ok(n) if n <= room => Ok(n),
-            _ => Err(Error::format(format!("{what} of {count} is too big: the rest of the file holds at most {room}"))
-                .help("the file is damaged or truncated: download it again")),
+            _ => {
+                self.short = count <= (self.length - self.at as u64) / each as u64;
+                Err(Error::format(format!("{what} of {count} is too big: the rest of the file holds at most {room}"))
+                    .help("the file is damaged or truncated: download it again"))
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod metadata;
 mod read;
 mod source;
 mod split;
+mod stream;
 mod tensor;
 mod value;
 mod write;
@@ -20,6 +21,7 @@ mod tests;
 pub use aligned::Aligned;
 pub use metadata::{FromValue, Metadata};
 pub use source::{Mmap, Source};
+pub use stream::ReadAt;
 pub use tensor::{MAX_NAME, TensorInfo};
 pub use value::{Array, Strings, Value};
 pub use write::{Parts, Sink, Writer, replace_file};
@@ -73,7 +75,7 @@ impl Gguf {
     }
 
     /// Size of all files, in bytes.
-    pub fn file_bytes(&self) -> usize {
+    pub fn file_bytes(&self) -> u64 {
         self.sources.iter().map(Source::len).sum()
     }
 
@@ -113,7 +115,15 @@ impl Gguf {
     /// The same bytes also where a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
     /// have to have all of them, and call [`Gguf::check`] afterwards.
     pub fn data_unchecked(&self, tensor: &TensorInfo) -> Result<&[u8]> {
-        Ok(&self.source(tensor)?.bytes()[tensor.start..tensor.start + tensor.bytes()])
+        let source = self.source(tensor)?;
+        let start = usize::try_from(tensor.start).ok();
+        let bytes = start.and_then(|start| source.bytes().get(start..start + tensor.bytes()));
+        bytes.ok_or_else(|| Error::usage("the file is read piece by piece, and not in memory").at(source.name()))
+    }
+
+    /// Whether tensors' bytes are in memory or mapped. Elsewhere only [`Gguf::read_into`] gives them.
+    pub fn is_in_memory(&self) -> bool {
+        !self.sources.iter().any(Source::is_streamed)
     }
 
     /// The bytes of a tensor of this model on a multiple of 8, copied if they do not lie on one in the file.
@@ -131,7 +141,7 @@ impl Gguf {
             let what = format!("bytes {offset} + {} of a tensor of {}", into.len(), tensor.bytes());
             return Err(at(Error::usage(what)));
         }
-        source.read_at(tensor.start + offset, into).map_err(at)
+        source.read_at(tensor.start + offset as u64, into).map_err(at)
     }
 
     /// Fails if a mapped file has shrunk: then what was read from it since may be zeros.
@@ -142,7 +152,7 @@ impl Gguf {
     /// The file that `tensor` lies in, all of it.
     fn source(&self, tensor: &TensorInfo) -> Result<&Source> {
         // Only a TensorInfo of another model can be out of range: those of this one were checked when read.
-        let end = tensor.start.checked_add(tensor.bytes());
+        let end = tensor.start.checked_add(tensor.bytes() as u64);
         self.sources
             .get(tensor.part)
             .filter(|source| end.is_some_and(|end| end <= source.len()))

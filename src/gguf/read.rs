@@ -32,7 +32,19 @@ pub(super) struct Front {
 
 /// Parses and checks a whole file.
 pub(super) fn parse(bytes: &[u8]) -> Result<Front> {
-    let cursor = &mut Cursor::new(bytes);
+    parse_with(&mut Cursor::new(bytes, bytes.len() as u64), bytes.len() as u64)
+}
+
+/// Parses and checks the front of a file of `length` bytes that starts with `bytes`; `None` where those are too few.
+pub(super) fn parse_front(bytes: &[u8], length: u64) -> Result<Option<Front>> {
+    let mut cursor = Cursor::new(bytes, length);
+    match parse_with(&mut cursor, length) {
+        Err(_) if cursor.is_short() => Ok(None),
+        parsed => parsed.map(Some),
+    }
+}
+
+fn parse_with(cursor: &mut Cursor<'_>, length: u64) -> Result<Front> {
     let version = read_version(cursor)?;
     // The smallest entries: an empty name, no dimensions, type and offset; a key of one byte and a value of one.
     const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
@@ -45,7 +57,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Front> {
     for i in 0..tensor_count {
         tensors.push(TensorInfo::read(cursor).map_err(|e| e.at(format!("entry {i} of {tensor_count} tensors")))?);
     }
-    place(&mut tensors, cursor.position(), alignment, bytes.len())?;
+    place(&mut tensors, cursor.position() as u64, alignment, length)?;
     Ok(Front { version, alignment, metadata, tensors })
 }
 
@@ -111,13 +123,13 @@ pub(super) fn alignment(metadata: &Metadata) -> Result<usize> {
 }
 
 /// `n` padded to `alignment`, a power of two.
-pub(super) fn pad(n: usize, alignment: usize) -> Option<usize> {
-    n.checked_next_multiple_of(alignment).filter(|&n| n <= isize::MAX as usize)
+pub(super) fn pad(n: u64, alignment: usize) -> Option<u64> {
+    n.checked_next_multiple_of(alignment as u64).filter(|&n| n <= i64::MAX as u64)
 }
 
 /// Checks the tensors' names and offsets, and turns the offsets into places in a file of `length` bytes whose table of
 /// tensors ends at `table_end`. Offsets must be the running sum of the padded sizes: no gaps, no overlaps.
-fn place(tensors: &mut [TensorInfo], table_end: usize, alignment: usize, length: usize) -> Result<()> {
+fn place(tensors: &mut [TensorInfo], table_end: u64, alignment: usize, length: u64) -> Result<()> {
     let overflow = || Error::format("the tensors take more bytes than can be counted");
     let data = pad(table_end, alignment).ok_or_else(overflow)?;
     let mut names = HashSet::new();
@@ -135,11 +147,11 @@ fn place(tensors: &mut [TensorInfo], table_end: usize, alignment: usize, length:
             return Err(at(Error::format(what).help("the file is damaged: download it again")));
         }
         tensor.start = data.checked_add(expected).ok_or_else(|| at(overflow()))?;
-        let end = tensor.start.checked_add(tensor.bytes()).and_then(|end| pad(end, alignment));
+        let end = tensor.start.checked_add(tensor.bytes() as u64).and_then(|end| pad(end, alignment));
         expected = end.ok_or_else(|| at(overflow()))? - data;
     }
     for tensor in tensors {
-        let end = tensor.start + tensor.bytes();
+        let end = tensor.start + tensor.bytes() as u64;
         if tensor.bytes() > 0 && end > length {
             return Err(Error::format(format!("its data ends at byte {end}, but the file has only {length}"))
                 .at(format!("tensor {:?}", tensor.name))

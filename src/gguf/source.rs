@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::aligned::{Words, is_aligned};
+use super::stream::ReadAt;
 use crate::base::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub struct Source {
 enum Held {
     Bytes(Vec<u8>),
     Words(Words),
+    Streamed(Box<dyn ReadAt>),
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(mapped::Mapped),
 }
@@ -37,6 +39,7 @@ impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Held::Bytes(_) | Held::Words(_) => "in memory",
+            Held::Streamed(_) => "read piece by piece",
             #[cfg(not(target_arch = "wasm32"))]
             Held::Mapped(_) => "mapped",
         })
@@ -57,6 +60,24 @@ impl Source {
         Source { name: "bytes in memory".to_owned(), held }
     }
 
+    /// A file that is read piece by piece, and never lies in memory as a whole.
+    pub fn streamed_from(file: Box<dyn ReadAt>) -> Source {
+        Source { name: "a file".to_owned(), held: Held::Streamed(file) }
+    }
+
+    /// The file, if it is read piece by piece.
+    pub(super) fn streamed(&self) -> Option<&dyn ReadAt> {
+        match &self.held {
+            Held::Streamed(file) => Some(&**file),
+            _ => None,
+        }
+    }
+
+    /// Whether it is read piece by piece: then there are no [`bytes`](Self::bytes).
+    pub fn is_streamed(&self) -> bool {
+        self.streamed().is_some()
+    }
+
     /// The same bytes under another name in error messages.
     pub fn named(self, name: impl Into<String>) -> Source {
         Source { name: name.into(), ..self }
@@ -67,19 +88,21 @@ impl Source {
         &self.name
     }
 
-    /// All bytes. Of a mapped file that has shrunk, the lost ones are zero or about to be.
+    /// All bytes; none of a file that is read piece by piece. Of a mapped file that has shrunk, the lost ones are zero or about
+    /// to be.
     pub fn bytes(&self) -> &[u8] {
         match &self.held {
             Held::Bytes(bytes) => bytes,
             Held::Words(words) => words.bytes(),
+            Held::Streamed(_) => &[],
             #[cfg(not(target_arch = "wasm32"))]
             Held::Mapped(mapped) => mapped.bytes(),
         }
     }
 
     /// How many bytes there are.
-    pub fn len(&self) -> usize {
-        self.bytes().len()
+    pub fn len(&self) -> u64 {
+        self.streamed().map_or(self.bytes().len() as u64, ReadAt::length)
     }
 
     /// Whether there are none.
@@ -97,19 +120,21 @@ impl Source {
     }
 
     /// Copies the bytes from `offset` on into `into`; of a mapped file by reading it, so that no page needs to be mapped.
-    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
-        let range = offset..offset.saturating_add(into.len());
-        let held = self.bytes().get(range).ok_or_else(|| {
-            Error::usage(format!("bytes {offset} + {} of a file of {}", into.len(), self.len())).at(&self.name)
-        })?;
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        if offset.checked_add(into.len() as u64).is_none_or(|end| end > self.len()) {
+            let what = format!("bytes {offset} + {} of a file of {}", into.len(), self.len());
+            return Err(Error::usage(what).at(&self.name));
+        }
         match &self.held {
+            Held::Streamed(file) => file.read_at(offset, into).map_err(|e| e.at(&self.name)),
             #[cfg(not(target_arch = "wasm32"))]
-            Held::Mapped(mapped) => mapped.read_at(offset as u64, into).map_err(|e| match e.kind() {
+            Held::Mapped(mapped) => mapped.read_at(offset, into).map_err(|e| match e.kind() {
                 std::io::ErrorKind::UnexpectedEof => self.shrunk(),
                 _ => Error::io("can't read the file", e).at(&self.name),
             }),
             _ => {
-                into.copy_from_slice(held);
+                // What is in memory can be addressed.
+                into.copy_from_slice(&self.bytes()[offset as usize..][..into.len()]);
                 Ok(())
             }
         }

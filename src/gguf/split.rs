@@ -4,7 +4,7 @@
 //! carries the metadata. Source: llama.cpp's gguf-split.
 
 use super::read::{self, Front};
-use super::{Gguf, Metadata, Mmap, Source};
+use super::{Gguf, Metadata, Mmap, Source, stream};
 use crate::base::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,10 @@ pub(super) fn join(sources: Vec<Source>) -> Result<Gguf> {
 }
 
 fn parse(source: &Source) -> Result<Front> {
-    let parsed = read::parse(source.bytes());
+    let parsed = match source.streamed() {
+        Some(file) => stream::parse(file),
+        None => read::parse(source.bytes()),
+    };
     // A file that shrank meanwhile reads as zeros: that is then the better explanation of whatever went wrong.
     source.check()?;
     parsed.map_err(|e| e.at(source.name()))

@@ -18,7 +18,7 @@ pub struct TensorInfo {
     /// Which file of a split model it lies in, from 0.
     pub(super) part: usize,
     /// Where it starts: first in the data section, later in the file.
-    pub(super) start: usize,
+    pub(super) start: u64,
 }
 
 impl TensorInfo {
@@ -37,7 +37,7 @@ impl TensorInfo {
         Ok(TensorInfo { name, dtype, shape, part: 0, start })
     }
 
-    fn read_rest(cursor: &mut Cursor<'_>) -> Result<(DType, Shape, usize)> {
+    fn read_rest(cursor: &mut Cursor<'_>) -> Result<(DType, Shape, u64)> {
         const WHAT: &str = "the table of tensors";
         let rank = cursor.u32(WHAT)? as usize;
         if rank > MAX_DIMS {
@@ -53,8 +53,6 @@ impl TensorInfo {
         let dtype = dtype(cursor.u32(WHAT)?)?;
         size(dtype, &dims[..rank])?;
         let start = cursor.u64(WHAT)?;
-        let start = usize::try_from(start)
-            .map_err(|_| Error::format(format!("its offset {start} is more than this machine can address")))?;
         Ok((dtype, Shape::new(&dims[..rank]), start))
     }
 }

@@ -191,10 +191,12 @@ impl Writer {
     ) -> Result<()> {
         // Offsets first: nothing is written of a plan that can't be.
         let mut offsets = Vec::with_capacity(range.len());
-        let mut end = 0usize;
+        let mut end = 0;
         for tensor in &self.tensors[range.clone()] {
-            offsets.push(end as u64);
-            end = read::pad(tensor.bytes(), self.alignment).and_then(|n| n.checked_add(end)).ok_or_else(&overflow)?;
+            offsets.push(end);
+            end = read::pad(tensor.bytes() as u64, self.alignment)
+                .and_then(|n| n.checked_add(end))
+                .ok_or_else(&overflow)?;
         }
         let write = |out: &mut dyn Write| -> io::Result<()> {
             out.write_all(&MAGIC)?;

@@ -14,7 +14,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use web_time::Instant;
 
 /// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
 const MAX_BINDING: u64 = 1 << 30;
@@ -441,5 +441,9 @@ pub(super) struct Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.device.inner.tally.bytes.fetch_sub(self.size, Ordering::Relaxed);
+        // Natively dropping `raw` frees it; a browser's garbage collector may take its time.
+        if IN_BROWSER {
+            self.raw.destroy();
+        }
     }
 }

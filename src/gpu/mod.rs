@@ -17,6 +17,7 @@ mod preprocess;
 mod profile;
 mod readback;
 pub mod roofline;
+mod room;
 mod runner;
 mod shader;
 mod signal;

@@ -14,7 +14,7 @@ use crate::graph::Tensor;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use web_time::Instant;
 
 /// What tells how long a device's work takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +90,14 @@ impl Stamps {
 
     /// Waits for them: when each part of the program ([`Program::timed`]) began and ended, in nanoseconds of one clock.
     pub fn wait(self) -> Result<Vec<(u64, u64)>> {
+        pollster::block_on(self.wait_async())
+    }
+
+    /// As [`wait`](Self::wait).
+    pub async fn wait_async(self) -> Result<Vec<(u64, u64)>> {
         match self.0 {
             Source::Device { pending, period, parts } => {
-                let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&pending.wait()?);
+                let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&pending.wait_async().await?);
                 // In integers: clocks count more ticks than an f64 can tell apart.
                 let period = (period * f64::from(1 << 20)) as u128;
                 let at = |i: u32| ((u128::from(ticks[i as usize]) * period) >> 20) as u64;
@@ -100,7 +105,7 @@ impl Stamps {
             }
             Source::Host { mut done, start, end, after, device } => {
                 device.drive(&end, Some(after))?;
-                done.push((start, pollster::block_on(end)));
+                done.push((start, end.await));
                 Ok(done)
             }
         }
@@ -128,7 +133,7 @@ impl Program {
             let what = format!("{} cannot time its work", self.device.info().name);
             return Err(Error::unsupported(what).help("use another device"));
         }
-        let times = self.run_timed(None)?.1.wait()?;
+        let times = pollster::block_on(self.run_timed(None))?.1.wait()?;
         let first = times.first().map_or(0, |t| t.0);
         let mut nodes: Vec<Timing> = Vec::new();
         for (step, (start, end)) in self.parts().into_iter().zip(times) {
@@ -143,11 +148,11 @@ impl Program {
 
     /// Submits one run and a copy of `output`'s values, as [`run_read`](Self::run_read) does, with timestamps; does not wait. Where
     /// the device has none, each submission but the last is waited for, to know when it was done.
-    pub fn run_timed(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
+    pub async fn run_timed(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
         let device = self.device.clone();
         device.check()?;
         if !device.has_timestamps() {
-            return self.run_by_host(output);
+            return self.run_by_host(output).await;
         }
         let mut queries = match self.queries.take() {
             Some(queries) => queries,
@@ -172,16 +177,14 @@ impl Program {
         Ok((copied.map(|c| c.submitted(&device, after)), Stamps(stamps)))
     }
 
-    fn run_by_host(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
+    async fn run_by_host(&mut self, output: Option<&Tensor>) -> Result<(Option<Pending>, Stamps)> {
         let device = self.device.clone();
         let (mut encoder, mut done) = (device.encoder(), Vec::new());
         for (i, cut) in self.cuts.iter().enumerate() {
             if i > 0 {
                 let start = now();
                 let after = device.submit(std::mem::replace(&mut encoder, device.encoder()));
-                let end = end(&device);
-                device.drive(&end, Some(after))?;
-                done.push((start, pollster::block_on(end)));
+                done.push((start, device.wait(end(&device), Some(after)).await?));
             }
             self.encode_steps(&mut encoder, &self.steps[cut.clone()]);
         }

@@ -91,8 +91,10 @@ impl Pending {
     }
 
     /// Waits until the bytes are there; [`wait`](Self::wait) then only copies them.
-    pub fn arrive(&self) -> Result<()> {
-        self.device.drive(&self.mapped, Some(self.after.clone()))
+    pub async fn arrive(&self) -> Result<()> {
+        self.device.drive(&self.mapped, Some(self.after.clone()))?;
+        self.mapped.ready().await;
+        Ok(())
     }
 
     /// Waits for the bytes.

@@ -11,7 +11,7 @@ use super::runner::Step;
 use crate::base::Result;
 use crate::ops::{Bind, Caps, Kernel, Param, Pass, WG};
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,11 +73,21 @@ impl Program {
         memory: &mut Memory,
         weights: &mut Weights,
     ) -> Result<Program> {
-        pollster::block_on(async {
-            tune::measure(device, graph, nodes.clone(), plan, memory, weights).await?;
-            let choose = |i: usize, kernels| tune::order(device, &graph.nodes[i], kernels);
-            Self::new_async(device, graph, nodes, plan, memory, weights, &choose).await
-        })
+        pollster::block_on(Self::tuned(device, graph, nodes, plan, memory, weights))
+    }
+
+    /// As [`new`](Self::new): of each node's kernels the one that was measured to be the fastest is taken.
+    pub async fn tuned(
+        device: &Device,
+        graph: &Graph,
+        nodes: Range<usize>,
+        plan: &Plan,
+        memory: &mut Memory,
+        weights: &mut Weights,
+    ) -> Result<Program> {
+        tune::measure(device, graph, nodes.clone(), plan, memory, weights).await?;
+        let choose = |i: usize, kernels| tune::order(device, &graph.nodes[i], kernels);
+        Self::new_async(device, graph, nodes, plan, memory, weights, &choose).await
     }
 
     /// As [`new`](Self::new); `choose` narrows down the kernels of each node.
@@ -145,9 +155,9 @@ impl Program {
     }
 
     /// The whole of a temporary, to carry it to another device.
-    pub fn read_temp(&mut self, graph: &Graph, buf: BufId) -> Result<Vec<u8>> {
+    pub fn read_temp(&mut self, graph: &Graph, buf: BufId) -> Result<Pending> {
         let meta = graph.buffers[buf.0 as usize].meta;
-        self.read(&Tensor { meta, buf, offset: 0 })?.wait()
+        self.read(&Tensor { meta, buf, offset: 0 })
     }
 
     /// Fills a temporary with what another device computed, ahead of the next run.

@@ -32,6 +32,21 @@ impl<T> Signal<T> {
     pub fn is_ready(&self) -> bool {
         self.0.lock().expect("no panic while it is held").0.is_some()
     }
+
+    /// Waits until the value is there, and leaves it there.
+    pub async fn ready(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.0.lock().expect("no panic while it is held");
+            match state.0 {
+                Some(_) => Poll::Ready(()),
+                None => {
+                    state.1 = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+    }
 }
 
 impl<T> Future for Signal<T> {

@@ -100,14 +100,37 @@ impl Weights {
         let meta = stack.meta();
         let mut shards = Vec::new();
         for rows in weight_shards(&meta, self.device.caps()) {
-            let bytes = self.rows(stack, rows.clone())?;
-            let words = quant::gpu_layout(meta.dtype, rows.len(), meta.shape.row(), &bytes);
-            drop(bytes);
-            shards.push(self.upload(&stack.label(), bytemuck::cast_slice(&words)).await?);
+            shards.push(self.shard(stack, &meta, rows).await?);
         }
         let shards: Arc<[Buffer]> = shards.into();
         self.sharded.insert(stack.clone(), shards.clone());
         Ok(shards)
+    }
+
+    /// One shard, repacked some rows at a time: a browser's heap must not hold all of a large tensor.
+    async fn shard(&mut self, stack: &Stacked, meta: &Meta, shard: Range<usize>) -> Result<Buffer> {
+        let (dtype, k) = (meta.dtype, meta.shape.row());
+        let planes = quant::gpu_planes(dtype, shard.len(), k);
+        let buffer = self.device.buffer(&stack.label(), 4 * planes.words as u64, STORAGE)?;
+        // Sixteen rows take a whole multiple of 16 bytes of every plane, so that pieces of planes join without a gap.
+        let row = dtype.row_bytes(k).expect("rows are whole blocks").max(1);
+        let step = (STAGING as usize / row).max(16) / 16 * 16;
+        for start in shard.clone().step_by(step) {
+            let rows = start..shard.end.min(start + step);
+            let bytes = self.rows(stack, rows.clone())?;
+            let words = quant::gpu_layout(dtype, rows.len(), k, &bytes);
+            drop(bytes);
+            let (before, here) =
+                (quant::gpu_planes(dtype, start - shard.start, k), quant::gpu_planes(dtype, rows.len(), k));
+            for (p, at) in planes.planes.iter().enumerate() {
+                let piece = &words[plane(&here, p)];
+                let at = *at as usize + plane(&before, p).len();
+                if !piece.is_empty() {
+                    self.write(&buffer, 4 * at as u64, bytemuck::cast_slice(piece)).await?;
+                }
+            }
+        }
+        Ok(buffer)
     }
 
     /// Vectors of `f32`, one after the other or value by value in turn.
@@ -172,9 +195,13 @@ impl Weights {
         if let Some(buffer) = self.plain.get(name) {
             return Ok(buffer.clone());
         }
-        let mut bytes = vec![0; meta.span_bytes()];
-        self.source.read(name, 0, &mut bytes)?;
-        let buffer = Arc::new(self.upload(&format!("tensor {name}"), &bytes).await?);
+        let size = meta.span_bytes();
+        let buffer = Arc::new(self.device.buffer(&format!("tensor {name}"), size as u64, STORAGE)?);
+        for at in (0..size).step_by(STAGING as usize) {
+            let mut bytes = vec![0; (size - at).min(STAGING as usize)];
+            self.source.read(name, at as u64, &mut bytes)?;
+            self.write(&buffer, at as u64, &bytes).await?;
+        }
         self.plain.insert(name.to_owned(), buffer.clone());
         Ok(buffer)
     }
@@ -192,20 +219,26 @@ impl Weights {
         Ok(buffer)
     }
 
-    /// A buffer with `bytes`, written in pieces so that little waits in staging memory.
+    /// A buffer with `bytes`.
     async fn upload(&mut self, label: &str, bytes: &[u8]) -> Result<Buffer> {
         let buffer = self.device.buffer(label, bytes.len() as u64, STORAGE)?;
+        self.write(&buffer, 0, bytes).await?;
+        Ok(buffer)
+    }
+
+    /// Writes `bytes` to `buffer` from byte `start` on, in pieces so that little waits in staging memory.
+    async fn write(&mut self, buffer: &Buffer, start: u64, bytes: &[u8]) -> Result<()> {
         for (i, piece) in bytes.chunks(STAGING as usize).enumerate() {
-            let at = i as u64 * STAGING;
+            let at = start + i as u64 * STAGING;
             match piece.len() % 4 {
-                0 => self.device.write(&buffer, at, piece),
+                0 => self.device.write(buffer, at, piece),
                 // Writes are whole words; the rest of the buffer's last word is nobody's.
                 rest => {
                     let whole = piece.len() - rest;
                     let mut last = [0; 4];
                     last[..rest].copy_from_slice(&piece[whole..]);
-                    self.device.write(&buffer, at, &piece[..whole]);
-                    self.device.write(&buffer, at + whole as u64, &last);
+                    self.device.write(buffer, at, &piece[..whole]);
+                    self.device.write(buffer, at + whole as u64, &last);
                 }
             }
             self.staged += piece.len() as u64;
@@ -215,8 +248,14 @@ impl Weights {
                 self.device.finish_async().await?;
             }
         }
-        Ok(buffer)
+        Ok(())
     }
+}
+
+/// The words of plane `p`.
+fn plane(planes: &quant::GpuPlanes, p: usize) -> Range<usize> {
+    let end = planes.planes.get(p + 1).map_or(planes.words, |end| *end as usize);
+    planes.planes[p] as usize..end
 }
 
 /// Whether tensors of this type can be bound as they are: their words mean something to a kernel.

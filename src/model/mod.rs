@@ -63,8 +63,8 @@ impl Model {
     }
 
     /// Bytes of all weights, as they lie in the file.
-    pub fn weight_bytes(&self) -> usize {
-        self.gguf.tensors().iter().map(TensorInfo::bytes).sum()
+    pub fn weight_bytes(&self) -> u64 {
+        self.gguf.tensors().iter().map(|t| t.bytes() as u64).sum()
     }
 
     /// The tokenizer; an error where the file has none or one that cannot be used.
@@ -120,7 +120,7 @@ impl Model {
 
     /// An error where the weights and `more` bytes do not fit into `available` bytes of memory called `what`.
     pub fn check_fits(&self, more: u64, available: u64, what: &str) -> Result<()> {
-        let need = self.weight_bytes() as u64 + more;
+        let need = self.weight_bytes() + more;
         if need <= available {
             return Ok(());
         }
@@ -168,7 +168,9 @@ impl cpu::RowSource for Reader<'_> {
 impl cpu::Weights for Model {
     fn bytes(&self, name: &str) -> Result<cpu::Bytes> {
         let tensor = self.tensor(name)?;
-        if tensor.shape.dims().len() < 2 && tensor.bytes() <= COPIED {
+        // A file that is read piece by piece has nothing in memory to point at.
+        let small = tensor.shape.dims().len() < 2 && tensor.bytes() <= COPIED;
+        if small || !self.gguf.is_in_memory() {
             return self.copy(tensor);
         }
         let aligned = self.gguf.data_aligned(tensor)?;

@@ -13,7 +13,7 @@ use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
 use crate::quant::Precision;
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
 const KEPT: usize = 8;
@@ -72,9 +72,14 @@ enum Drawn {
 impl Ticket {
     /// Waits for the token.
     pub fn wait(self) -> Result<u32> {
+        pollster::block_on(self.wait_async())
+    }
+
+    /// Waits for the token.
+    pub async fn wait_async(self) -> Result<u32> {
         match self.0 {
             Drawn::Here(token) => Ok(token),
-            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait()?[..4])),
+            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait().await?[..4])),
         }
     }
 }
@@ -118,7 +123,7 @@ impl GpuSide {
 }
 
 impl Engine {
-    pub(super) fn new(
+    pub(super) async fn new(
         model: Arc<Model>,
         device: Option<gpu::Device>,
         placement: Placement,
@@ -131,7 +136,7 @@ impl Engine {
         let trace = None;
         let mut engine =
             Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, rooflines, fed: 0 };
-        engine.prepare_decoding()?;
+        engine.prepare_decoding().await?;
         if engine.options.trace {
             engine.set_trace(true)?;
         }
@@ -139,8 +144,8 @@ impl Engine {
     }
 
     /// Decoding is prepared first: what does not fit fails here, and weights are where they belong before the first prompt.
-    pub(super) fn prepare_decoding(&mut self) -> Result<()> {
-        self.prepare(self.batch(1, 1, true)).map(drop)
+    pub(super) async fn prepare_decoding(&mut self) -> Result<()> {
+        self.prepare(self.batch(1, 1, true)).await.map(drop)
     }
 
     /// The fused graph of a batch of `tokens` with logits for `rows` of them, for `--dump-graph`.
@@ -150,7 +155,7 @@ impl Engine {
 
     /// What a decoded token costs on the GPU.
     pub fn decode_figures(&mut self) -> Result<Figures> {
-        let i = self.prepare(self.batch(1, 1, true))?;
+        let i = pollster::block_on(self.prepare(self.batch(1, 1, true)))?;
         let mut all = Figures::default();
         for part in &self.programs[i].parts {
             if let Part::Gpu(program) = part {
@@ -184,18 +189,23 @@ impl Engine {
 
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
     pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        let i = self.prepare(self.batch(tokens.len(), rows.len(), false))?;
+        pollster::block_on(self.feed_async(tokens, first, rows))
+    }
+
+    /// As [`feed`](Self::feed).
+    pub async fn feed_async(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        let i = self.prepare(self.batch(tokens.len(), rows.len(), false)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 && !rows.is_empty() {
             self.write(Input::Rows, rows)?;
         }
-        let bytes = match self.run(i)? {
+        let bytes = match self.run(i).await? {
             Output::None => {
-                self.follow()?;
+                self.follow().await?;
                 return Ok(Vec::new());
             }
             Output::Here(bytes) => bytes,
-            Output::Pending(pending) => pending.wait()?,
+            Output::Pending(pending) => pending.wait().await?,
         };
         let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         // By the exponent's bits: comparisons with NaN are easily optimized away.
@@ -208,13 +218,23 @@ impl Engine {
 
     /// Feeds `tokens` at position `first` on and draws the next token on the device.
     pub fn feed_and_sample(&mut self, tokens: &[u32], first: usize, params: &SampleParams) -> Result<Ticket> {
-        let i = self.prepare(self.batch(tokens.len(), 1, true))?;
+        pollster::block_on(self.feed_and_sample_async(tokens, first, params))
+    }
+
+    /// As [`feed_and_sample`](Self::feed_and_sample).
+    pub async fn feed_and_sample_async(
+        &mut self,
+        tokens: &[u32],
+        first: usize,
+        params: &SampleParams,
+    ) -> Result<Ticket> {
+        let i = self.prepare(self.batch(tokens.len(), 1, true)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 {
             self.write(Input::Rows, &[tokens.len() as u32 - 1])?;
         }
         self.write(Input::Sampler, &params.words())?;
-        self.draw(i)
+        self.draw(i).await
     }
 
     /// Whether [`sample_next`](Self::sample_next) may run before the token before it was read.
@@ -224,12 +244,17 @@ impl Engine {
 
     /// Feeds the token that was drawn last, which the host need not know, and draws the next.
     pub fn sample_next(&mut self) -> Result<Ticket> {
-        let i = self.prepare(self.batch(1, 1, true))?;
-        self.draw(i)
+        pollster::block_on(self.sample_next_async())
     }
 
-    fn draw(&mut self, program: usize) -> Result<Ticket> {
-        match self.run(program)? {
+    /// As [`sample_next`](Self::sample_next).
+    pub async fn sample_next_async(&mut self) -> Result<Ticket> {
+        let i = self.prepare(self.batch(1, 1, true)).await?;
+        self.draw(i).await
+    }
+
+    async fn draw(&mut self, program: usize) -> Result<Ticket> {
+        match self.run(program).await? {
             Output::Here(bytes) => Ok(Ticket(Drawn::Here(bytemuck::pod_read_unaligned(&bytes[..4])))),
             Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
             Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
@@ -238,11 +263,13 @@ impl Engine {
 
     /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
     /// stop it could only wait for all of it.
-    fn follow(&mut self) -> Result<()> {
+    async fn follow(&mut self) -> Result<()> {
         let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.uses(Place::Gpu)) else { return Ok(()) };
         let ran = gpu.memory.read_input(Input::Tokens, 4)?;
         let start = Instant::now();
-        gpu.ran.replace(ran).map_or(Ok(()), |before| before.wait().map(|_| ()))?;
+        if let Some(before) = gpu.ran.replace(ran) {
+            before.wait_async().await?;
+        }
         if let Some(trace) = &mut self.trace {
             trace.waited(start.elapsed());
         }
@@ -273,7 +300,7 @@ impl Engine {
     }
 
     /// The index of the program for `batch`, built if it is not there.
-    fn prepare(&mut self, batch: Batch) -> Result<usize> {
+    async fn prepare(&mut self, batch: Batch) -> Result<usize> {
         if let Some(i) = self.programs.iter().position(|p| p.batch == batch) {
             // Rotated rather than moved through the heap: nothing is allocated per token.
             self.programs[i..].rotate_left(1);
@@ -287,14 +314,9 @@ impl Engine {
         for segment in &plan.segments {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(side)) => Part::Gpu(gpu::Program::new(
-                    &side.device,
-                    &graph,
-                    nodes,
-                    &plan,
-                    &mut side.memory,
-                    &mut side.weights,
-                )?),
+                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
+                    Part::Gpu(gpu::Program::tuned(device, &graph, nodes, &plan, memory, weights).await?)
+                }
                 _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
             });
         }
@@ -310,14 +332,14 @@ impl Engine {
     }
 
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
-    fn run(&mut self, program: usize) -> Result<Output> {
-        let mut open = self.open(program)?;
+    async fn run(&mut self, program: usize) -> Result<Output> {
+        let mut open = self.open(program).await?;
         let Program { graph, plan, parts, noted, .. } = &mut self.programs[program];
         let noted = noted.as_deref().unwrap_or_default();
         let (last, mut output) = (parts.len() - 1, None);
         for s in 0..parts.len() {
             let start = open.as_ref().map(|_| Instant::now());
-            let waited = cross(graph, plan, parts, s, &mut self.memory)?;
+            let waited = cross(graph, plan, parts, s, &mut self.memory).await?;
             if let (Some(open), Some(start)) = (&mut open, start.filter(|_| waited)) {
                 open.waited(start);
             }
@@ -335,7 +357,7 @@ impl Engine {
                 (Part::Gpu(part), output) => match (&mut open, output) {
                     (Some(open), output) => {
                         let start = Instant::now();
-                        let (pending, stamps) = part.run_timed(output.as_ref())?;
+                        let (pending, stamps) = part.run_timed(output.as_ref()).await?;
                         open.add_gpu(graph, &noted[s], stamps, start);
                         pending.map(Ran::Pending)
                     }
@@ -354,7 +376,7 @@ impl Engine {
 
 /// Carries to segment `s` what it needs of earlier ones in the other place. Says whether the GPU had to be waited for: once,
 /// however much comes from there.
-fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut cpu::Memory) -> Result<bool> {
+async fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut cpu::Memory) -> Result<bool> {
     let (before, now) = parts.split_at_mut(s);
     let mut coming = Vec::new();
     for copy in plan.copies.iter().filter(|c| c.before == s) {
@@ -372,7 +394,7 @@ fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut 
     }
     let waited = !coming.is_empty();
     for (buf, pending) in coming {
-        let bytes = pending.wait()?;
+        let bytes = pending.wait_async().await?;
         if let Part::Cpu(to) = &now[0] {
             to.temp_mut(buf, memory)[..bytes.len()].copy_from_slice(&bytes);
         }

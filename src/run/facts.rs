@@ -40,7 +40,7 @@ pub(super) fn facts(
     });
     Facts {
         architecture: model.spec().architecture().to_string(),
-        weights: model.weight_bytes() as u64,
+        weights: model.weight_bytes(),
         context: options.context,
         kv: options.kv.name().into(),
         devices: [cpu].into_iter().chain(gpu).collect(),

@@ -1,13 +1,13 @@
 //! Generation: a prompt in, tokens out one by one, until the model ends, the limit is reached or the caller has enough.
 
 use super::Session;
-use super::engine::Ticket;
+use super::engine::{Engine, Ticket};
 use super::session::was_stopped;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::{Sample, SampleParams};
 use crate::sample::{DeviceSampling, Sampler};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Why generation stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,19 +49,28 @@ impl Session {
         limit: usize,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Result<Answer> {
+        pollster::block_on(self.generate_async(prompt, sampler, limit, on_token))
+    }
+
+    /// As [`generate`](Self::generate), where nobody may wait for the GPU: in a browser.
+    pub async fn generate_async(
+        &mut self,
+        prompt: &[u32],
+        sampler: &mut Sampler,
+        limit: usize,
+        on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Answer> {
         if prompt.is_empty() {
             return Err(
                 Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
             );
         }
-        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        // The last token is computed in any case: its logits are wanted.
-        self.truncate(shared.min(prompt.len() - 1));
+        self.truncate(self.shared_with(prompt));
         let new = &prompt[self.fed.len()..];
         self.check(new)?;
         let (start, before) = (Instant::now(), self.fed.len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
-        let stop = match self.go_on(new, sampler, &mut run) {
+        let stop = match self.go_on(new, sampler, &mut run).await {
             // While what a GPU held was computed anew.
             Err(e) if was_stopped(&e) => Stop::Interrupted,
             stop => stop?,
@@ -70,21 +79,33 @@ impl Session {
         let (prompt_time, decode_time) = (first - start, first.elapsed());
         self.answered.0 += run.tokens.len().saturating_sub(1);
         self.answered.1 += decode_time;
-        self.engine.settle()?;
+        self.engine.settle().await?;
         let prompt_tokens = self.fed.len().min(prompt.len()).saturating_sub(before);
         Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
     }
 
-    fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
-        match (self.feed_all_but_last(new)?, sampler.device_plan()) {
+    /// How many of the tokens of `prompt` lie in the cache. The last one is computed in any case: its logits are wanted.
+    pub fn shared_with(&self, prompt: &[u32]) -> usize {
+        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        shared.min(prompt.len().saturating_sub(1))
+    }
+
+    async fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<Stop> {
+        match (self.feed_all_but_last(new).await?, sampler.device_plan()) {
             (None, _) => Ok(Stop::Interrupted),
             (Some(_), _) if run.limit == 0 => Ok(Stop::Limit),
-            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, run),
-            (Some(last), None) => self.on_host(last, sampler, run),
+            (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, run).await,
+            (Some(last), None) => self.on_host(last, sampler, run).await,
         }
     }
 
-    fn on_device(&mut self, last: &[u32], sampler: &mut Sampler, plan: &DeviceSampling, run: &mut Run) -> Result<Stop> {
+    async fn on_device(
+        &mut self,
+        last: &[u32],
+        sampler: &mut Sampler,
+        plan: &DeviceSampling,
+        run: &mut Run<'_>,
+    ) -> Result<Stop> {
         let after = self.fed.len() + last.len();
         let params = SampleParams {
             temp: plan.temp,
@@ -98,15 +119,16 @@ impl Session {
         let (mut under_way, mut ticket) = (last.to_vec(), None::<Ticket>);
         loop {
             let room = self.fed.len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
-            let (token, next) = self.retry(|engine, past| {
+            let work = async |engine: &mut Engine, past: usize| {
                 let drawn = match ticket.take() {
                     Some(ticket) => ticket,
-                    None => engine.feed_and_sample(&under_way, past, &params)?,
+                    None => engine.feed_and_sample_async(&under_way, past, &params).await?,
                 };
                 // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
-                let next = if room && engine.runs_ahead() { Some(engine.sample_next()?) } else { None };
-                Ok((drawn.wait()?, next))
-            })?;
+                let next = if room && engine.runs_ahead() { Some(engine.sample_next_async().await?) } else { None };
+                Ok((drawn.wait_async().await?, next))
+            };
+            let (token, next) = self.retry(work).await?;
             self.fed.append(&mut under_way);
             if token == Sample::POISONED {
                 return Err(poisoned());
@@ -121,11 +143,12 @@ impl Session {
         }
     }
 
-    fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run) -> Result<Stop> {
+    async fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<Stop> {
         let mut under_way = last.to_vec();
         loop {
             let row = under_way.len() as u32 - 1;
-            let logits = self.retry(|engine, past| engine.feed(&under_way, past, &[row]))?;
+            let work = async |engine: &mut Engine, past: usize| engine.feed_async(&under_way, past, &[row]).await;
+            let logits = self.retry(work).await?;
             self.fed.append(&mut under_way);
             let token = sampler.sample(&logits)?;
             sampler.accept(token);

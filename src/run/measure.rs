@@ -14,7 +14,7 @@ impl Session {
     pub fn measure_prompt(&mut self, n: usize) -> Result<()> {
         let tokens = self.random_tokens(n);
         self.check(&tokens)?;
-        let last = self.feed_all_but_last(&tokens)?.ok_or_else(stopped)?;
+        let last = pollster::block_on(self.feed_all_but_last(&tokens))?.ok_or_else(stopped)?;
         self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
         self.fed.extend_from_slice(last);
         Ok(())

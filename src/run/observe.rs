@@ -12,7 +12,7 @@ use std::collections::HashMap;
 impl Engine {
     /// What has been traced so far. Waits for what is under way.
     pub fn trace(&mut self) -> Result<Option<&Profile>> {
-        self.settle()?;
+        pollster::block_on(self.settle())?;
         Ok(self.trace.as_ref().map(Recorder::profile))
     }
 
@@ -27,7 +27,7 @@ impl Engine {
     }
 
     fn replace_trace(&mut self, on: bool, observer: Option<Box<dyn Observer>>) -> Result<Option<Profile>> {
-        self.settle()?;
+        pollster::block_on(self.settle())?;
         self.programs.iter_mut().for_each(|p| p.noted = None);
         let trace = on.then(|| Recorder::new(self.facts(), observer));
         Ok(std::mem::replace(&mut self.trace, trace).map(Recorder::into_profile))
@@ -59,8 +59,9 @@ impl Engine {
     }
 
     /// Takes into the trace what is under way.
-    pub(super) fn settle(&mut self) -> Result<()> {
-        match self.trace.as_mut().map_or(Ok(()), |trace| trace.collect(true)) {
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        match trace.collect(true).await {
             // A GPU that has failed takes the times of what is under way with it. Whoever works with it next hears of it.
             Err(e) if self.can_do_without(&e) => {
                 self.trace.iter_mut().for_each(Recorder::forget);
@@ -71,9 +72,9 @@ impl Engine {
     }
 
     /// Begins a run in the trace, if there is one.
-    pub(super) fn open(&mut self, program: usize) -> Result<Option<Open>> {
+    pub(super) async fn open(&mut self, program: usize) -> Result<Option<Open>> {
         let Some(trace) = &mut self.trace else { return Ok(None) };
-        trace.collect(false)?;
+        trace.collect(false).await?;
         let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
         if noted.is_none() {
             let note = |(part, segment): (&Part, &Segment)| match part {

@@ -12,7 +12,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::cpu;
 use crate::gpu::Device;
 use std::fmt;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Failures within [`WINDOW`] after which a session stays on the CPU.
 const MOST: usize = 3;
@@ -76,26 +76,26 @@ impl Session {
 
     /// Does `work`, which gets the engine and the number of tokens in its cache; where the GPU fails, does it again on what takes
     /// its place.
-    pub(super) fn retry<T>(&mut self, mut work: impl FnMut(&mut Engine, usize) -> Result<T>) -> Result<T> {
+    pub(super) async fn retry<T>(&mut self, mut work: impl AsyncFnMut(&mut Engine, usize) -> Result<T>) -> Result<T> {
         loop {
-            match work(&mut self.engine, self.fed.len()) {
-                Err(e) if self.engine.can_do_without(&e) => self.recover(e)?,
+            match work(&mut self.engine, self.fed.len()).await {
+                Err(e) if self.engine.can_do_without(&e) => self.recover(e).await?,
                 done => return done,
             }
         }
     }
 
     /// Puts another device in the place of the one that failed with `error`, and has it compute what lay in the cache.
-    fn recover(&mut self, mut error: Error) -> Result<()> {
+    async fn recover(&mut self, mut error: Error) -> Result<()> {
         let tokens = std::mem::take(&mut self.fed);
         loop {
             let (failures, again) = self.recovering.note(Instant::now(), error.kind());
-            let device = self.engine.replace_device(again)?;
+            let device = self.engine.replace_device(again).await?;
             let recovery = Recovery { error: error.without_help(), device, failures, tokens: tokens.len() };
             if let Some(tell) = &mut self.recovering.tell {
                 tell(&recovery);
             }
-            match self.feed_again(&tokens) {
+            match self.feed_again(&tokens).await {
                 Err(e) if self.engine.can_do_without(&e) => error = e,
                 done => return done,
             }
@@ -103,13 +103,13 @@ impl Session {
     }
 
     /// Feeds what was fed before. What is not fed when this fails or is stopped counts as never fed.
-    fn feed_again(&mut self, tokens: &[u32]) -> Result<()> {
+    async fn feed_again(&mut self, tokens: &[u32]) -> Result<()> {
         self.fed.clear();
         for batch in tokens.chunks(self.batch()) {
             if self.stops() {
                 return Err(stopped());
             }
-            self.engine.feed(batch, self.fed.len(), &[])?;
+            self.engine.feed_async(batch, self.fed.len(), &[]).await?;
             self.fed.extend_from_slice(batch);
         }
         Ok(())
@@ -124,21 +124,24 @@ impl Engine {
 
     /// Lets go of the GPU and opens it `again`, or goes to the CPU where that is not wanted or fails; gives the GPU's name. Caches
     /// are empty then.
-    fn replace_device(&mut self, again: bool) -> Result<Option<String>> {
+    async fn replace_device(&mut self, again: bool) -> Result<Option<String>> {
         let old = self.let_go();
-        let reopened = old.as_ref().filter(|_| again).and_then(|old| old.reopen().ok());
+        let reopened = match old.as_ref().filter(|_| again) {
+            Some(old) => old.reopen_async().await.ok(),
+            None => None,
+        };
         old.into_iter().for_each(dispose);
         if let Some(device) = reopened {
             let name = device.info().name.clone();
             self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
-            if self.gpu.is_some() && self.prepare_decoding().is_ok() {
+            if self.gpu.is_some() && self.prepare_decoding().await.is_ok() {
                 self.tell_facts();
                 return Ok(Some(name));
             }
             self.let_go().into_iter().for_each(dispose);
         }
         self.placement = Placement::cpu(self.placement.blocks.len());
-        self.prepare_decoding()?;
+        self.prepare_decoding().await?;
         self.tell_facts();
         Ok(None)
     }

@@ -9,7 +9,7 @@ use crate::simd::Arena;
 use crate::simd::roofline::{Arithmetic, multiply, read};
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
-use std::time::Instant;
+use web_time::Instant;
 
 /// The most that a device was seen to do.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

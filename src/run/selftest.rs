@@ -5,7 +5,7 @@ use crate::gpu::{self, Device, Memory, Program, Source, Weights};
 use crate::graph::{Graph, Place, Plan};
 use crate::ops::{AnyOp, Caps, Case, Exact, MatMul, Pool, nmse};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// A case on the CPU: its inputs and the exact result. On a GPU it is a [`gpu::Check`].
 pub struct Trial {

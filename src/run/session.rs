@@ -89,6 +89,11 @@ impl Session {
     /// A session of `model` on `device`, or on the CPU without one. Fails where the context is longer than the model's or memory
     /// does not suffice.
     pub fn new(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
+        pollster::block_on(Self::new_async(model, device, options))
+    }
+
+    /// As [`new`](Self::new), where nobody may wait for the GPU: in a browser.
+    pub async fn new_async(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
         let spec = model.spec();
         if options.context == 0 || options.context > spec.context_length {
             let what = format!("a context of {} tokens; this model has {}", options.context, spec.context_length);
@@ -101,7 +106,7 @@ impl Session {
             (Some(_), None, None) => Placement::gpu(layers),
             (Some(_), None, Some(n)) => Placement::last(layers, n),
         };
-        let engine = Engine::new(model.clone(), device, placement, &options)?;
+        let engine = Engine::new(model.clone(), device, placement, &options).await?;
         let (expected, answered, stop) = Default::default();
         let recovering = Recovering::default();
         Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, stop, recovering })
@@ -161,6 +166,11 @@ impl Session {
     /// Feeds `tokens` and gives the logits `[vocab]` after each of those at the ascending places `rows`. Fails
     /// where it is stopped ([`stop_when`](Self::stop_when)).
     pub fn logits(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
+        pollster::block_on(self.logits_async(tokens, rows))
+    }
+
+    /// As [`logits`](Self::logits).
+    pub async fn logits_async(&mut self, tokens: &[u32], rows: &[usize]) -> Result<Vec<Vec<f32>>> {
         self.check(tokens)?;
         let vocab = self.model.spec().vocab;
         // On a GPU that is nearly full they are fewer: logits lie there twice, the second time to be read.
@@ -179,7 +189,9 @@ impl Session {
             }
             let (here, later) = wanted.split_at(wanted.partition_point(|row| *row < end));
             let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
-            let logits = self.retry(|engine, past| engine.feed(&tokens[start..end], past, &here))?;
+            let work =
+                async |engine: &mut Engine, past: usize| engine.feed_async(&tokens[start..end], past, &here).await;
+            let logits = self.retry(work).await?;
             all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
             self.fed.extend_from_slice(&tokens[start..end]);
             (start, wanted) = (end, later);
@@ -202,7 +214,7 @@ impl Session {
     }
 
     /// Feeds `tokens` in batches, all but the last batch, which is returned: its logits are wanted. `None` where it was stopped.
-    pub(super) fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<Option<&'t [u32]>> {
+    pub(super) async fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<Option<&'t [u32]>> {
         let mut rest = tokens;
         loop {
             if self.stops() {
@@ -212,7 +224,7 @@ impl Session {
                 return Ok(Some(rest));
             }
             let (now, later) = rest.split_at(self.options.batch);
-            self.retry(|engine, past| engine.feed(now, past, &[]))?;
+            self.retry(async |engine: &mut Engine, past: usize| engine.feed_async(now, past, &[]).await).await?;
             self.fed.extend_from_slice(now);
             rest = later;
         }

@@ -9,7 +9,7 @@ use crate::ops::{Linear, Pool, PreNorm, Unary};
 use crate::run::{Products, Traffic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// What a token's steps take on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::{cpu, gpu};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Runs that may be under way on the device before the oldest is waited for.
 const UNDER_WAY: usize = 8;
@@ -46,14 +46,14 @@ struct Watch {
 
 impl Awaited {
     /// Waits for the bytes.
-    pub fn wait(self) -> Result<Vec<u8>> {
+    pub async fn wait(self) -> Result<Vec<u8>> {
         let Some((watch, begin)) = self.watch.as_ref().and_then(|w| Some((w, w.begin?))) else {
-            return self.pending.wait();
+            return self.pending.wait_async().await;
         };
         let start = begin.elapsed();
-        self.pending.arrive()?;
+        self.pending.arrive().await?;
         let there = begin.elapsed();
-        let bytes = self.pending.wait()?;
+        let bytes = self.pending.wait_async().await?;
         let end = begin.elapsed();
         watch.wait.store((there - start).as_nanos() as u64, Ordering::Relaxed);
         watch.readback.store((end - there).as_nanos() as u64, Ordering::Relaxed);
@@ -183,7 +183,7 @@ impl Recorder {
     }
 
     /// Takes up runs that are done; where `all` are wanted, or too many are under way, waits for them.
-    pub fn collect(&mut self, all: bool) -> Result<()> {
+    pub async fn collect(&mut self, all: bool) -> Result<()> {
         while let Some(first) = self.under_way.front() {
             // Without a reader nobody will say when the result was there.
             let read = first.watch.end.load(Ordering::Acquire) > 0 || Arc::strong_count(&first.watch) == 1;
@@ -192,17 +192,17 @@ impl Recorder {
                 return Ok(());
             }
             if let Some(first) = self.under_way.pop_front() {
-                self.finish(first)?;
+                self.finish(first).await?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, UnderWay { open, watch }: UnderWay) -> Result<()> {
+    async fn finish(&mut self, UnderWay { open, watch }: UnderWay) -> Result<()> {
         let Open { mut run, begin, mut events, stamps } = open;
         for (stamps, mut more) in stamps {
             let hosts = stamps.are_the_hosts();
-            let mut times = stamps.wait()?;
+            let mut times = stamps.wait_async().await?;
             if hosts {
                 for time in &mut times {
                     // It was handed over while the device was busy with others.

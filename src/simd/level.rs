@@ -31,11 +31,13 @@ pub enum Level {
     Neon,
     /// NEON with byte dot products: Apple's chips, servers since 2019, telephones since 2018.
     NeonDotprod,
+    /// WebAssembly's 128-bit vectors.
+    Simd128,
 }
 
 impl Level {
     /// All levels, slowest first.
-    pub const ALL: [Level; 7] = [
+    pub const ALL: [Level; 8] = [
         Level::PortableTiles,
         Level::Portable,
         Level::Avx2,
@@ -43,6 +45,7 @@ impl Level {
         Level::Amx,
         Level::Neon,
         Level::NeonDotprod,
+        Level::Simd128,
     ];
 
     /// The name used by `WGPU_LLM_SIMD`.
@@ -55,6 +58,7 @@ impl Level {
             Level::Amx => "amx",
             Level::Neon => "neon",
             Level::NeonDotprod => "neon+dotprod",
+            Level::Simd128 => "simd128",
         }
     }
 
@@ -72,6 +76,9 @@ impl Level {
             Level::Neon => super::neon::Neon::<false>::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
             Level::NeonDotprod => super::neon::Neon::<true>::detect().is_some(),
+            // A module with these vectors is refused where they are not.
+            #[cfg(target_feature = "simd128")]
+            Level::Simd128 => true,
             _ => false,
         }
     }
@@ -116,6 +123,8 @@ impl Level {
             Level::Neon => enter(super::neon::Neon::<false>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]
             Level::NeonDotprod => enter(super::neon::Neon::<true>::detect(), kernel),
+            #[cfg(target_feature = "simd128")]
+            Level::Simd128 => enter(Some(super::simd128::Simd128), kernel),
             _ => enter(Some(Portable), kernel),
         }
     }

@@ -24,6 +24,8 @@ mod neon;
 mod pages;
 mod portable;
 pub mod roofline;
+#[cfg(target_feature = "simd128")]
+mod simd128;
 mod tiles;
 mod vector;
 

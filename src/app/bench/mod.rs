@@ -97,7 +97,7 @@ fn facts(model: &Model, file: String, load: Duration) -> ModelFacts {
     let weights = model.gguf().tensors().iter().map(|t| t.shape.elements() as u64).sum();
     let mix = inspect::file_type(model.gguf().metadata()).unwrap_or_default();
     let kind = format!("{} {} {mix}", model.spec().architecture(), output::count(weights)).trim_end().to_owned();
-    ModelFacts { file, kind, bytes: model.weight_bytes() as u64, weights, load }
+    ModelFacts { file, kind, bytes: model.weight_bytes(), weights, load }
 }
 
 /// One model on one device.

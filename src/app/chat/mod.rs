@@ -272,7 +272,7 @@ impl Chat {
         term::table(&[
             row("architecture", spec.architecture().to_string()),
             row("layers", spec.layers.len().to_string()),
-            row("weights", term::bytes(model.weight_bytes() as u64)),
+            row("weights", term::bytes(model.weight_bytes())),
             row("context", format!("{} of {} tokens", session.context(), spec.context_length)),
             row("device", device),
         ])

@@ -4,6 +4,7 @@ mod build;
 mod files;
 mod malformed;
 mod round_trip;
+mod stream;
 
 use super::*;
 use crate::base::{DType, Shape};

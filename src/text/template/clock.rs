@@ -58,7 +58,7 @@ impl Clock {
 
     /// The system's time, UTC; the start of 1970 where there is no clock.
     pub fn now() -> Clock {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let since = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH);
         Clock::from_unix(since.map_or(0, |d| d.as_secs() as i64))
     }
 

@@ -1,0 +1,318 @@
+//! A model on a device, and one conversation's cache: what the page's worker loads, asks and frees.
+
+use crate::chat::{self, Answer, ChatOptions, Voice};
+use crate::host::{self, File};
+use crate::thrown;
+use serde::Deserialize;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wasm_bindgen::prelude::*;
+use wgpu_llm::base::{DType, Error, ErrorKind, Result};
+use wgpu_llm::gguf::{Gguf, Source};
+use wgpu_llm::gpu::{self, Device};
+use wgpu_llm::model::Model;
+use wgpu_llm::run::{Options, Session, Stop, summary};
+use wgpu_llm::sample::{Sampler, SamplerOptions};
+use wgpu_llm::text::{ChatTemplate, Message};
+
+/// Whether the answer under way is to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Ends the answer under way after the token, or the batch of the prompt, that is being computed.
+#[wasm_bindgen]
+pub fn stop() {
+    STOP.store(true, Ordering::Relaxed);
+}
+
+fn stops() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Tokens of context where nobody asks for more: its cache is a small part of what GPUs have.
+const CONTEXT: usize = 4096;
+/// Tokens of a prompt that the CPU computes before the worker hears what was sent to it.
+const CPU_BATCH: usize = 32;
+/// Bytes beside weights and cache: activations, constants, what is read back.
+const BESIDE: u64 = 64 << 20;
+/// What WebAssembly can address, less what programs and vocabularies take.
+const HEAP: u64 = (4 << 30) - (512 << 20);
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FileOf {
+    id: u32,
+    name: String,
+    length: u64,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LoadOptions {
+    files: Vec<FileOf>,
+    /// `auto`, `gpu` or `cpu`.
+    device: Option<String>,
+    context: Option<usize>,
+    /// One of the well-known chat templates, in place of the model's own.
+    template: Option<String>,
+    /// Bytes of GPU memory that may be used.
+    memory: Option<u64>,
+    /// Smallest and largest subgroup, where the worker has subgroups turned on.
+    subgroups: Option<(u32, u32)>,
+    /// Bytes that a binding may span, to try out what lesser GPUs do.
+    max_binding: Option<u64>,
+}
+
+/// A model that answers.
+#[wasm_bindgen]
+pub struct Engine {
+    model: Arc<Model>,
+    options: LoadOptions,
+    template: ChatTemplate,
+    /// Without one nothing can be asked: the device was lost.
+    session: Option<Session>,
+    device: Option<Device>,
+    /// Kept from answer to answer: its random numbers go on, so that another answer is another one.
+    sampler: Option<(SamplerOptions, Sampler)>,
+    profiled: bool,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Loads the model that `options` (JSON) names.
+    pub async fn load(options: String) -> Result<Engine, JsValue> {
+        Self::open(&options).await.map_err(thrown)
+    }
+
+    /// What was loaded, and where to, as JSON.
+    pub fn facts(&self) -> String {
+        let (spec, info) = (self.model.spec(), self.device.as_ref().map(Device::info));
+        let caps = self.device.as_ref().map(Device::caps);
+        serde_json::json!({
+            "architecture": spec.architecture().to_string(),
+            "layers": spec.layers.len(),
+            "weights": self.model.weight_bytes(),
+            "context": self.session.as_ref().map(Session::context),
+            "device": info.map_or("CPU", |i| if i.name.is_empty() { "GPU" } else { &i.name }),
+            "gpu": info.is_some(),
+            "subgroups": caps.and_then(|c| c.subgroups),
+            "f16": caps.is_some_and(|c| c.f16),
+            "timestamps": self.device.as_ref().is_some_and(Device::has_timestamps),
+            "thinking": self.template.capabilities().thinking,
+        })
+        .to_string()
+    }
+
+    /// Bytes of GPU memory in use.
+    #[wasm_bindgen(js_name = gpuBytes)]
+    pub fn gpu_bytes(&self) -> f64 {
+        self.device.as_ref().map_or(0.0, |d| d.counters().bytes as f64)
+    }
+
+    /// Answers the conversation `messages` (JSON, OpenAI's shape). `say` hears text, thought and token as they come.
+    pub async fn chat(&mut self, messages: String, options: String, say: js_sys::Function) -> Result<String, JsValue> {
+        STOP.store(false, Ordering::Relaxed);
+        let answer = self.answer(&messages, &options, &say).await.map_err(thrown)?;
+        Ok(serde_json::to_string(&answer).expect("plain data"))
+    }
+
+    /// Opens the device again after it was lost, and uploads the weights again.
+    pub async fn recover(&mut self) -> Result<(), JsValue> {
+        self.unload();
+        let device = open_device(&self.options).await.map_err(thrown)?;
+        let session = session(&self.model, device.clone(), &self.options).await.map_err(thrown)?;
+        (self.device, self.session) = (device, Some(session));
+        Ok(())
+    }
+
+    /// Frees the GPU's memory.
+    pub fn unload(&mut self) {
+        self.session = None;
+        if let Some(device) = self.device.take() {
+            device.destroy();
+        }
+    }
+
+    /// Destroys the device as if it had been lost: for tests of what happens then.
+    #[wasm_bindgen(js_name = loseDevice)]
+    pub fn lose_device(&self) {
+        if let Some(device) = &self.device {
+            device.destroy();
+        }
+    }
+
+    /// Begins to note how long kernels take, or ends it.
+    pub fn profile(&mut self, on: bool) -> Result<(), JsValue> {
+        self.profiled = on;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.engine().set_trace(on).map_err(thrown)?;
+        Ok(())
+    }
+
+    /// What was noted, as the JSON of `wgpu-llm chat --profile-json`.
+    pub fn summary(&mut self) -> Result<Option<String>, JsValue> {
+        let Some(session) = &mut self.session else { return Ok(None) };
+        let profile = session.engine().trace().map_err(thrown)?;
+        Ok(profile.map(|profile| summary::to_json(profile).to_string()))
+    }
+}
+
+impl Engine {
+    async fn open(options: &str) -> Result<Engine> {
+        let options: LoadOptions = parse(options, "options")?;
+        let sources = options
+            .files
+            .iter()
+            .map(|f| Source::streamed_from(Box::new(File { id: f.id, length: f.length })).named(f.name.clone()));
+        let model = Arc::new(Model::new(Gguf::from_sources(sources.collect())?)?);
+        let template = match &options.template {
+            Some(name) => model.chat_template_named(name)?,
+            None => model.chat_template()?,
+        };
+        let device = open_device(&options).await?;
+        let session = session(&model, device.clone(), &options).await?;
+        Ok(Engine { model, options, template, session: Some(session), device, sampler: None, profiled: false })
+    }
+
+    async fn answer(&mut self, messages: &str, options: &str, say: &js_sys::Function) -> Result<Answer> {
+        let messages: Vec<Message> = parse(messages, "messages")?;
+        let options: ChatOptions = parse(options, "options")?;
+        let model = self.model.clone();
+        let Some(session) = &mut self.session else {
+            return Err(Error::new(ErrorKind::DeviceLost, "the GPU was lost").help("load the model again"));
+        };
+        if self.profiled && session.engine().trace()?.is_none() {
+            session.engine().set_trace(true)?;
+        }
+        let context = session.context();
+        let (prompt, in_thought, forgotten) = chat::fit(&model, &self.template, messages, &options, context)?;
+        if self.sampler.as_ref().is_none_or(|(of, _)| *of != options.sampling) {
+            let sampler = chat::sampler(&model, &options.sampling, context)?;
+            self.sampler = Some((options.sampling.clone(), sampler));
+        }
+        let Some((_, sampler)) = &mut self.sampler else { unreachable!("just made") };
+        let mut voice = Voice::new(model.tokenizer()?, &self.template, in_thought);
+        let mut hear = |token: u32| {
+            let (text, thought) = voice.push(token);
+            // Whoever hears it cannot fail the answer.
+            let _ = say.call3(&JsValue::NULL, &text.into(), &thought.into(), &token.into());
+            if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let spoken = speak(session, &prompt, sampler, options.limit, &mut hear).await?;
+        let used = session.fed().len();
+        let (text, thought) = voice.finish();
+        Ok(Answer {
+            text,
+            thought,
+            tokens: spoken.tokens,
+            stop: match spoken.stop {
+                Stop::End => "end",
+                Stop::Limit => "limit",
+                Stop::Context => "context",
+                Stop::Interrupted => "stopped",
+            },
+            prompt_tokens: spoken.prompt_tokens,
+            prompt_seconds: spoken.prompt_time.as_secs_f64(),
+            seconds: spoken.decode_time.as_secs_f64(),
+            used,
+            forgotten,
+        })
+    }
+}
+
+/// Generates an answer. The GPU is waited for, and meanwhile the worker hears what is sent to it; the CPU never waits, so there the
+/// answer is made token by token, with pauses.
+async fn speak(
+    session: &mut Session,
+    prompt: &[u32],
+    sampler: &mut Sampler,
+    limit: usize,
+    hear: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<wgpu_llm::run::Answer> {
+    if session.engine().runs_ahead() {
+        return session.generate_async(prompt, sampler, limit, hear).await;
+    }
+    let (start, shared) = (web_time::Instant::now(), session.shared_with(prompt));
+    session.truncate(shared);
+    for batch in prompt[shared..prompt.len() - 1].chunks(CPU_BATCH) {
+        host::pause().await;
+        match session.logits_async(batch, &[]).await {
+            Err(_) if stops() => break,
+            done => done?,
+        };
+    }
+    let mut all = session.generate_async(prompt, sampler, limit.min(1), hear).await?;
+    all.prompt_tokens = session.fed().len().min(prompt.len()) - shared;
+    all.prompt_time = start.elapsed();
+    let (begin, mut text) = (web_time::Instant::now(), prompt.to_vec());
+    text.extend(&all.tokens);
+    while all.stop == Stop::Limit && all.tokens.len() < limit {
+        host::pause().await;
+        if stops() {
+            all.stop = Stop::Interrupted;
+            break;
+        }
+        if text.len() >= session.context() {
+            all.stop = Stop::Context;
+            break;
+        }
+        let one = session.generate_async(&text, sampler, 1, hear).await?;
+        text.extend(&one.tokens);
+        all.tokens.extend(one.tokens);
+        all.stop = one.stop;
+    }
+    all.decode_time = begin.elapsed();
+    Ok(all)
+}
+
+/// The device that is meant; none for the CPU.
+async fn open_device(options: &LoadOptions) -> Result<Option<Device>> {
+    let wanted = options.device.as_deref().unwrap_or("auto");
+    if wanted == "cpu" {
+        return Ok(None);
+    }
+    let adapter = match gpu::adapters().await.into_iter().next() {
+        Some(adapter) => adapter,
+        None if wanted == "auto" => return Ok(None),
+        None => {
+            return Err(Error::new(ErrorKind::NoDevice, "this browser offers no GPU (WebGPU)")
+                .help("use a browser with WebGPU, or choose the CPU"));
+        }
+    };
+    let mut device = Device::of(&adapter).await?;
+    device.restrict(|caps| {
+        // The browser has them where the worker asked for them; wgpu does not know that.
+        caps.subgroups = options.subgroups.filter(|(least, _)| *least >= 4);
+        caps.max_binding = options.max_binding.map_or(caps.max_binding, |most| caps.max_binding.min(most));
+    });
+    if let Some(bytes) = options.memory {
+        device.set_budget(bytes);
+    }
+    Ok(Some(device))
+}
+
+/// A session of `model` on `device`; an error where that has too little memory, before anything is uploaded.
+async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptions) -> Result<Session> {
+    let spec = model.spec();
+    let context = options.context.unwrap_or(CONTEXT.min(spec.context_length));
+    let kv = DType::F16;
+    let cache = spec.cache_bytes(context, kv) as u64;
+    match &device {
+        Some(device) => {
+            let need = model.weight_bytes() + cache + BESIDE;
+            let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
+            model.check_fits(cache + BESIDE, device.room_for(need).await?, &format!("memory on {name}"))?;
+        }
+        None => model.check_fits(cache + BESIDE, HEAP, "memory in WebAssembly")?,
+    }
+    let batch = if device.is_some() { 256 } else { CPU_BATCH };
+    let options = Options { context, batch: batch.min(context), kv, ..Options::default() };
+    let mut session = Session::new_async(model.clone(), device, options).await?;
+    session.stop_when(stops);
+    Ok(session)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(json: &str, what: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|e| Error::usage(format!("the {what} are not as they should be: {e}")))
+}
