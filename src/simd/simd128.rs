@@ -88,7 +88,7 @@ impl Simd for Simd128 {
         kernel.run(self)
     }
     #[inline(always)]
-    fn prefetch(self, _v: &[u8]) {}
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn words(self, v: &[u8; 64]) -> Four {

@@ -23,9 +23,11 @@ elif is_debian; then
 elif command -v rustup >/dev/null && timeout 120 rustup target add $target >&2 2>/dev/null && has_target; then
   kind=rustup
 elif [ "${1:-}" != --check ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  say "installing rustc-web cargo-web rust-web-src lld binaryen"
   apt-get update -qq >&2
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src lld binaryen >/dev/null
+  # The newest linker: the distribution's default may be older than what the compiler writes.
+  lld="$(apt-cache pkgnames lld- | grep -E '^lld-[0-9]+$' | sort -V | tail -n 1)"
+  say "installing rustc-web cargo-web rust-web-src ${lld:-lld} binaryen"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src "${lld:-lld}" binaryen >/dev/null
   is_debian && kind=debian
 fi
 if [ -z "$kind" ]; then
