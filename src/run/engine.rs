@@ -21,7 +21,7 @@ const KEPT: usize = 8;
 /// One segment, ready to run.
 pub(super) enum Part {
     Cpu(cpu::Program),
-    Gpu(gpu::Program),
+    Gpu(Box<gpu::Program>),
 }
 
 /// A batch shape, ready to run.
@@ -315,7 +315,7 @@ impl Engine {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
                 (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
-                    Part::Gpu(gpu::Program::tuned(device, &graph, nodes, &plan, memory, weights).await?)
+                    Part::Gpu(Box::new(gpu::Program::tuned(device, &graph, nodes, &plan, memory, weights).await?))
                 }
                 _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
             });
