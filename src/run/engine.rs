@@ -21,7 +21,7 @@ const KEPT: usize = 8;
 /// One segment, ready to run.
 pub(super) enum Part {
     Cpu(cpu::Program),
-    Gpu(gpu::Program),
+    Gpu(Box<gpu::Program>),
 }
 
 /// A batch shape, ready to run.
@@ -275,14 +275,14 @@ impl Engine {
         for segment in &plan.segments {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(side)) => Part::Gpu(gpu::Program::new(
+                (Place::Gpu, Some(side)) => Part::Gpu(Box::new(gpu::Program::new(
                     &side.device,
                     &graph,
                     nodes,
                     &plan,
                     &mut side.memory,
                     &mut side.weights,
-                )?),
+                )?)),
                 _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
             });
         }
