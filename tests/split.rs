@@ -222,6 +222,24 @@ fn what_does_not_fit_is_refused_before_anything_is_uploaded() {
     assert_eq!(device.counters(), before, "nothing was made");
 }
 
+#[test]
+fn vulkan_tells_how_much_memory_there_is() {
+    let Some(device) = device::open("vulkan_tells_how_much_memory_there_is") else { return };
+    let memory = device.memory();
+    // Other interfaces are not asked.
+    assert_eq!(memory.is_some(), device.info().backend == "vulkan", "{memory:?}");
+    assert!(memory.is_none_or(|m| m.total > 1 << 28 && m.free.is_none_or(|free| free <= m.total)), "{memory:?}");
+    assert!(device.shares_memory() || !device.info().software);
+}
+
+#[test]
+fn a_placement_of_another_model_is_refused() {
+    let Some(device) = device::open("a_placement_of_another_model_is_refused") else { return };
+    let options = Options { context: 512, placement: Some(Placement::last(3, 1)), ..Options::default() };
+    let refused = Session::new(synthetic("llama-tiny:q8_0"), Some(device), options).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("3 layers for a model of 2"), "{refused}");
+}
+
 /// A card ten times as fast as the CPU. Models as small as these would hardly cross to a real one: it answers within 100 ns.
 fn card() -> Result<[Speed; 2]> {
     let cpu = Speed { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };

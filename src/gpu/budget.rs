@@ -25,25 +25,15 @@ impl Device {
     }
 }
 
-/// Vulkan: the heaps that belong to the device, and VK_EXT_memory_budget.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
-    vulkan(adapter)
-}
-
-/// The same, or DXGI's local segment.
-#[cfg(target_os = "windows")]
-fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
-    vulkan(adapter)
-}
-
+/// Elsewhere nobody is asked: wgpu does not say, and what cannot be tested is not reached for.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "windows")))]
 fn memory(_: &wgpu::Adapter) -> Option<DeviceMemory> {
     None
 }
 
+/// Vulkan: the heaps that belong to the device, and VK_EXT_memory_budget. `None` for adapters of another interface.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "windows"))]
-fn vulkan(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
     use ash::vk;
     // SAFETY: the guard outlives all uses of the handles below, and none of them is destroyed.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;

@@ -209,13 +209,11 @@ impl Planner<'_> {
         let have = self.request.budget.gpu.unwrap_or(u64::MAX);
         let all = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
         let whole = self.sizes.predict(&all, None).ok();
-        // Of a whole model's needs these do not depend on the split, or hardly.
-        let fixed = whole.as_ref().map_or(0, |p| p.memory[1].other + p.slack);
         let whole = whole.map(|p| p.gpu_need());
         let shares = self.shares(speeds);
         let software = self.device.is_some_and(|d| d.info().software);
         let mut ranked: Vec<(f64, Candidate)> = (self.candidates().into_iter())
-            .filter_map(|c| self.rank(&shares, &c, speeds, have.saturating_sub(fixed), software).map(|rank| (rank, c)))
+            .filter_map(|c| self.rank(&shares, &c, speeds, have, software).map(|rank| (rank, c)))
             .collect();
         // Of those that take the same time the one with the fewest crossings, then the one with the last layers, as -ngl has it.
         let crossings = |c: &Candidate| usize::from(c.first > 0) + usize::from(c.end < self.layers + 2) + c.experts;
@@ -232,8 +230,12 @@ impl Planner<'_> {
                 return Ok(self.fit(placement, prediction, whole, why));
             }
         }
-        let placement = Placement::cpu(self.layers);
+        // What rules put on the GPU stays there.
+        let placement = Placement::cpu(self.layers).under(&self.request.rules, self.sizes.graph());
         let prediction = self.sizes.predict(&placement, Some(speeds))?;
+        if let Some(device) = self.device {
+            check(device, prediction.gpu_need(), have)?;
+        }
         let why = format!("not even one layer pays or fits in the {} of GPU memory that may be used", human(have));
         Ok(self.fit(placement, prediction, whole, why))
     }
@@ -319,7 +321,8 @@ impl Planner<'_> {
         placement.under(&self.request.rules, self.sizes.graph())
     }
 
-    /// The estimated seconds of a token; `None` for what cannot be, or takes more than `have` bytes.
+    /// The estimated seconds of a token; `None` for what cannot be, or takes more than `have` bytes without any temporaries: those
+    /// depend on the split, and are counted when its turn comes.
     ///
     /// A software adapter is slower than the CPU that it is. It is only there where somebody wants to see what a GPU would do:
     /// so with one, only the CPU's own time counts.

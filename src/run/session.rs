@@ -100,6 +100,9 @@ impl Session {
             return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
         }
         let layers = spec.layers.len();
+        if let Some(other) = options.placement.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {
+            return Err(Error::usage(format!("a placement of {other} layers for a model of {layers}")));
+        }
         let placement = match (&device, &options.placement, options.gpu_layers) {
             (None, ..) => Placement::cpu(layers),
             (Some(_), Some(placement), _) => placement.clone(),
