@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,30 +38,33 @@ pub trait Site {
 
 /// Answers what a connection asks. A browser that goes away in the middle is nobody's failure.
 pub fn serve(stream: TcpStream, port: u16, site: &dyn Site) {
-    let _ = answer(stream, port, site);
+    let _ = answer(&stream, port, site);
+    // What was sent and is not read would reset the connection, perhaps before the answer is heard.
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = io::copy(&mut (&stream).take(16 * MAX_HEAD), &mut io::sink());
 }
 
-fn answer(stream: TcpStream, port: u16, site: &dyn Site) -> io::Result<()> {
+fn answer(mut stream: &TcpStream, port: u16, site: &dyn Site) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?.take(MAX_HEAD));
-    let Some(request) = read(&mut reader)? else { return head(&stream, "400 Bad Request", &[], 0) };
+    let Some(request) = read(&mut reader)? else { return head(stream, "400 Bad Request", &[], 0) };
     // Pages of other hosts whose name was made to mean this computer get nothing.
     let here = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
     if request.host.as_ref().is_none_or(|host| !here.contains(host)) {
-        return head(&stream, "403 Forbidden", &[], 0);
+        return head(stream, "403 Forbidden", &[], 0);
     }
     if request.method != "GET" && request.method != "HEAD" {
-        return head(&stream, "405 Method Not Allowed", &["Allow: GET, HEAD".into()], 0);
+        return head(stream, "405 Method Not Allowed", &["Allow: GET, HEAD".into()], 0);
     }
     match site.find(&request) {
-        None => head(&stream, "404 Not Found", &[], 0),
+        None => head(stream, "404 Not Found", &[], 0),
         Some(Found::Text(text, kind)) => {
-            head(&stream, "200 OK", &[format!("Content-Type: {kind}")], text.len() as u64)?;
-            if request.method == "GET" { (&stream).write_all(text.as_bytes()) } else { Ok(()) }
+            head(stream, "200 OK", &[format!("Content-Type: {kind}")], text.len() as u64)?;
+            if request.method == "GET" { stream.write_all(text.as_bytes()) } else { Ok(()) }
         }
-        Some(Found::File(path)) => send(&stream, &request, path),
+        Some(Found::File(path)) => send(stream, &request, path),
     }
 }
 
