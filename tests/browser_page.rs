@@ -137,7 +137,8 @@ fn ask(browser: &mut Browser, text: &str) -> Value {
     browser.value(&format!("page.answers[{before}]"))
 }
 
-/// Checks that `got` is what the library answers to `messages`, as far as its choices are not close. Gives how many were compared.
+/// Checks that each token of `got`, after those before it, is what the library answers to `messages`, or nearly as good. Gives how many
+/// were compared.
 fn compare(session: &mut Session, messages: &[Message], got: &[u32]) -> usize {
     let model = session.model().clone();
     let prompt = model.chat_template().unwrap().render(messages, &RenderOptions::default()).unwrap();
@@ -147,12 +148,11 @@ fn compare(session: &mut Session, messages: &[Message], got: &[u32]) -> usize {
     session.truncate(0);
     let logits = session.logits(&text[..text.len() - 1], &Vec::from_iter(first..first + length)).unwrap();
     for (i, (row, token)) in logits.iter().zip(got).enumerate() {
-        let mut order: Vec<usize> = (0..row.len()).collect();
-        order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-        if row[order[0]] - row[order[1]] < CLOSE {
-            return i;
-        }
-        assert_eq!(order[0], *token as usize, "token {i}: the browser and the library part where they must not");
+        let behind = row.iter().copied().fold(f32::MIN, f32::max) - row[*token as usize];
+        assert!(
+            behind < CLOSE,
+            "token {i} of the browser is {behind} behind the library's: they part where they must not"
+        );
     }
     length
 }
@@ -305,7 +305,7 @@ fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
 
     browser.value("page.llm.loseDevice()");
     let after = chat(&mut browser, &question, &greedy);
-    assert_eq!((tokens(&after), &after["again"]), (tokens(&plain), &json!(1)), "it comes back, and says so");
+    assert_eq!(tokens(&after), tokens(&plain), "the session opens the GPU again and goes on");
     browser.value("page.llm.unload()");
     assert!(browser.console.iter().all(|line| !line.contains("panicked")), "{:?}", browser.console);
 }

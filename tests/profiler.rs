@@ -119,8 +119,9 @@ fn lesser_clocks_time_nodes_or_whole_submissions() {
         let facts = &profile.facts.devices[GPU];
         assert_eq!(facts.timing.contains("whole submissions"), device.clock() == Clock::Host, "{facts:?}");
         assert_eq!(device.counters().queries > 0, device.has_timestamps());
-        let mut before = 0;
         for run in &profile.runs {
+            // The device's clock is matched with the host's run by run.
+            let mut before = run.start;
             let events = profile.events_of(run.run);
             assert!(run.start <= run.end && run.gpu > 0 && kernels(&profile, run) > 0, "{run:?}");
             // One after the other, whatever tells the time.
