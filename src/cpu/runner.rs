@@ -79,15 +79,12 @@ pub struct Program {
     temps: HashMap<BufId, usize>,
 }
 
+/// Zeros, as the system gives them: a cache of which little is used takes little memory, and no time.
 fn words(bytes: usize) -> Result<Vec<u64>> {
-    let mut v = Vec::new();
-    let n = bytes.div_ceil(8);
-    v.try_reserve_exact(n).map_err(|_| {
+    bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(8)).map_err(|()| {
         Error::new(ErrorKind::OutOfMemory, format!("{} MiB of memory cannot be had", bytes >> 20))
             .help("choose a smaller context with -c, or a smaller model")
-    })?;
-    v.resize(n, 0);
-    Ok(v)
+    })
 }
 
 impl Memory {
