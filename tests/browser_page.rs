@@ -116,9 +116,9 @@ fn load(browser: &mut Browser, source: &str, options: &Value) -> Value {
 /// An answer through the API.
 fn chat(browser: &mut Browser, messages: &Value, options: &Value) -> Value {
     browser.value(&format!(
-        "(async () => {{ const said = page.llm.chat({messages}, {options}); let piece, again = 0;
-            while (!(piece = await said.next()).done) again += piece.value.again ? 1 : 0;
-            return {{ ...piece.value, again }}; }})()"
+        "(async () => {{ const said = page.llm.chat({messages}, {options}); let piece, recovered = 0;
+            while (!(piece = await said.next()).done) recovered += piece.value.recovered ? 1 : 0;
+            return {{ ...piece.value, recovered }}; }})()"
     ))
 }
 
@@ -305,7 +305,8 @@ fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
 
     browser.value("page.llm.loseDevice()");
     let after = chat(&mut browser, &question, &greedy);
-    assert_eq!(tokens(&after), tokens(&plain), "the session opens the GPU again and goes on");
+    assert_eq!((tokens(&after), &after["recovered"]), (tokens(&plain), &json!(1)), "it goes on, and says so");
+    assert_eq!(browser.value("page.llm.stats()")["model"]["gpu"], true, "on the GPU again");
     browser.value("page.llm.unload()");
     assert!(browser.console.iter().all(|line| !line.contains("panicked")), "{:?}", browser.console);
 }

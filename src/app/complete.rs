@@ -1,7 +1,7 @@
 //! `complete`: goes on with a text as it stands, without a chat template.
 
 use super::load::{self, EngineArgs};
-use super::sampling::{SamplingArgs, sampler};
+use super::sampling::SamplingArgs;
 use super::term;
 use crate::base::{Error, Result};
 use crate::run::{Answer, Session};
@@ -57,7 +57,7 @@ pub fn go_on(args: &CompleteArgs, session: &mut Session) -> Result<()> {
     let model = session.model().clone();
     let tokenizer = model.tokenizer()?;
     let prompt = tokenizer.encode_text(&text, true)?;
-    let mut chain = sampler(session, &options)?;
+    let mut chain = session.model().sampler(&options, session.context())?;
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
     let mut failed = None;

@@ -1,8 +1,7 @@
 //! The flags that say how the next token is drawn. Absent ones leave the choice to the model file and the defaults.
 
 use crate::base::{Error, Result};
-use crate::run::Session;
-use crate::sample::{Sampler, SamplerOptions, VocabInfo, tokenize_breakers};
+use crate::sample::SamplerOptions;
 use clap::Args;
 use std::str::FromStr;
 
@@ -134,20 +133,6 @@ impl SamplingArgs {
         o.validate()?;
         Ok(o)
     }
-}
-
-/// The sampler of a session under `options`.
-pub fn sampler(session: &Session, options: &SamplerOptions) -> Result<Sampler> {
-    let vocab = session.model().spec().vocab;
-    let breakers = if options.dry_multiplier > 0.0 {
-        let tokenizer = session.model().tokenizer()?;
-        let piece = |id: u32| tokenizer.token_bytes(id).into();
-        let tokenize = |text: &[u8]| tokenizer.encode_text(&String::from_utf8_lossy(text), false).unwrap_or_default();
-        tokenize_breakers(&options.dry_sequence_breakers, tokenizer.len() as u32, piece, tokenize)
-    } else {
-        Vec::new()
-    };
-    Sampler::new(options, &VocabInfo { tokens: vocab, context: session.context(), dry_breakers: &breakers })
 }
 
 /// A token and what is added to its logit.

@@ -1,5 +1,6 @@
 //! Floor 6: a model file made ready: shape, weights where a device can reach them, tokenizer, chat template.
 
+mod converse;
 mod keys;
 pub mod mix;
 pub mod synth;

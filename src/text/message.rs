@@ -184,12 +184,25 @@ impl Message {
         Message::new(Role::Assistant, text)
     }
 
+    /// Whether it is a system prompt, by whatever name.
+    pub fn is_system(&self) -> bool {
+        matches!(self.role, Role::System | Role::Developer)
+    }
+
+    /// Takes the oldest turn out of a conversation, but never its system prompt nor the last question. Whether there was one.
+    pub fn forget_oldest(messages: &mut Vec<Message>) -> bool {
+        let from = messages.iter().take_while(|m| m.is_system()).count();
+        let next = messages.iter().skip(from + 1).position(|m| m.role == Role::User);
+        let Some(next) = next else { return false };
+        messages.drain(from..from + 1 + next);
+        true
+    }
+
     /// The conversation with its leading system message put before the first user message, for models that take none
     /// ([`Capabilities::system`](crate::text::Capabilities)). Unchanged where there is no text to move, or no user.
     pub fn fold_system(messages: &[Message]) -> Vec<Message> {
         let Some((first, rest)) = messages.split_first() else { return Vec::new() };
-        let is_system = matches!(first.role, Role::System | Role::Developer);
-        let system = first.content.as_ref().and_then(Content::as_text).filter(|_| is_system);
+        let system = first.content.as_ref().and_then(Content::as_text).filter(|_| first.is_system());
         let user = rest.iter().position(|m| m.role == Role::User);
         let (Some(system), Some(at)) = (system, user) else { return messages.to_vec() };
         let mut folded = rest.to_vec();

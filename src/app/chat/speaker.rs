@@ -2,11 +2,11 @@
 
 use super::talk::Talk;
 use super::voice::Voice;
-use crate::app::sampling::{SamplingArgs, sampler};
+use crate::app::sampling::SamplingArgs;
 use crate::base::{Error, Result};
 use crate::run::{Answer, Session, Stop};
 use crate::sample::{Sampler, SamplerOptions};
-use crate::text::{ChatTemplate, Message, ReasoningStyle, RenderOptions};
+use crate::text::{ChatTemplate, ReasoningStyle};
 use std::time::Duration;
 
 /// A model that answers.
@@ -39,13 +39,13 @@ impl Speaker {
     /// Fails where the sampling options make no sense for the model.
     pub fn new(session: Session, template: ChatTemplate, sampling: &SamplingArgs, limit: usize) -> Result<Speaker> {
         let options = sampling.options()?;
-        let chain = sampler(&session, &options)?;
+        let chain = session.model().sampler(&options, session.context())?;
         Ok(Speaker { session, template, options, think: None, limit, chain })
     }
 
     /// Draws as `options` say from now on.
     pub fn set_options(&mut self, options: SamplerOptions) -> Result<()> {
-        self.chain = sampler(&self.session, &options)?;
+        self.chain = self.session.model().sampler(&options, self.session.context())?;
         self.options = options;
         Ok(())
     }
@@ -89,23 +89,7 @@ impl Speaker {
 
     /// Tokens of the conversation as it stands, with the start of an answer; and whether that begins in a thought.
     fn prompt(&self, talk: &Talk) -> Result<(Vec<u32>, bool)> {
-        let folded;
-        let messages = match self.template.capabilities().system {
-            true => talk.messages(),
-            false => {
-                folded = Message::fold_system(talk.messages());
-                &folded
-            }
-        };
-        let options = RenderOptions { enable_thinking: self.think, ..RenderOptions::default() };
-        let prompt = self.template.render(messages, &options)?;
-        let tokenizer = self.session.model().tokenizer()?;
-        let mut ids = tokenizer.encode(&prompt.segments(), false)?;
-        // Some templates begin with the first token, others leave it to the tokenizer; the last one would end the answer.
-        if let Some(first) = tokenizer.added_first().filter(|first| ids.first() != Some(first)) {
-            ids.insert(0, first);
-        }
-        Ok((ids, prompt.opens_thought()))
+        self.session.model().prompt(&self.template, talk.messages(), self.think)
     }
 
     /// Forgets the oldest turns until `said` tokens of an answer and some more fit; gives how many were forgotten. Fails where the

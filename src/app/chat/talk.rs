@@ -27,14 +27,14 @@ impl Talk {
 
     /// The system prompt.
     pub fn system(&self) -> Option<String> {
-        let first = self.messages.first().filter(|m| is_system(m))?;
+        let first = self.messages.first().filter(|m| m.is_system())?;
         first.content.as_ref()?.as_text()
     }
 
     /// Sets the system prompt. An empty one is one too: templates leave out their own.
     pub fn set_system(&mut self, text: impl Into<String>) {
         let system = Message::system(text);
-        match self.messages.first_mut().filter(|m| is_system(m)) {
+        match self.messages.first_mut().filter(|m| m.is_system()) {
             Some(first) => *first = system,
             None => self.messages.insert(0, system),
         }
@@ -59,16 +59,12 @@ impl Talk {
 
     /// Forgets the oldest turn, but never the system prompt nor the last question. Whether there was one.
     pub fn forget_oldest(&mut self) -> bool {
-        let from = self.messages.iter().take_while(|m| is_system(m)).count();
-        let next = self.messages.iter().skip(from + 1).position(|m| m.role == Role::User);
-        let Some(next) = next else { return false };
-        self.messages.drain(from..from + 1 + next);
-        true
+        Message::forget_oldest(&mut self.messages)
     }
 
     /// Forgets everything but the system prompt.
     pub fn clear(&mut self) {
-        self.messages.retain(is_system);
+        self.messages.retain(Message::is_system);
     }
 
     /// Saves the chat; a file of that name is replaced when the new one is whole.
@@ -100,10 +96,6 @@ impl Talk {
         })?;
         Ok(Talk { messages: saved.messages })
     }
-}
-
-fn is_system(message: &Message) -> bool {
-    matches!(message.role, Role::System | Role::Developer)
 }
 
 /// No prompt and no chat is longer than this.

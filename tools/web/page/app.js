@@ -182,9 +182,9 @@ async function answer() {
     const stream = llm.chat(asked, settings());
     let piece;
     while (!(piece = await stream.next()).done) {
-      if (piece.value.again) {
-        said.content = said.reasoning_content = "";
-        notice("The GPU was lost and is there again: the answer begins anew.");
+      if (piece.value.recovered) {
+        notice(piece.value.recovered);
+        continue;
       }
       said.content += piece.value.text;
       said.reasoning_content += piece.value.thought;

@@ -85,12 +85,12 @@ export interface ChatOptions {
   signal?: AbortSignal;
 }
 
-/** A piece of an answer. With `again` the answer begins anew: the GPU was lost, and what was said until then does not count. */
+/** A piece of an answer. With `recovered` it has no text: the GPU was lost, and this says how the answer goes on. */
 export interface Piece {
   text: string;
   thought: string;
   token?: number;
-  again?: true;
+  recovered?: string;
 }
 
 export interface Answer {
@@ -130,7 +130,7 @@ export class LlmError extends Error {
 }
 
 /**
- * A model in a worker. Events: `lost` (the GPU was lost), `recovered`, `kept` (the browser keeps the model from now on),
+ * A model in a worker. Events: `recovered` (the GPU was lost; with `message`, and `gpu`: whether it is one again), `kept` (the browser keeps the model from now on),
  * `notKept`.
  */
 export class Llm extends EventTarget {

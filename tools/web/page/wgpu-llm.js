@@ -31,7 +31,7 @@ export class Llm extends EventTarget {
   #hear(data) {
     if (data.event) {
       if (data.event === "progress") this.#onprogress?.(data);
-      if (["text", "lost", "recovered"].includes(data.event)) this.#hearing?.(data);
+      if (["text", "recovered"].includes(data.event)) this.#hearing?.(data);
       this.dispatchEvent(new CustomEvent(data.event, { detail: data }));
       return;
     }
@@ -70,8 +70,7 @@ export class Llm extends EventTarget {
     let answer, failed;
     this.#hearing = (data) => {
       if (data.event === "text") heard.push({ text: data.text, thought: data.thought, token: data.token });
-      // After a lost device the answer begins again.
-      else if (data.event === "recovered") heard.push({ text: "", thought: "", again: true });
+      else heard.push({ text: "", thought: "", recovered: data.message });
       wake();
     };
     const abort = () => this.abort();

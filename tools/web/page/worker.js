@@ -50,6 +50,9 @@ self.wgpuLlmHost = {
       channel.port2.postMessage(0);
     });
   },
+  recovered(message, gpu) {
+    tell("recovered", { message, gpu });
+  },
 };
 
 function measureHeap() {
@@ -121,23 +124,10 @@ async function chat(messages, options = {}) {
   const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
   const asked = JSON.stringify({ ...options, seed });
   try {
-    return await answer(messages, asked, say);
-  } catch (e) {
-    if (e?.kind !== "DeviceLost") throw e;
-    tell("lost", failure(e));
-    reading = { done: 0, total: loaded.bytes };
-    await engine.recover();
-    reading = null;
-    Object.assign(loaded, JSON.parse(engine.facts()));
-    tell("recovered", { model: loaded });
-    return answer(messages, asked, say);
-  }
-}
-
-async function answer(messages, options, say) {
-  try {
-    const said = JSON.parse(await engine.chat(JSON.stringify(messages), options, say));
+    const said = JSON.parse(await engine.chat(JSON.stringify(messages), asked, say));
     lastStats = { ...said, text: undefined, thought: undefined, tokens: said.tokens.length };
+    // It may be on another device now.
+    Object.assign(loaded, JSON.parse(engine.facts()));
     return said;
   } finally {
     measureHeap();

@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize};
 use wgpu_llm::base::{Error, Result};
 use wgpu_llm::model::Model;
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo, tokenize_breakers};
+use wgpu_llm::sample::SamplerOptions;
 use wgpu_llm::text::{
-    ChatTemplate, DetokenizeOptions, Detokenizer, Message, Piece, ReasoningSplitter, ReasoningStyle, RenderOptions,
-    Role, Tokenizer,
+    ChatTemplate, DetokenizeOptions, Detokenizer, Message, Piece, ReasoningSplitter, ReasoningStyle, Tokenizer,
 };
 
 /// What an answer is to be like.
@@ -47,32 +46,6 @@ pub struct Answer {
     pub forgotten: usize,
 }
 
-/// The conversation's tokens with the start of an answer, and whether that begins in a thought.
-pub fn prompt(
-    model: &Model,
-    template: &ChatTemplate,
-    messages: &[Message],
-    think: Option<bool>,
-) -> Result<(Vec<u32>, bool)> {
-    let folded;
-    let messages = match template.capabilities().system {
-        true => messages,
-        false => {
-            folded = Message::fold_system(messages);
-            &folded
-        }
-    };
-    let options = RenderOptions { enable_thinking: think, ..RenderOptions::default() };
-    let prompt = template.render(messages, &options)?;
-    let tokenizer = model.tokenizer()?;
-    let mut ids = tokenizer.encode(&prompt.segments(), false)?;
-    // Some templates begin with the first token, others leave it to the tokenizer; the last one would end the answer.
-    if let Some(first) = tokenizer.added_first().filter(|first| ids.first() != Some(first)) {
-        ids.insert(0, first);
-    }
-    Ok((ids, prompt.opens_thought()))
-}
-
 /// The prompt of as many of the last turns as leave a quarter of the context to the answer, or less where `limit` is less; and how
 /// many turns were left out. The system's message always stays, and so does the last question.
 pub fn fit(
@@ -84,9 +57,9 @@ pub fn fit(
 ) -> Result<(Vec<u32>, bool, usize)> {
     let mut forgotten = 0;
     loop {
-        let (ids, in_thought) = prompt(model, template, &messages, options.think)?;
+        let (ids, in_thought) = model.prompt(template, &messages, options.think)?;
         let wanted = ids.len() + (context / 4).clamp(1, options.limit.max(1));
-        if wanted <= context || !forget_oldest(&mut messages) {
+        if wanted <= context || !Message::forget_oldest(&mut messages) {
             if ids.len() >= context {
                 let what = format!("this prompt takes {} tokens, and the context has {context}", ids.len());
                 return Err(Error::usage(what).help("use a shorter prompt, or a larger context"));
@@ -95,26 +68,6 @@ pub fn fit(
         }
         forgotten += 1;
     }
-}
-
-fn forget_oldest(messages: &mut Vec<Message>) -> bool {
-    let from = messages.iter().take_while(|m| matches!(m.role, Role::System | Role::Developer)).count();
-    let Some(next) = messages.iter().skip(from + 1).position(|m| m.role == Role::User) else { return false };
-    messages.drain(from..from + 1 + next);
-    true
-}
-
-/// The sampler of `model` under `options`.
-pub fn sampler(model: &Model, options: &SamplerOptions, context: usize) -> Result<Sampler> {
-    let breakers = if options.dry_multiplier > 0.0 {
-        let tokenizer = model.tokenizer()?;
-        let piece = |id: u32| tokenizer.token_bytes(id).into();
-        let tokenize = |text: &[u8]| tokenizer.encode_text(&String::from_utf8_lossy(text), false).unwrap_or_default();
-        tokenize_breakers(&options.dry_sequence_breakers, tokenizer.len() as u32, piece, tokenize)
-    } else {
-        Vec::new()
-    };
-    Sampler::new(options, &VocabInfo { tokens: model.spec().vocab, context, dry_breakers: &breakers })
 }
 
 /// An answer while it comes: whole characters, thoughts apart from the rest.

@@ -68,11 +68,9 @@ struct LoadOptions {
 #[wasm_bindgen]
 pub struct Engine {
     model: Arc<Model>,
-    options: LoadOptions,
     template: ChatTemplate,
-    /// Without one nothing can be asked: the device was lost.
+    /// None once it was freed.
     session: Option<Session>,
-    device: Option<Device>,
     /// Kept from answer to answer: its random numbers go on, so that another answer is another one.
     sampler: Option<(SamplerOptions, Sampler)>,
     profiled: bool,
@@ -86,9 +84,10 @@ impl Engine {
     }
 
     /// What was loaded, and where to, as JSON.
-    pub fn facts(&self) -> String {
-        let (spec, info) = (self.model.spec(), self.device.as_ref().map(Device::info));
-        let caps = self.device.as_ref().map(Device::caps);
+    pub fn facts(&mut self) -> String {
+        let device = self.device();
+        let (spec, info) = (self.model.spec(), device.as_ref().map(Device::info));
+        let caps = device.as_ref().map(Device::caps);
         serde_json::json!({
             "architecture": spec.architecture().to_string(),
             "layers": spec.layers.len(),
@@ -98,7 +97,7 @@ impl Engine {
             "gpu": info.is_some(),
             "subgroups": caps.and_then(|c| c.subgroups),
             "f16": caps.is_some_and(|c| c.f16),
-            "timestamps": self.device.as_ref().is_some_and(Device::has_timestamps),
+            "timestamps": device.as_ref().is_some_and(Device::has_timestamps),
             "thinking": self.template.capabilities().thinking,
         })
         .to_string()
@@ -106,8 +105,8 @@ impl Engine {
 
     /// Bytes of GPU memory in use.
     #[wasm_bindgen(js_name = gpuBytes)]
-    pub fn gpu_bytes(&self) -> f64 {
-        self.device.as_ref().map_or(0.0, |d| d.counters().bytes as f64)
+    pub fn gpu_bytes(&mut self) -> f64 {
+        self.device().map_or(0.0, |d| d.counters().bytes as f64)
     }
 
     /// Answers the conversation `messages` (JSON, OpenAI's shape). `say` hears text, thought and token as they come.
@@ -117,29 +116,17 @@ impl Engine {
         Ok(serde_json::to_string(&answer).expect("plain data"))
     }
 
-    /// Opens the device again after it was lost, and uploads the weights again.
-    pub async fn recover(&mut self) -> Result<(), JsValue> {
-        self.unload();
-        let device = open_device(&self.options).await.map_err(thrown)?;
-        let session = session(&self.model, device.clone(), &self.options).await.map_err(thrown)?;
-        (self.device, self.session) = (device, Some(session));
-        Ok(())
-    }
-
     /// Frees the GPU's memory.
     pub fn unload(&mut self) {
+        let device = self.device();
         self.session = None;
-        if let Some(device) = self.device.take() {
-            device.destroy();
-        }
+        device.iter().for_each(Device::destroy);
     }
 
     /// Destroys the device as if it had been lost: for tests of what happens then.
     #[wasm_bindgen(js_name = loseDevice)]
-    pub fn lose_device(&self) {
-        if let Some(device) = &self.device {
-            device.destroy();
-        }
+    pub fn lose_device(&mut self) {
+        self.device().iter().for_each(Device::destroy);
     }
 
     /// Begins to note how long kernels take, or ends it.
@@ -159,6 +146,11 @@ impl Engine {
 }
 
 impl Engine {
+    /// The GPU in use: another one after it was lost.
+    fn device(&mut self) -> Option<Device> {
+        self.session.as_mut().and_then(|session| session.engine().device().cloned())
+    }
+
     async fn open(options: &str) -> Result<Engine> {
         let options: LoadOptions = parse(options, "options")?;
         let sources = options
@@ -171,8 +163,8 @@ impl Engine {
             None => model.chat_template()?,
         };
         let device = open_device(&options).await?;
-        let session = session(&model, device.clone(), &options).await?;
-        Ok(Engine { model, options, template, session: Some(session), device, sampler: None, profiled: false })
+        let session = session(&model, device, &options).await?;
+        Ok(Engine { model, template, session: Some(session), sampler: None, profiled: false })
     }
 
     async fn answer(&mut self, messages: &str, options: &str, say: &js_sys::Function) -> Result<Answer> {
@@ -180,7 +172,7 @@ impl Engine {
         let options: ChatOptions = parse(options, "options")?;
         let model = self.model.clone();
         let Some(session) = &mut self.session else {
-            return Err(Error::new(ErrorKind::DeviceLost, "the GPU was lost").help("load the model again"));
+            return Err(Error::usage("the model was freed").help("load it again"));
         };
         if self.profiled && session.engine().trace()?.is_none() {
             session.engine().set_trace(true)?;
@@ -188,7 +180,7 @@ impl Engine {
         let context = session.context();
         let (prompt, in_thought, forgotten) = chat::fit(&model, &self.template, messages, &options, context)?;
         if self.sampler.as_ref().is_none_or(|(of, _)| *of != options.sampling) {
-            let sampler = chat::sampler(&model, &options.sampling, context)?;
+            let sampler = model.sampler(&options.sampling, context)?;
             self.sampler = Some((options.sampling.clone(), sampler));
         }
         let Some((_, sampler)) = &mut self.sampler else { unreachable!("just made") };
@@ -310,6 +302,7 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     let options = Options { context, batch: batch.min(context), kv, ..Options::default() };
     let mut session = Session::new_async(model.clone(), device, options).await?;
     session.stop_when(stops);
+    session.when_recovered(|recovery| host::recovered(&recovery.to_string(), recovery.device.is_some()));
     Ok(session)
 }
 

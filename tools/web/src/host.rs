@@ -16,6 +16,10 @@ extern "C" {
     #[wasm_bindgen(js_namespace = ["globalThis", "wgpuLlmHost"], js_name = breathe)]
     fn breathe() -> Promise;
 
+    /// The GPU was lost, and the work goes on: on a GPU again, or on the CPU.
+    #[wasm_bindgen(js_namespace = ["globalThis", "wgpuLlmHost"], js_name = recovered)]
+    pub fn recovered(message: &str, gpu: bool);
+
     #[wasm_bindgen(js_namespace = console)]
     pub fn error(text: &str);
 }
