@@ -2,6 +2,10 @@
 //! them, files hold what was measured in memory. Nothing here looks at how fast anything was.
 #![cfg(feature = "cli")]
 
+#[path = "common/cli.rs"]
+mod cli;
+
+use cli::{stderr, stdout};
 use serde_json::Value as Json;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -18,17 +22,6 @@ fn run_in(home: &Path, args: &[&str]) -> Output {
 
 fn run(args: &[&str]) -> Output {
     run_in(tempfile::tempdir().expect("a folder").path(), args)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Standard output of a command that ends well.
-#[track_caller]
-fn stdout(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
 const TINY: [&str; 12] =

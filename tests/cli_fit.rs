@@ -1,9 +1,12 @@
 //! `fit` as a user meets it: plans as tables and as JSON, refusals that say what to do, and plans that commands then keep to.
 #![cfg(feature = "cli")]
 
+#[path = "common/cli.rs"]
+mod cli;
 #[path = "common/device.rs"]
 mod device;
 
+use cli::{stderr, stdout};
 use serde_json::Value as Json;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -16,16 +19,6 @@ fn run_in(home: &Path, args: &[&str]) -> Output {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
     command.args(args).stdin(Stdio::null()).output().expect("runs")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn stdout(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
 #[track_caller]
