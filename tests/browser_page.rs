@@ -122,6 +122,16 @@ fn chat(browser: &mut Browser, messages: &Value, options: &Value) -> Value {
     ))
 }
 
+/// An answer without an end, until somebody has heard three tokens.
+fn stopped_after_three(browser: &mut Browser) -> Value {
+    browser.value(
+        "(async () => { const said = page.llm.chat([{ role: 'user', content: 'Count to a thousand.' }], { temperature: 0 });
+            let piece, heard = 0;
+            while (!(piece = await said.next()).done) if (++heard === 3) page.llm.abort();
+            return piece.value; })()",
+    )
+}
+
 fn tokens(answer: &Value) -> Vec<u32> {
     answer["tokens"].as_array().expect("tokens").iter().map(|t| t.as_u64().expect("an id") as u32).collect()
 }
@@ -294,12 +304,7 @@ fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
     assert!(compared >= 2, "{compared} tokens are no comparison");
 
     // An answer without an end, until somebody has heard enough.
-    let stopped = browser.value(
-        "(async () => { const said = page.llm.chat([{ role: 'user', content: 'Count to a thousand.' }], { temperature: 0 });
-            let piece, heard = 0;
-            while (!(piece = await said.next()).done) if (++heard === 3) page.llm.abort();
-            return piece.value; })()",
-    );
+    let stopped = stopped_after_three(&mut browser);
     assert_eq!(stopped["stop"], "stopped", "{stopped}");
     assert!((3..20).contains(&tokens(&stopped).len()), "{stopped}");
 
@@ -334,12 +339,7 @@ fn without_webgpu_the_cpu_answers_the_same() {
     let compared = compare(&mut session, &[Message::user(question)], &tokens(&answer));
     println!("{compared} tokens compared, all equal");
     assert!(compared >= 4, "{compared} tokens are no comparison");
-    let stopped = browser.value(
-        "(async () => { const said = page.llm.chat([{ role: 'user', content: 'Count to a thousand.' }], { temperature: 0 });
-            let piece, heard = 0;
-            while (!(piece = await said.next()).done) if (++heard === 3) page.llm.abort();
-            return piece.value; })()",
-    );
+    let stopped = stopped_after_three(&mut browser);
     assert_eq!(stopped["stop"], "stopped", "the CPU never waits, and hears it all the same: {stopped}");
 }
 

@@ -62,7 +62,7 @@ pub(super) enum Held {
 
 impl Program {
     /// Prepares `nodes` of `graph` for running in memory planned by `plan`; uploads the weights they need. Blocks; see
-    /// [`new_async`](Self::new_async).
+    /// [`tuned`](Self::tuned).
     ///
     /// Fails with `OutOfMemory`, `DeviceLost`, or `Unsupported` where a kernel cannot be used on this device.
     pub fn new(
