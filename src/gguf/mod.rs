@@ -21,6 +21,7 @@ mod tests;
 pub use aligned::Aligned;
 pub use metadata::{FromValue, Metadata};
 pub use source::{Mmap, Source};
+pub use split::paths;
 pub use stream::ReadAt;
 pub use tensor::{MAX_NAME, TensorInfo};
 pub use value::{Array, Strings, Value};

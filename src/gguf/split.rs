@@ -51,6 +51,14 @@ pub(super) fn open(path: &Path, mmap: Mmap) -> Result<Gguf> {
     assemble(parts)
 }
 
+/// The files of `model`, which was opened at `path`.
+pub fn paths(path: &Path, model: &Gguf) -> Result<Vec<PathBuf>> {
+    match check_part(model.metadata(), 0)? {
+        0 | 1 => Ok(vec![path.to_owned()]),
+        count => stem(path, count).map(|stem| (0..count).map(|no| part_path(&stem, no, count)).collect()),
+    }
+}
+
 /// Parses a model from all its files.
 pub(super) fn join(sources: Vec<Source>) -> Result<Gguf> {
     let parse = |source| parse(&source).map(|front| (source, front));

@@ -110,7 +110,7 @@ fn is_safe(path: &str) -> bool {
 }
 
 /// Percent-encodes a path for an address; slashes stay.
-fn encode(path: &str) -> String {
+pub fn encode(path: &str) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes().map(|b| if keep(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }

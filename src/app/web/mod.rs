@@ -2,9 +2,11 @@
 
 mod http;
 
+use super::hub::api::encode;
 use super::hub::name::ModelName;
 use super::{pull, term};
 use crate::base::{Error, ErrorKind, Result};
+use crate::gguf::{self, Gguf};
 use clap::Args;
 use http::Request;
 use serde_json::json;
@@ -84,8 +86,8 @@ impl Site {
             let base = format!("/models/{}", rows.len());
             let file = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let bytes: u64 = paths.iter().filter_map(|p| p.metadata().ok()).map(|m| m.len()).sum();
-            rows.push(json!({"name": name, "url": format!("{base}/{}", escape(&file(&paths[0]))), "bytes": bytes}));
-            files.extend(paths.into_iter().map(|path| (format!("{base}/{}", escape(&file(&path))), path)));
+            rows.push(json!({"name": name, "url": format!("{base}/{}", encode(&file(&paths[0]))), "bytes": bytes}));
+            files.extend(paths.into_iter().map(|path| (format!("{base}/{}", encode(&file(&path))), path)));
         }
         Ok(Site { files, models: serde_json::Value::from(rows).to_string(), log: args.log_requests })
     }
@@ -125,43 +127,12 @@ fn models(args: &WebArgs) -> Result<Vec<(String, Vec<PathBuf>)>> {
     for name in &args.model {
         let path = hub.resolve(&ModelName::parse(name)?)?;
         // Opened, so that a file that is no model is told now rather than in the browser; and for its parts.
-        crate::gguf::Gguf::open(&path).map_err(|e| e.at(path.display()))?;
+        let files = Gguf::open(&path).and_then(|model| gguf::paths(&path, &model)).map_err(|e| e.at(path.display()))?;
         let title = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        all.push((title, parts(&path)));
+        all.push((title, files));
     }
     if !args.no_cache {
         all.extend(hub.cache().list().into_iter().filter(|m| !m.paths.is_empty()).map(|m| (m.name(), m.paths)));
     }
     Ok(all)
-}
-
-/// The files of a split model, from the path of the first; else just that one.
-fn parts(first: &Path) -> Vec<PathBuf> {
-    let name = first.file_name().unwrap_or_default().to_string_lossy();
-    let split = name.strip_suffix(".gguf").and_then(|n| n.rsplit_once("-00001-of-"));
-    match split.and_then(|(stem, of)| Some((stem, of, of.parse::<usize>().ok()?))) {
-        Some((stem, of, count)) => {
-            (1..=count).map(|i| first.with_file_name(format!("{stem}-{i:05}-of-{of}.gguf"))).collect()
-        }
-        None => vec![first.to_owned()],
-    }
-}
-
-/// A file's name as it stands in an address.
-fn escape(name: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    name.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_split_model_is_all_of_its_files() {
-        let names = |path: &str| parts(Path::new(path)).iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
-        assert_eq!(names("/m/a-00001-of-00002.gguf"), ["/m/a-00001-of-00002.gguf", "/m/a-00002-of-00002.gguf"]);
-        assert_eq!(names("/m/a b.gguf"), ["/m/a b.gguf"]);
-        assert_eq!(escape("a b/ü.gguf"), "a%20b%2F%C3%BC.gguf");
-    }
 }

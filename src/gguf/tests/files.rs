@@ -119,6 +119,9 @@ fn split_models_need_all_their_files() {
     assert_eq!(names, ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"]);
     let gguf = Gguf::open(&paths[0]).unwrap();
     assert_eq!(gguf.data(gguf.need_tensor("c").unwrap()).unwrap(), 2f32.to_le_bytes());
+    assert_eq!(crate::gguf::paths(&paths[0], &gguf).unwrap(), paths);
+    let (_folder, whole) = one_tensor(64);
+    assert_eq!(crate::gguf::paths(&whole, &Gguf::open(&whole).unwrap()).unwrap(), [whole]);
 
     let later = message(Gguf::open(&paths[1]));
     assert!(later.contains("file 2 of 3 of a split model") && later.contains("give the first file"), "{later}");
