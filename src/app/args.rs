@@ -10,6 +10,7 @@ use super::{
 use crate::base::{DType, Error, Result};
 use crate::ops::CACHE_TYPES;
 use crate::quant::Precision;
+pub use crate::run::fit::Layers;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -232,17 +233,6 @@ impl FromStr for DeviceChoice {
             _ => Err(Error::usage("write auto, cpu, gpu, gpu:N or gpu:NAME")),
         }
     }
-}
-
-/// How many layers go to the GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layers {
-    /// As many as pay and fit, and none without a GPU.
-    Auto,
-    /// Every one.
-    All,
-    /// This many.
-    Count(u32),
 }
 
 impl FromStr for Layers {

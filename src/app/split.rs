@@ -1,13 +1,14 @@
 //! Which part of a model goes to the GPU: the flags, the memory there is, how fast the devices were measured to be, and the plan.
 
-use super::args::{self, DeviceArgs};
+use super::args::DeviceArgs;
 use super::{load, term};
 use crate::base::{Error, Result};
+use crate::gguf::replace_file;
 use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
 use crate::run::budget::{Budget, human};
-use crate::run::fit::{self, Fit, Request};
+use crate::run::fit::{Fit, Layers, Request};
 use crate::run::speed::{self, Speed};
 use crate::run::{Options, Override, Rules};
 use crate::simd::Level;
@@ -91,16 +92,11 @@ impl SplitArgs {
 pub fn plan(
     model: &Model,
     device: Option<&gpu::Device>,
-    (layers, args): (args::Layers, &SplitArgs),
+    (layers, args): (Layers, &SplitArgs),
     budget: Budget,
     options: &Options,
     contexts: Vec<usize>,
 ) -> Result<Fit> {
-    let layers = match layers {
-        args::Layers::Auto => fit::Layers::Auto,
-        args::Layers::All => fit::Layers::All,
-        args::Layers::Count(n) => fit::Layers::Count(n as usize),
-    };
     let request = Request { layers, rules: args.rules(), budget, contexts };
     let mut measured = || {
         // What is measured must not be squeezed into what the plan may use.
@@ -116,7 +112,7 @@ pub fn plan(
 }
 
 /// The flags of a device by themselves.
-pub fn of(args: &DeviceArgs) -> (args::Layers, &SplitArgs) {
+pub fn of(args: &DeviceArgs) -> (Layers, &SplitArgs) {
     (args.n_gpu_layers, &args.split)
 }
 
@@ -206,12 +202,12 @@ fn read(path: &Path) -> BTreeMap<String, Speed> {
 
 fn write(path: &Path, known: &BTreeMap<String, Speed>) {
     let text = serde_json::to_vec_pretty(known).unwrap_or_default();
-    // Renamed, so that nobody reads half of it.
-    let half = path.with_extension(format!("{}.part", std::process::id()));
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    let written = folder.and_then(|()| std::fs::write(&half, text)).and_then(|()| std::fs::rename(&half, path));
+    let written = folder
+        .map_err(|e| Error::io("cannot be made", e))
+        .and_then(|()| replace_file(path, |out| out.write_all(&text).map_err(|e| Error::io("can't be written", e))));
     if let Err(e) = written {
-        tracing::warn!("measurements cannot be kept in {}: {e}", path.display());
+        tracing::warn!("measurements cannot be kept: {e}");
     }
 }
 

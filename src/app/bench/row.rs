@@ -167,7 +167,7 @@ pub fn layers(layers: Layers) -> i64 {
     match layers {
         Layers::Auto => -1,
         Layers::All => 999,
-        Layers::Count(n) => n.into(),
+        Layers::Count(n) => n as i64,
     }
 }
 
