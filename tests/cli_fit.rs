@@ -3,6 +3,8 @@
 
 #[path = "common/cli.rs"]
 mod cli;
+#[path = "common/data.rs"]
+mod data;
 #[path = "common/device.rs"]
 mod device;
 
@@ -114,4 +116,27 @@ fn large_models_are_planned_without_being_made() {
     let plan = json(&run_in(home.path(), &args));
     assert_eq!((plan["gpu_layers"].as_u64(), plan["layers"].as_u64()), (Some(0), Some(16)));
     assert!(plan["memory"]["cpu"]["weights"].as_u64().unwrap() > 500 << 20, "{plan:#}");
+}
+
+/// Where memory turns out not to suffice, three quarters of it are tried, and again.
+#[test]
+fn what_the_plan_promised_and_the_gpu_has_not_is_found_out_by_trying() {
+    let test = "what_the_plan_promised_and_the_gpu_has_not_is_found_out_by_trying";
+    let (Some(_), Some(model)) = (device::open(test), data::find("SmolLM2-135M-Instruct.Q4_1.gguf", test)) else {
+        return;
+    };
+    let home = tempfile::tempdir().expect("a folder");
+    let path = model.to_str().expect("a readable path");
+    let args =
+        ["complete", "--device", "gpu", "-m", path, "-c", "4096", "--temp", "0", "-n", "4", "-p", "One two three"];
+    let whole = run_in(home.path(), &args);
+    assert!(stderr(&whole).contains("all 31 layers there"), "{}", stderr(&whole));
+    // The devices are measured here: faults are for the model.
+    run_in(home.path(), &["fit", "--device", "gpu", "-m", path, "--vram-limit", "80MB"]);
+    let less = run_in(home.path(), &[&args[..], &["--inject-faults", "oom@0,oom@0"]].concat());
+    let told = stderr(&less);
+    assert_eq!(told.matches("out of memory; trying with").count(), 2, "{told}");
+    let layers = told.split(" of 31 layers there").next().and_then(|before| before.rsplit(' ').next());
+    assert!(layers.and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| (1..31).contains(&n)), "{told}");
+    assert_eq!(stdout(&less), stdout(&whole));
 }

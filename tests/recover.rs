@@ -240,24 +240,28 @@ fn a_wait_for_a_lost_device_ends_with_a_typed_error() {
     }
 }
 
+/// What the program prints and says of a small model in `dir`, with `args`.
+#[cfg(feature = "cli")]
+fn program(dir: &std::path::Path, args: &[&str]) -> (String, String) {
+    use std::process::{Command, Stdio};
+    std::fs::write(dir.join("model.gguf"), fixture::bytes(&fixture::talker()).expect("well formed")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
+    command.env_clear().env("HOME", dir).env("HF_HUB_OFFLINE", "1").current_dir(dir).args(args);
+    command.args(["-m", "model.gguf", "--device", "gpu", "--seed", "3", "-n", "40", "-p", "zyxwvut", "-ub", "4"]);
+    let output = command.stdin(Stdio::null()).output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
 #[cfg(feature = "cli")]
 #[test]
 fn the_program_goes_on_and_says_so() {
-    use std::process::{Command, Stdio};
     if device::open("the_program_goes_on_and_says_so").is_none() {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("model.gguf"), fixture::bytes(&fixture::talker()).expect("well formed")).unwrap();
-    let run = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
-        command.env_clear().env("HOME", dir.path()).env("HF_HUB_OFFLINE", "1").current_dir(dir.path()).args(args);
-        command.args(["-m", "model.gguf", "--device", "gpu", "--seed", "3", "-n", "40", "-p", "zyxwvut", "-ub", "4"]);
-        let output = command.stdin(Stdio::null()).output().expect("runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        (text(&output.stdout), text(&output.stderr))
-    };
+    let run = |args: &[&str]| program(dir.path(), args);
     // Drawn on the device, and on the host.
     for (command, more) in [("complete", "--temp=0"), ("chat", "--temp=0"), ("complete", "--repeat-penalty=1.2")] {
         let (want, quiet) = run(&[command, more]);
@@ -271,4 +275,28 @@ fn the_program_goes_on_and_says_so() {
         assert!(told.contains("failure 3 within ten minutes: from now on the work is done on the CPU"), "{told}");
         assert!(!told.contains("panicked"), "{told}");
     }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn a_gpu_that_fails_while_a_model_is_loaded_is_opened_again_or_left_alone() {
+    if device::open("a_gpu_that_fails_while_a_model_is_loaded_is_opened_again_or_left_alone").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = |args: &[&str]| program(dir.path(), &[&["complete", "--temp=0"], args].concat());
+    let (want, _) = run(&[]);
+    let (got, told) = run(&["--inject-faults", "lost@0"]);
+    assert_eq!(got, want);
+    assert!(told.contains("was lost: made to fail; opening it again"), "{told}");
+    // What comes later still comes.
+    let (got, told) = run(&["--inject-faults", "lost@0,lost@5"]);
+    assert_eq!(got, want);
+    assert!(told.contains("opening it again") && told.contains("it was opened again, and the work goes on"), "{told}");
+    let (got, told) = run(&["--inject-faults", "lost@0,lost@0"]);
+    assert!(got.len() > 20, "{got:?}");
+    assert!(told.contains("made to fail; going on with the CPU") && told.contains("on the CPU ("), "{told}");
+    // So small a model is not tried again with less.
+    let (_, told) = run(&["--inject-faults", "oom@0"]);
+    assert!(told.contains("out of memory; going on with the CPU"), "{told}");
 }

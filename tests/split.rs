@@ -12,7 +12,7 @@ use fixture::{CLOSE, lead};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgpu_llm::base::{DType, ErrorKind, Result};
-use wgpu_llm::gpu::Device;
+use wgpu_llm::gpu::{Device, Fault, Trouble};
 use wgpu_llm::graph::Place;
 use wgpu_llm::model::{Model, synth::Synthetic};
 use wgpu_llm::ops::{Random, Serial, nmse};
@@ -223,13 +223,32 @@ fn what_does_not_fit_is_refused_before_anything_is_uploaded() {
 }
 
 #[test]
-fn vulkan_tells_how_much_memory_there_is() {
-    let Some(device) = device::open("vulkan_tells_how_much_memory_there_is") else { return };
+fn drivers_tell_how_much_memory_there_is() {
+    let Some(device) = device::open("drivers_tell_how_much_memory_there_is") else { return };
     let memory = device.memory();
-    // Other interfaces are not asked.
-    assert_eq!(memory.is_some(), device.info().backend == "vulkan", "{memory:?}");
+    assert_eq!(memory.is_some(), ["vulkan", "metal", "dx12"].contains(&&*device.info().backend), "{memory:?}");
     assert!(memory.is_none_or(|m| m.total > 1 << 28 && m.free.is_none_or(|free| free <= m.total)), "{memory:?}");
     assert!(device.shares_memory() || !device.info().software);
+}
+
+/// While the GPU has one batch of a prompt, the CPU computes its layers of the next: nobody waits in between.
+#[test]
+fn a_prompt_keeps_both_devices_busy() {
+    let Some(device) = device::open("a_prompt_keeps_both_devices_busy") else { return };
+    let (model, batch) = (synthetic("llama-tiny:q4_0"), 8);
+    let layers = model.spec().layers.len();
+    let options = Options { batch, ..options(Some(Placement::last(layers, layers))) };
+    let mut session = Session::new(model, Some(device.clone()), options).expect("a session");
+    let (engine, tokens) = (session.engine(), [1; 8]);
+    let before = device.counters();
+    device.inject([Fault { trouble: Trouble::Silent, at: 1 }]);
+    engine.feed(&tokens, 0, &[]).expect("a GPU that does not answer is not waited for");
+    let one = device.counters().submits - before.submits;
+    // The second batch is with the GPU as well when somebody asks what has become of the first.
+    let error = engine.feed(&tokens, batch, &[]).expect_err("the GPU is silent");
+    assert_eq!(error.kind(), ErrorKind::DeviceLost, "{error}");
+    assert_eq!(device.counters().submits - before.submits, 2 * one);
+    device.dispose();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::gpu::{self, Fault, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
 use crate::ops::Caps;
-use crate::run::budget::human;
+use crate::run::budget::{Budget, human};
 use crate::run::fit::{Fit, LEAST_CONTEXT};
 use crate::run::{Options, Session, chrome, summary};
 use clap::Args;
@@ -61,6 +61,9 @@ const SHORT: Duration = Duration::from_millis(700);
 /// GPU memory below which it is not tried again.
 const LEAST_TRIED: u64 = 64 << 20;
 
+/// A GPU that is lost so often while a session is made ready is not opened again.
+const MOST_LOSSES: usize = 2;
+
 /// Opens the model and sets up a session, telling on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
     let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
@@ -69,9 +72,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     session.stop_when(term::interrupted);
     session.expect(fit.prediction.seconds.map(Duration::from_secs_f64));
     session.when_recovered(|recovery| term::interject(recovery));
-    if let Some(device) = session.engine().device() {
-        device.inject(args.debug.inject_faults.iter().copied());
-    }
+    inject(args, session.engine().device(), false);
     describe(&mut session, &path, &why, &fit);
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;
@@ -80,31 +81,78 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     Ok(session)
 }
 
-/// The session that is planned, its plan, and why its device was chosen.
+/// The session that is planned, its plan, and why its device was chosen. Where the GPU fails while it is made ready, less is tried.
 fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)> {
     let (mut device, mut why) = device(&args.device)?;
+    inject(args, device.as_ref(), true);
     let mut budget = args.device.split.budget(device.as_ref());
-    let known = budget.gpu.is_some();
     let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
     let contexts = contexts(&args.context, &model, device.as_ref().map(gpu::Device::caps))?;
+    let (mut failures, plan) = (0, split::of(&args.device));
     loop {
-        let plan = split::of(&args.device);
         let fit = split::plan(&model, device.as_ref(), plan, budget, &options, contexts.clone())?;
-        let taken = device.take().filter(|_| fit.placement.uses(Place::Gpu));
+        let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
         let (context, batch) = (fit.context, options.batch.min(fit.context));
         check_memory(&model, &taken, context, options.kv)?;
         let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
-        match start(model.clone(), taken, options) {
+        let error = match start(model.clone(), taken, options) {
             Ok(session) => return Ok((session, fit, why)),
-            // Where nobody tells how much memory there is, it is found out by trying.
-            Err(e) if !known && e.kind() == ErrorKind::OutOfMemory && args.device.n_gpu_layers == Layers::Auto => {
-                budget.gpu = Some(fit.prediction.gpu_bytes() / 4 * 3).filter(|bytes| *bytes > LEAST_TRIED);
-                let Some(bytes) = budget.gpu else { return Err(e) };
-                term::warn(format_args!("{e}; trying with {}", human(bytes)));
-                (device, why) = self::device(&args.device)?;
-            }
-            Err(e) => return Err(e),
+            Err(e) => e,
+        };
+        let Some(failed) = device.filter(|_| gives_way(&error, plan.0)) else { return Err(error) };
+        failures += 1;
+        let how;
+        (device, how) = retry(failed, &error, failures, &mut budget, fit.prediction.gpu_bytes());
+        term::warn(format_args!("{}; {how}", error.without_help()));
+        if device.is_none() {
+            why = "the GPU failed".into();
         }
+    }
+}
+
+/// Whether something else may be tried where making a session ready failed with `error`, so many `layers` being wanted on the GPU.
+fn gives_way(error: &Error, layers: Layers) -> bool {
+    match error.kind() {
+        ErrorKind::DeviceLost => true,
+        // Who says how many layers he wants there wants to know that they don't fit.
+        ErrorKind::OutOfMemory => layers == Layers::Auto,
+        _ => false,
+    }
+}
+
+/// What takes the place of a device that failed `failures` times while a session was made ready that takes `bytes` of it: the same,
+/// opened again, and with less to put on it where its memory did not suffice; `None` for the CPU. Says which.
+fn retry(
+    failed: gpu::Device,
+    error: &Error,
+    failures: usize,
+    budget: &mut Budget,
+    bytes: u64,
+) -> (Option<gpu::Device>, String) {
+    let memory = error.kind() == ErrorKind::OutOfMemory;
+    let less = bytes / 4 * 3;
+    if memory {
+        // Where nobody tells how much there is, or others were faster, it is found out by trying.
+        budget.gpu = Some(less);
+    }
+    let hopeless = if memory { less < LEAST_TRIED } else { failures >= MOST_LOSSES };
+    let again = if hopeless { None } else { failed.reopen().ok() };
+    failed.dispose();
+    let how = match (&again, memory) {
+        (Some(_), true) => format!("trying with {}", human(less)),
+        (Some(_), false) => "opening it again".into(),
+        (None, _) => "going on with the CPU".into(),
+    };
+    (again, how)
+}
+
+/// Has `device` fail as tests want it to: while a session is made ready, or once it is.
+fn inject(args: &EngineArgs, device: Option<&gpu::Device>, loading: bool) {
+    let faults = &args.debug.inject_faults;
+    if let (Some(device), Some(first)) = (device, faults.first())
+        && (first.at == 0) == loading
+    {
+        device.inject(faults.iter().copied());
     }
 }
 

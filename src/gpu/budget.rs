@@ -19,21 +19,63 @@ impl Device {
         matches!(self.info().kind, "integrated" | "software")
     }
 
-    /// The device's memory; `None` where the interface does not tell (browsers).
+    /// The device's memory; `None` where the interface does not tell (browsers, OpenGL).
     pub fn memory(&self) -> Option<DeviceMemory> {
         memory(&self.inner.adapter)
     }
 }
 
-/// Elsewhere nobody is asked: wgpu does not say, and what cannot be tested is not reached for.
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "windows")))]
+/// OpenGL and browsers do not tell.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "windows",
+    target_vendor = "apple"
+)))]
 fn memory(_: &wgpu::Adapter) -> Option<DeviceMemory> {
     None
 }
 
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+    vulkan(adapter)
+}
+
+#[cfg(target_os = "windows")]
+fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+    vulkan(adapter).or_else(|| dx12(adapter))
+}
+
+/// Metal: what it recommends that all processes together keep on the GPU at a time, less what this one has there. What others have
+/// it does not tell; where the memory is the system's, that is counted there.
+#[cfg(target_vendor = "apple")]
+fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+    use objc2_metal::MTLDevice;
+    // SAFETY: the guard outlives all uses of the device below, which is only asked.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
+    let device = hal.raw_device();
+    let total = device.recommendedMaxWorkingSetSize();
+    let used = device.currentAllocatedSize() as u64;
+    Some(DeviceMemory { total, free: Some(total.saturating_sub(used)) }).filter(|memory| memory.total > 0)
+}
+
+/// DX12: the budget that the system gives this process in the memory nearest to the GPU, less what it has there.
+#[cfg(target_os = "windows")]
+fn dx12(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+    // SAFETY: the guard outlives all uses of the adapter below, which is only asked.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
+    // The default group of segments is DXGI_MEMORY_SEGMENT_GROUP_LOCAL: 0.
+    let told = hal.raw_adapter().query_video_memory_info(Default::default()).ok()?;
+    // SAFETY: the interface is alive; it fills a struct of its own.
+    let own = unsafe { hal.raw_adapter().GetDesc1() }.map_or(0, |about| about.DedicatedVideoMemory as u64);
+    let free = told.Budget.saturating_sub(told.CurrentUsage);
+    Some(DeviceMemory { total: own.max(told.Budget), free: Some(free) })
+}
+
 /// Vulkan: the heaps that belong to the device, and VK_EXT_memory_budget. `None` for adapters of another interface.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "windows"))]
-fn memory(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
+fn vulkan(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
     use ash::vk;
     // SAFETY: the guard outlives all uses of the handles below, and none of them is destroyed.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;

@@ -280,6 +280,7 @@ impl Device {
 
     /// A buffer of `size` bytes, rounded up to whole 16 bytes; refused where it passes the budget or the adapter's limit.
     pub(super) fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        self.inner.failures.buffer();
         self.check()?;
         let size = super::needs::buffer_bytes(size);
         let (left, largest) = (self.budget_left(), self.inner.limits.max_buffer_size);

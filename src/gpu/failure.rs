@@ -20,6 +20,9 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// The same for a CPU that plays GPU: it is slow, and what is lost there says so.
 const SOFTWARE_SILENCE: Duration = Duration::from_secs(600);
 
+/// In place of a submission: the next buffer.
+const NEXT_BUFFER: u64 = u64::MAX;
+
 /// What has become of a device, and what tests want to become of it.
 #[derive(Default)]
 pub(super) struct Failures {
@@ -29,7 +32,7 @@ pub(super) struct Failures {
     done: AtomicU64,
     /// What is to fail, on this device and those that take its place.
     faults: Mutex<VecDeque<Fault>>,
-    /// The submission that fails.
+    /// The submission that fails; 0 for none, [`NEXT_BUFFER`] for what comes before any.
     at: AtomicU64,
     /// What fails on purpose.
     made: Mutex<Option<Trouble>>,
@@ -40,7 +43,8 @@ pub(super) struct Failures {
 pub struct Fault {
     /// What happens.
     pub trouble: Trouble,
-    /// With which submission to the device, counted from 1; of the next fault, to the device that has taken its place.
+    /// With which submission to the device, counted from 1; 0 means with the next buffer, while a session is made ready. Of the next
+    /// fault, to the device that has taken its place.
     pub at: u64,
 }
 
@@ -66,7 +70,7 @@ impl FromStr for Fault {
                 "silent" => Trouble::Silent,
                 _ => return None,
             };
-            Some(Fault { trouble, at: at.parse().ok().filter(|at| *at > 0)? })
+            Some(Fault { trouble, at: at.parse().ok()? })
         });
         fault.ok_or_else(|| Error::usage(format!("there is no fault {s:?}")).help("use lost@N, oom@N or silent@N"))
     }
@@ -95,6 +99,27 @@ impl Failures {
         self.made(Trouble::Silent) || self.made(Trouble::Lost)
     }
 
+    /// Makes the fault happen that waits for submission `n`.
+    fn strike(&self, n: u64) {
+        // Only one of those who make buffers at the same time.
+        if self.at.compare_exchange(n, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let fault = self.faults.lock().expect("no panic while it is held").pop_front();
+        match fault.map(|fault| fault.trouble) {
+            Some(Trouble::OutOfMemory) => self.note(ErrorKind::OutOfMemory, ""),
+            // Nobody may wait for it while a session is made ready.
+            Some(Trouble::Lost) if n == NEXT_BUFFER => self.note(ErrorKind::DeviceLost, "made to fail"),
+            _ => {}
+        }
+        *self.made.lock().expect("no panic while it is held") = fault.map(|fault| fault.trouble);
+    }
+
+    /// Before a buffer is made.
+    pub fn buffer(&self) {
+        self.strike(NEXT_BUFFER);
+    }
+
     pub fn made(&self, trouble: Trouble) -> bool {
         *self.made.lock().expect("no panic while it is held") == Some(trouble)
     }
@@ -106,8 +131,20 @@ impl Device {
         let failures = &self.inner.failures;
         let mut waiting = failures.faults.lock().expect("no panic while it is held");
         waiting.extend(faults);
-        let at = waiting.front().map_or(0, |fault| self.counters().submits + fault.at);
+        let at = waiting.front().map_or(0, |fault| match fault.at {
+            0 => NEXT_BUFFER,
+            at => self.counters().submits + at,
+        });
         failures.at.store(at, Ordering::Relaxed);
+    }
+
+    /// Lets go of a device that may have failed.
+    pub fn dispose(self) {
+        if self.check().is_err_and(|e| e.kind() == ErrorKind::DeviceLost) {
+            // The last one who lets go waits for the device's queue, which may never answer: not the caller. Where there are no
+            // threads there is no such wait either, and it is dropped here.
+            let _ = std::thread::Builder::new().spawn(move || drop(self));
+        }
     }
 
     /// Hands the faults that are still to come over to the device that takes the place of this one.
@@ -119,13 +156,7 @@ impl Device {
     /// Watches a submission, the `n`th, which is handed over: whether it gets done, and whether it is to fail.
     pub(super) fn submitted(&self, n: u64) {
         let failures = self.inner.failures.clone();
-        if failures.at.load(Ordering::Relaxed) == n {
-            let fault = failures.faults.lock().expect("no panic while it is held").pop_front();
-            if fault.is_some_and(|fault| fault.trouble == Trouble::OutOfMemory) {
-                failures.note(ErrorKind::OutOfMemory, "");
-            }
-            *failures.made.lock().expect("no panic while it is held") = fault.map(|fault| fault.trouble);
-        }
+        failures.strike(n);
         // Nobody waits by polling in a browser.
         if !IN_BROWSER {
             self.inner.queue.on_submitted_work_done(move || {
@@ -264,7 +295,8 @@ mod tests {
         assert_eq!("lost@40".parse::<Fault>().unwrap(), fault(Trouble::Lost, 40));
         assert_eq!("oom@1".parse::<Fault>().unwrap(), fault(Trouble::OutOfMemory, 1));
         assert_eq!("silent@2".parse::<Fault>().unwrap(), fault(Trouble::Silent, 2));
-        for bad in ["", "lost", "lost@", "lost@0", "lost@-1", "late@3"] {
+        assert_eq!("oom@0".parse::<Fault>().unwrap(), fault(Trouble::OutOfMemory, 0));
+        for bad in ["", "lost", "lost@", "lost@-1", "late@3"] {
             assert!(bad.parse::<Fault>().unwrap_err().to_string().contains("lost@N"), "{bad}");
         }
     }

@@ -130,7 +130,7 @@ impl Engine {
             Some(old) => old.reopen_async().await.ok(),
             None => None,
         };
-        old.into_iter().for_each(dispose);
+        old.into_iter().for_each(Device::dispose);
         if let Some(device) = reopened {
             let name = device.info().name.clone();
             self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
@@ -138,7 +138,7 @@ impl Engine {
                 self.tell_facts();
                 return Ok(Some(name));
             }
-            self.let_go().into_iter().for_each(dispose);
+            self.let_go().into_iter().for_each(Device::dispose);
         }
         self.placement = Placement::cpu(self.placement.blocks.len());
         self.prepare_decoding().await?;
@@ -163,15 +163,6 @@ impl Engine {
         let gone = trace.profile().facts.devices.get(facts.devices.len()..).unwrap_or_default();
         facts.devices.extend_from_slice(gone);
         trace.tell(Record::Facts(facts));
-    }
-}
-
-/// Lets go of a device that has failed.
-fn dispose(device: Device) {
-    if device.check().is_err_and(|e| e.kind() == ErrorKind::DeviceLost) {
-        // The last one who lets go waits for the device's queue, which may never answer: not us. Where there are no threads there is
-        // no such wait either, and it is dropped here.
-        let _ = std::thread::Builder::new().spawn(move || drop(device));
     }
 }
 
