@@ -79,5 +79,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     g = next(g);
     h = next(h);
   }
-  y[id.x] = vec4<f32>(a + b + c + d + e + f + g + h);
+  if (id.x < arrayLength(&y)) {
+    y[id.x] = vec4<f32>(a + b + c + d + e + f + g + h);
+  }
 }

@@ -21,6 +21,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     all |= x[i];
   }
   // Each thread writes once, so that no read can be left out.
-  y[id.x] = all;
+  if (id.x < params.vectors) {
+    y[id.x] = all;
+  }
 #end
 }

@@ -43,6 +43,13 @@ fn profile(session: &mut Session) -> Profile {
     session.engine().trace().expect("collected").expect("there is one").clone()
 }
 
+/// What a trace file keeps.
+fn through_a_file(profile: &Profile) -> Profile {
+    let mut bytes = Vec::new();
+    chrome::write(profile, &mut bytes).expect("memory takes all");
+    chrome::from_json(&serde_json::from_slice(&bytes).expect("JSON")).expect("a trace")
+}
+
 /// The sum of a run's kernels on the GPU.
 fn kernels(profile: &Profile, run: &Run) -> u64 {
     let events = profile.events_of(run.run).iter().filter(|e| profile.kernel(e).device == GPU);
@@ -135,8 +142,7 @@ fn lesser_clocks_time_nodes_or_whole_submissions() {
                 assert!(event.bytes >= figures.weight_bytes as f64 / 2.0 && event.flops > 0.0, "{event:?}");
             }
         }
-        let text = chrome::to_json(&profile).to_string();
-        assert_eq!(chrome::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), profile);
+        assert_eq!(through_a_file(&profile), profile);
     }
 }
 
@@ -172,8 +178,7 @@ fn an_observer_hears_all_that_the_trace_holds_and_files_keep_it() {
     let mut heard = Profile::default();
     receiver.try_iter().for_each(|record| heard.observe(&record));
     assert_eq!(heard, mine);
-    let text = chrome::to_json(&mine).to_string();
-    assert_eq!(chrome::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), mine);
+    assert_eq!(through_a_file(&mine), mine);
     let summary = summary::to_json(&mine);
     let all = totals(&mine, Group::Kernel, Phase::Answer);
     assert_eq!(summary["answer"]["kernels"].as_array().unwrap().len(), all.len());

@@ -231,6 +231,37 @@ fn drivers_tell_how_much_memory_there_is() {
     assert!(device.shares_memory() || !device.info().software);
 }
 
+/// Prompts of any length, one after the other, keep to what was foretold; none of them costs the GPU.
+#[test]
+fn prompts_of_all_lengths_fit_where_the_plan_fits_exactly() {
+    let test = "prompts_of_all_lengths_fit_where_the_plan_fits_exactly";
+    for (name, placement) in [("llama-tiny:q8_0", 3), ("llama-tiny:q8_0", 2), ("moe-tiny:q4_k_m", 3)] {
+        let Some(device) = device::open(test) else { return };
+        let model = synthetic(name);
+        let options = Options {
+            context: 2048,
+            batch: 512,
+            threads: 2,
+            placement: Some(Placement::last(2, placement)),
+            ..Options::default()
+        };
+        let sizes = Sizes::of(&model, Some(&device), &options).expect("sizes");
+        let need = sizes.predict(&Placement::last(2, placement), None).expect("a prediction").gpu_need();
+        drop(sizes);
+        device.set_budget(need);
+        let mut session = Session::new(model, Some(device.clone()), options).expect("a session");
+        session.when_recovered(move |recovery| panic!("{name}: {recovery}"));
+        let tokens: Vec<u32> = (0..1100).map(|i| i % 300).collect();
+        let info = VocabInfo { tokens: session.model().spec().vocab, context: 2048, dry_breakers: &[] };
+        for len in (1..40).chain([64, 100, 128, 200, 256, 300, 400, 511, 512, 513, 700, 1024, 1100]) {
+            session.truncate(0);
+            let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
+            session.generate(&tokens[..len], &mut sampler, 2, &mut |_| ControlFlow::Continue(())).expect("an answer");
+        }
+        assert!(device.counters().bytes <= need, "{name}: {} of {need}", device.counters().bytes);
+    }
+}
+
 /// While the GPU has one batch of a prompt, the CPU computes its layers of the next: nobody waits in between.
 #[test]
 fn a_prompt_keeps_both_devices_busy() {

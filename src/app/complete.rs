@@ -45,8 +45,8 @@ pub fn run(args: &CompleteArgs) -> Result<()> {
     text(args)?;
     args.sampling.options()?;
     let mut session = load::session(&args.engine)?;
-    go_on(args, &mut session)?;
-    load::finish(&args.engine, &mut session)?;
+    let done = go_on(args, &mut session);
+    load::finish(&args.engine, &mut session, done)?;
     term::check_interrupt()
 }
 

@@ -31,8 +31,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let mut engine = args.engine.clone();
     engine.context.ubatch_size = args.chunk.unwrap_or(engine.context.ubatch_size).min(engine.context.ubatch_size);
     let mut session = load::session(&engine)?;
-    let logits = session.logits(&args.tokens, &positions)?;
-    load::finish(&engine, &mut session)?;
+    let logits = session.logits(&args.tokens, &positions);
+    let logits = load::finish(&engine, &mut session, logits)?;
     let argmax: Vec<usize> = logits.iter().map(|row| best(row)).collect();
     if args.json {
         return term::print(format_args!("{}\n", json!({"positions": positions, "logits": logits, "argmax": argmax})));

@@ -21,7 +21,7 @@ use std::time::Instant;
 pub struct FitArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A made-up model: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`. It takes no memory, but with --measure.
+    /// A made-up model: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`. It is not made, but with --measure.
     #[arg(long, value_name = "SHAPE:FORMAT", env = "WGPU_LLM_SYNTHETIC")]
     synthetic: Option<Synthetic>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let (device, why) = load::device(&args.device)?;
     let options = load::options(&args.device, &args.context, false)?;
     let budget = args.device.split.budget(device.as_ref());
-    let contexts = load::contexts(&args.context, &model, device.as_ref().map(gpu::Device::caps))?;
+    let contexts = load::contexts(&args.context, &model, device.as_ref(), &budget)?;
     let speeds = split::speeds(device.as_ref(), options.threads)?;
     let fit = split::plan(&model, device.as_ref(), split::of(&args.device), budget, &options, contexts)?;
     let options = Options { batch: options.batch.min(fit.context), ..options };
@@ -160,7 +160,7 @@ fn to_json(fit: &Fit, budget: &crate::run::budget::Budget, name: Option<&str>, m
         json!({"seconds_per_token": m.seconds, "of_estimate": ratio, "gpu_bytes": m.gpu, "cpu_bytes": m.cpu})
     });
     json!({
-        "device": name, "context": fit.context, "layers": fit.placement.blocks.len(),
+        "device": name, "context": fit.context, "gpu_need": p.gpu_need(), "layers": fit.placement.blocks.len(),
         "gpu_layers": fit.placement.gpu_layers(), "why": fit.why, "whole_model_gpu_bytes": fit.whole,
         "budget": {"gpu": budget.gpu, "gpu_total": budget.gpu_total, "margin": budget.margin, "cpu": budget.cpu},
         "memory": {"cpu": memory(0), "gpu": memory(1)},

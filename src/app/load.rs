@@ -4,12 +4,12 @@ use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
 use super::hub::progress::Progress;
 use super::window::{self, Window};
 use super::{pull, split, term};
-use crate::base::{DType, Error, ErrorKind, Result};
+use crate::base::{DType, Error, ErrorKind, Result, human};
 use crate::gpu::{self, Fault, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
 use crate::ops::Caps;
-use crate::run::budget::{Budget, human};
+use crate::run::budget::Budget;
 use crate::run::fit::{Fit, LEAST_CONTEXT};
 use crate::run::{Options, Session, chrome, summary};
 use clap::Args;
@@ -70,10 +70,10 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let model = Arc::new(Model::open(&path)?);
     let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
-    session.expect(fit.prediction.seconds.map(Duration::from_secs_f64));
+    session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
     session.when_recovered(|recovery| term::interject(recovery));
     inject(args, session.engine().device(), false);
-    describe(&mut session, &path, &why, &fit);
+    describe(&mut session, &path, &why, &fit, args.context.ctx_size.is_none());
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;
     }
@@ -87,11 +87,14 @@ fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)
     inject(args, device.as_ref(), true);
     let mut budget = args.device.split.budget(device.as_ref());
     let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
-    let contexts = contexts(&args.context, &model, device.as_ref().map(gpu::Device::caps))?;
+    let contexts = contexts(&args.context, &model, device.as_ref(), &budget)?;
     let (mut failures, plan) = (0, split::of(&args.device));
     loop {
         let fit = split::plan(&model, device.as_ref(), plan, budget, &options, contexts.clone())?;
         let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
+        if device.is_some() && taken.is_none() {
+            why.clone_from(&fit.why);
+        }
         let (context, batch) = (fit.context, options.batch.min(fit.context));
         check_memory(&model, &taken, context, options.kv)?;
         let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
@@ -163,6 +166,7 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
         kv: context.kv()?,
         threads: device.threads.unwrap_or(0) as usize,
         precision: device.activation_bits.precision(),
+        system_memory: memory_total(),
         trace,
         ..Options::default()
     })
@@ -212,20 +216,31 @@ fn measure(session: &mut Session) -> Result<()> {
     session.engine().measure_rooflines()
 }
 
+/// Ends the work, be it `done` or failed: then most of all it is wanted what was recorded.
+pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> Result<T> {
+    match (done, record(args, session)) {
+        (Ok(done), recorded) => recorded.map(|()| done),
+        (Err(e), recorded) => {
+            recorded.unwrap_or_else(|other| term::warn(other));
+            Err(e)
+        }
+    }
+}
+
 /// Writes the trace and the summary, where they were asked for.
-pub fn finish(args: &EngineArgs, session: &mut Session) -> Result<()> {
+fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
     if let Some((foretold, taken)) = session.pace() {
         term::note(split::compare(foretold.as_secs_f64(), taken.as_secs_f64()));
     }
     let Some(profile) = session.engine().trace()? else { return Ok(()) };
-    let write = |path: &Path, what: &str, text: String| {
-        std::fs::write(path, text).map_err(|e| Error::io(format!("can't write the {what}"), e).at(path.display()))
-    };
     if let Some(path) = &args.debug.trace {
-        write(path, "trace", chrome::to_json(profile).to_string())?;
+        let file = std::fs::File::create(path).map(std::io::BufWriter::new);
+        let written = file.and_then(|file| chrome::write(profile, file));
+        written.map_err(|e| Error::io("can't write the trace", e).at(path.display()))?;
     }
     if let Some(path) = &args.debug.profile_json {
-        write(path, "summary", format!("{}\n", summary::to_json(profile)))?;
+        let text = format!("{}\n", summary::to_json(profile));
+        std::fs::write(path, text).map_err(|e| Error::io("can't write the summary", e).at(path.display()))?;
     }
     Ok(())
 }
@@ -242,7 +257,7 @@ pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)>
 }
 
 fn choose(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto {
+    if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto && !args.split.wants_gpu() {
         return Ok((None, "as -ngl 0 asks".into()));
     }
     let open = |selector: &Selector| gpu::Device::open(selector).map(Some);
@@ -277,7 +292,12 @@ pub(super) fn cache_file(name: &str) -> Option<PathBuf> {
 
 /// Tokens of context, the largest first: what was asked for, else the model's, halved until its cache is a small part of memory and
 /// fits the device, and what it may shrink to before layers leave the GPU.
-pub(super) fn contexts(args: &ContextArgs, model: &Model, caps: Option<&Caps>) -> Result<Vec<usize>> {
+pub(super) fn contexts(
+    args: &ContextArgs,
+    model: &Model,
+    device: Option<&gpu::Device>,
+    budget: &Budget,
+) -> Result<Vec<usize>> {
     let (spec, kv) = (model.spec(), args.kv()?);
     match args.ctx_size {
         Some(0) => return Ok(vec![spec.context_length]),
@@ -290,12 +310,15 @@ pub(super) fn contexts(args: &ContextArgs, model: &Model, caps: Option<&Caps>) -
         }
         None => {}
     }
-    let room = memory_available().map_or(2 << 30, |bytes| bytes / 4) as usize;
+    let system = memory_available().map_or(2 << 30, |bytes| bytes / 4);
+    // The plan sees to it that the cache fits the GPU beside the weights; where it comes to lie is not known yet.
+    let own = budget.gpu.filter(|_| device.is_some_and(|d| !d.shares_memory()));
+    let room = usize::try_from(system.max(own.unwrap_or(0))).unwrap_or(usize::MAX);
     let layers = spec.layers.iter().filter(|l| l.kv_heads > 0).count().max(1);
     let fits = |context: usize| {
         let bytes = spec.cache_bytes(context, kv);
         // A layer's keys, or its values, are one binding.
-        bytes <= room && caps.is_none_or(|c| (bytes / layers / 2) as u64 <= c.max_binding)
+        bytes <= room && device.is_none_or(|d| (bytes / layers / 2) as u64 <= d.caps().max_binding)
     };
     let mut all = vec![spec.context_length];
     while let Some(context) = all.last().copied().filter(|c| *c > LEAST_CONTEXT) {
@@ -305,13 +328,14 @@ pub(super) fn contexts(args: &ContextArgs, model: &Model, caps: Option<&Caps>) -
     Ok(all.split_off(first))
 }
 
-/// An error where what a plan leaves on the CPU does not fit into `total` bytes of system memory.
-pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>) -> Result<()> {
-    let need = fit.prediction.cpu_bytes();
+/// An error where what a plan leaves on the CPU does not fit into `total` bytes of system memory, of which the GPU's part is one if
+/// it `shares` it.
+pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>, shares: bool) -> Result<()> {
+    let need = fit.prediction.cpu_bytes() + if shares { fit.prediction.gpu_bytes() } else { 0 };
     match total.filter(|total| need > *total) {
         Some(total) => {
             let what = format!("this needs {} of system memory, which has {}", human(need), human(total));
-            Err(Error::new(ErrorKind::OutOfMemory, what)
+            Err(Error::new(ErrorKind::OutOfSystemMemory, what)
                 .help("use a smaller model or quantization, or a smaller context (-c)"))
         }
         None => Ok(()),
@@ -348,7 +372,7 @@ pub(super) fn memory_total() -> Option<u64> {
     Some(memory().total_memory()).filter(|bytes| *bytes > 0)
 }
 
-fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit) {
+fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, any_context: bool) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (context, threads) = (session.context(), session.engine().threads());
     let size = term::bytes(session.model().weight_bytes());
@@ -356,12 +380,10 @@ fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit) {
         Some(device) => format!("{} ({}, {})", device.info().name, device.info().backend, device.info().kind),
         None => format!("the CPU ({threads} threads, {})", crate::simd::Level::best().name()),
     };
-    // Without a device there is nothing to split; where one was looked at and not used, why is worth telling.
-    let part = match (session.engine().device(), fit.whole) {
-        (Some(_), _) => format!("; {}", split::describe(fit)),
-        (None, Some(_)) => format!("; {}", fit.why),
-        (None, None) => String::new(),
-    };
+    // Without a device there is nothing to split.
+    let part = session.engine().device().map_or(String::new(), |_| format!("; {}", split::describe(fit)));
+    let most = session.model().spec().context_length;
+    let context = if any_context && context < most { format!("{context} of {most}") } else { context.to_string() };
     let architecture = session.model().spec().architecture();
     term::note(format_args!("{name}: {architecture}, {size}, context {context}; on {place}: {why}{part}"));
 }

@@ -56,7 +56,7 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
         let so_far = (scores.iter().sum::<f64>() / scores.len() as f64).exp();
         term::note(format_args!("[{}/{pieces}] {so_far:.4}", i + 1));
     }
-    load::finish(&engine, &mut session)?;
+    load::finish(&engine, &mut session, Ok(()))?;
     let n = scores.len() as f64;
     let mean = scores.iter().sum::<f64>() / n;
     let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);

@@ -36,9 +36,14 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     if window.is_none() {
         load::trace(&mut session)?;
     }
-    complete::go_on(&args.complete, &mut session)?;
+    let done = complete::go_on(&args.complete, &mut session);
+    if let Err(e) = load::finish(&args.complete.engine, &mut session, done) {
+        // The window keeps what there is: the records' sender goes with the session.
+        drop(session);
+        window.into_iter().for_each(|mut window| window.finish());
+        return Err(e);
+    }
     let profile = session.engine().trace()?.cloned().unwrap_or_default();
-    load::finish(&args.complete.engine, &mut session)?;
     term::print(table(&profile))?;
     session.engine().set_trace(false)?;
     window.map_or(Ok(()), |window| {

@@ -2,12 +2,12 @@
 
 use super::args::DeviceArgs;
 use super::{load, term};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, human};
 use crate::gguf::replace_file;
 use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
-use crate::run::budget::{Budget, human};
+use crate::run::budget::Budget;
 use crate::run::fit::{Fit, Layers, Request};
 use crate::run::speed::{self, Speed};
 use crate::run::{Options, Override, Rules};
@@ -36,7 +36,7 @@ pub struct SplitArgs {
     #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_LIMIT")]
     pub vram_limit: Option<Size>,
     /// Keep so much of the GPU's free memory free. Default: 1 GiB, or a tenth of all where that is less.
-    #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN")]
+    #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN", conflicts_with = "vram_limit")]
     pub vram_margin: Option<Size>,
 }
 
@@ -68,6 +68,11 @@ impl FromStr for Size {
 }
 
 impl SplitArgs {
+    /// Whether any tensor is to be on the GPU, whatever else is there.
+    pub fn wants_gpu(&self) -> bool {
+        self.override_tensor.iter().any(|rule| rule.place() == Place::Gpu)
+    }
+
     fn rules(&self) -> Rules {
         let cpu_experts = if self.cpu_moe { usize::MAX } else { self.n_cpu_moe.unwrap_or(0) as usize };
         Rules { overrides: self.override_tensor.clone(), cpu_experts, cpu_cache: self.no_kv_offload }
@@ -78,9 +83,11 @@ impl SplitArgs {
         let system = load::memory_available();
         let told = device.and_then(gpu::Device::memory);
         let shared = system.filter(|_| device.is_some_and(gpu::Device::shares_memory));
-        let free = match (told.and_then(|m| m.free), shared) {
+        let told_free = told.and_then(|m| m.free);
+        let free = match (told_free.or(told.map(|m| m.total)), shared) {
             (Some(free), Some(system)) => Some(free.min(system)),
-            (free, system) => free.or(system),
+            (_, None) => told_free,
+            (None, system) => system,
         };
         let size = |size: Option<Size>| size.map(|s| s.0);
         let budget = Budget::new(told.map(|m| m.total), free, size(self.vram_limit), size(self.vram_margin));
@@ -98,17 +105,28 @@ pub fn plan(
     contexts: Vec<usize>,
 ) -> Result<Fit> {
     let request = Request { layers, rules: args.rules(), budget, contexts };
-    let mut measured = || {
-        // What is measured must not be squeezed into what the plan may use.
-        device.inspect(|d| d.set_budget(u64::MAX));
-        speeds(device, options.threads)
+    let mut measured = || match device {
+        Some(device) => device.without_budget(|| speeds(Some(device), options.threads)),
+        None => speeds(None, options.threads),
     };
+    warn_of_idle_rules(model, &request.rules);
     let fit = Fit::new(model, device, options, &request, &mut measured)?;
     if let (Some(device), Some(bytes)) = (device, budget.gpu) {
         device.set_budget(bytes);
     }
-    load::check_system_memory(&fit, budget.cpu)?;
+    load::check_system_memory(&fit, budget.cpu, device.is_some_and(gpu::Device::shares_memory))?;
     Ok(fit)
+}
+
+/// Tells of rules that concern nothing in the model: most are slips of the pen.
+fn warn_of_idle_rules(model: &Model, rules: &Rules) {
+    let any = |what: &dyn Fn(&str) -> bool| model.gguf().tensors().iter().any(|t| what(&t.name));
+    for rule in rules.overrides.iter().filter(|rule| !any(&|name| rule.matches(name))) {
+        term::warn(format_args!("--override-tensor {rule}: the model has no tensor of such a name"));
+    }
+    if rules.cpu_experts > 0 && !any(&|name| name.contains("_exps.")) {
+        term::warn("the model has no experts that could stay in system memory");
+    }
 }
 
 /// The flags of a device by themselves.
@@ -119,9 +137,17 @@ pub fn of(args: &DeviceArgs) -> (Layers, &SplitArgs) {
 /// What a plan means for the layers, in words: `24 of 31 layers there, because …`.
 pub fn describe(fit: &Fit) -> String {
     let layers = fit.placement.blocks.len() + 1;
+    let here = &fit.prediction.memory[0];
     let mut text = match fit.placement.single() {
         Some(Place::Gpu) => format!("all {layers} layers there (the output is one), because {}", fit.why),
         Some(Place::Cpu) => format!("all {layers} layers on the CPU (the output is one), because {}", fit.why),
+        // What rules and experts leave: parts of layers.
+        None if fit.placement.gpu_layers() == layers => format!(
+            "all {layers} layers there (the output is one) but for {} of weights and {} of cache on the CPU, because {}",
+            size(here.weights),
+            size(here.cache),
+            fit.why
+        ),
         None => format!(
             "{} of {layers} layers there (the output is one) and the rest on the CPU, because {}",
             fit.placement.gpu_layers(),
@@ -137,7 +163,13 @@ pub fn describe(fit: &Fit) -> String {
 /// What a token took, beside what was foretold.
 pub fn compare(foretold: f64, measured: f64) -> String {
     let (apart, more) = ((measured / foretold - 1.0).abs() * 100.0, if measured > foretold { "more" } else { "less" });
-    format!("a token took {:.2} ms where {:.2} ms were foretold: {apart:.0} % {more}", measured * 1e3, foretold * 1e3)
+    let text = format!(
+        "a token took {:.2} ms where {:.2} ms were foretold: {apart:.0} % {more}",
+        measured * 1e3,
+        foretold * 1e3
+    );
+    let far = !(0.5..=2.0).contains(&(measured / foretold));
+    if far { text + "; `wgpu-llm bench --device-roofline` measures the devices anew" } else { text }
 }
 
 /// A size in words, for tables.
@@ -156,7 +188,7 @@ pub fn speeds(device: Option<&gpu::Device>, threads: usize) -> Result<[Speed; 2]
     let mut known = file.as_deref().map(read).unwrap_or_default();
     let before = known.len();
     let mut get = |key: String, name: &str, measure: &dyn Fn() -> Result<Speed>| -> Result<Speed> {
-        if let Some(speed) = known.get(&key) {
+        if let Some(speed) = known.get(&key).filter(|speed| speed.is_sane()) {
             return Ok(*speed);
         }
         term::note(format_args!("measuring how fast {name} is, for plans; it is kept"));

@@ -12,9 +12,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "wgpu-llm-profiler";
+
+/// What the window has for the rest of the records after Ctrl-C: plenty where it takes them at all.
+const GRACE: Duration = Duration::from_millis(300);
+/// After this a person is told what the program waits for.
+const LONG: Duration = Duration::from_secs(2);
 
 /// A window that is open, or was.
 pub struct Window {
@@ -87,7 +92,9 @@ impl Window {
     }
 
     fn finish_writing(&mut self) {
-        if let Some(writer) = self.writer.take() {
+        if let Some(writer) = self.writer.take()
+            && written(&writer, &term::interrupted)
+        {
             let _ = writer.join();
         }
     }
@@ -111,6 +118,23 @@ fn program() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 
+/// Waits until `writer` is done; whether it is. A window that hangs takes no records: then only `stop` ends the wait.
+fn written(writer: &JoinHandle<()>, stop: &dyn Fn() -> bool) -> bool {
+    let began = Instant::now();
+    let mut told = false;
+    while !writer.is_finished() {
+        if began.elapsed() >= GRACE && stop() {
+            return false;
+        }
+        if !told && began.elapsed() >= LONG {
+            term::note("the window is slow to take what was recorded; Ctrl-C leaves without");
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
 /// Writes records, a line each, until there are no more or nobody reads them.
 fn write(records: &Receiver<Record>, pipe: ChildStdin) {
     let mut pipe = BufWriter::new(pipe);
@@ -119,5 +143,20 @@ fn write(records: &Receiver<Record>, pipe: ChildStdin) {
         if writeln!(pipe, "{line}").and_then(|()| pipe.flush()).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_hangs_holds_nobody_up_after_ctrl_c() {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || while receiver.recv().is_ok() {});
+        assert!(!written(&writer, &|| true), "it hangs");
+        drop(sender);
+        assert!(written(&writer, &|| false), "it does not, and nobody stops it");
+        assert!(written(&writer, &|| true), "what is done already counts");
     }
 }

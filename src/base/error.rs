@@ -21,8 +21,10 @@ pub enum ErrorKind {
     NoDevice,
     /// The device went away in the middle of the work.
     DeviceLost,
-    /// Needs more memory than there is.
+    /// Needs more of a device's memory than there is.
     OutOfMemory,
+    /// Needs more of the system's memory than there is.
+    OutOfSystemMemory,
     /// A download or its check failed.
     Network,
     /// The computation gave no finite answer.
@@ -90,6 +92,11 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// What happened, without where and what to do.
+    pub fn what(&self) -> &str {
+        &self.what
     }
 
     /// What sort of failure it is.

@@ -4,8 +4,10 @@ mod dtype;
 mod error;
 mod meta;
 mod rng;
+mod words;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
+pub use words::human;

@@ -100,7 +100,7 @@ impl Kept {
         }
         self.arena = Arena::new(bytes.max(BLOCK)).or_else(|| Arena::new(bytes));
         self.arena.as_ref().and_then(|a| a.take(bytes)).ok_or_else(|| {
-            Error::new(ErrorKind::OutOfMemory, format!("{} MiB of memory for weights cannot be had", bytes >> 20))
+            Error::new(ErrorKind::OutOfSystemMemory, format!("{} MiB of memory for weights cannot be had", bytes >> 20))
                 .help("use a smaller model or quantization")
         })
     }

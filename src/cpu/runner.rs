@@ -82,7 +82,7 @@ pub struct Program {
 /// Zeros, as the system gives them: a cache of which little is used takes little memory, and no time.
 fn words(bytes: usize) -> Result<Vec<u64>> {
     bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(8)).map_err(|()| {
-        Error::new(ErrorKind::OutOfMemory, format!("{} MiB of memory cannot be had", bytes >> 20))
+        Error::new(ErrorKind::OutOfSystemMemory, format!("{} MiB of memory cannot be had", bytes >> 20))
             .help("choose a smaller context with -c, or a smaller model")
     })
 }

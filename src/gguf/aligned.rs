@@ -33,7 +33,7 @@ impl Words {
     pub(super) fn read(mut file: File, length: usize) -> Result<Words> {
         let mut words = Vec::new();
         words.try_reserve_exact(length.div_ceil(8)).map_err(|e| {
-            Error::new(ErrorKind::OutOfMemory, format!("no memory for {length} bytes"))
+            Error::new(ErrorKind::OutOfSystemMemory, format!("no memory for {length} bytes"))
                 .because(e)
                 .help("map the file instead of reading it, or use a smaller model")
         })?;

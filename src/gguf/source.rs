@@ -164,7 +164,7 @@ fn open(path: &Path, mmap: Mmap) -> Result<Held> {
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let length = usize::try_from(length).map_err(|_| {
-        Error::new(ErrorKind::OutOfMemory, format!("{length} bytes are more than this machine can address"))
+        Error::new(ErrorKind::OutOfSystemMemory, format!("{length} bytes are more than this machine can address"))
     })?;
     #[cfg(not(target_arch = "wasm32"))]
     if mmap == Mmap::Yes && length > 0 {

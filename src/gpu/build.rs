@@ -1,14 +1,14 @@
 //! From a segment of a graph to a [`Program`]: which kernel each node runs, its weights, parameters and bind groups.
 
 use super::cost;
-use super::device::{Buffer, Device, human};
+use super::device::{Buffer, Device};
 use super::memory::Memory;
 use super::pipeline::Entry;
 use super::readback::Ring;
 use super::runner::{Choose, Held, Program, Step, byte_offset};
 use super::shader::Binding;
 use super::weights::{Part, Stacked, Weights, is_plain};
-use crate::base::{Error, Meta, Result};
+use crate::base::{Error, Meta, Result, human};
 use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
 use crate::ops::{Bind, Kernel, Pass, Stack, weight_shards};
 use crate::quant;

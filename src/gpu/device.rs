@@ -10,7 +10,7 @@ use super::pipeline::Pipelines;
 use super::profile::Clock;
 use super::signal::Signal;
 use super::tuning::Tuning;
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, human};
 use crate::ops::Caps;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -261,6 +261,14 @@ impl Device {
         self.inner.budget.store(bytes, Ordering::Relaxed);
     }
 
+    /// Does `work` as if there were no budget: what is measured must not be squeezed into what a plan may use.
+    pub fn without_budget<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = self.inner.budget.swap(u64::MAX, Ordering::Relaxed);
+        let done = work();
+        self.inner.budget.store(before, Ordering::Relaxed);
+        done
+    }
+
     /// Bytes that can still be had within the budget.
     pub fn budget_left(&self) -> u64 {
         let used = self.inner.tally.bytes.load(Ordering::Relaxed);
@@ -390,14 +398,6 @@ impl Device {
         self.inner.queue.on_submitted_work_done(move || sender.send(()));
         self.wait(signal, None).await?;
         self.check()
-    }
-}
-
-/// A size as people read it.
-pub(super) fn human(bytes: u64) -> String {
-    match bytes {
-        0..0x20_0000 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
     }
 }
 

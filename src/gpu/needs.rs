@@ -2,10 +2,11 @@
 
 use super::build::Builder;
 use super::device::Device;
+use super::tune;
 use super::weights::{Stacked, Weights};
-use crate::base::Result;
-use crate::graph::{Graph, Storage};
-use crate::ops::Bind;
+use crate::base::{Meta, Result};
+use crate::graph::{Graph, Node, Storage};
+use crate::ops::{Bind, Kernel};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What lies on the device once, however many nodes read it.
@@ -36,13 +37,26 @@ pub fn buffer_bytes(size: u64) -> u64 {
     size.max(16).next_multiple_of(16)
 }
 
+/// Sizes of the scratch of `node`'s kernel; where its kernels are to be measured, room for any of them.
+fn most_scratch(device: &Device, node: &Node, kernel: &Kernel) -> Vec<usize> {
+    let mut most = kernel.scratch.clone();
+    if tune::is_tuned(device, node) {
+        let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+        for other in node.op.gpu(&metas, &node.dst.meta, device.caps()) {
+            most.resize(most.len().max(other.scratch.len()), 0);
+            most.iter_mut().zip(&other.scratch).for_each(|(all, one)| *all = (*all).max(*one));
+        }
+    }
+    most
+}
+
 impl Needs {
     /// What node `i` of `graph` needs on `device`, by the first of its kernels that fits; an error where none does.
     pub fn of(device: &Device, graph: &Graph, i: usize) -> Result<Needs> {
         let plan = Default::default();
         let builder = Builder::new(device, graph, &plan);
         let (node, kernel) = (&graph.nodes[i], builder.kernel(i, &|_, kernels| kernels)?);
-        let mut needs = Needs { scratch: kernel.scratch.clone(), ..Needs::default() };
+        let mut needs = Needs { scratch: most_scratch(device, node, &kernel), ..Needs::default() };
         for pass in kernel.passes.iter().filter(|p| !p.workgroups.contains(&0)) {
             let shader = &device.inner.pipelines.shader(pass)?.shader;
             needs.params.push(shader.params(&pass.params, &|_| Some(0))?.len());
@@ -79,6 +93,13 @@ impl Needs {
             }
         }
         Ok(needs)
+    }
+
+    /// Sizes of the scratch buffers of node `i` of `graph` alone; none where no kernel fits.
+    pub fn scratch(device: &Device, graph: &Graph, i: usize) -> Vec<usize> {
+        let plan = Default::default();
+        let kernel = Builder::new(device, graph, &plan).kernel(i, &|_, kernels| kernels);
+        kernel.map_or(Vec::new(), |kernel| most_scratch(device, &graph.nodes[i], &kernel))
     }
 
     /// Bytes of the buffer with the parameters of all dispatches of `nodes`, which follow each other in one program.

@@ -8,7 +8,7 @@ use super::pipeline::Entry;
 use super::preprocess::{COOP, F16};
 use super::profile;
 use super::runner::Step;
-use crate::base::Result;
+use crate::base::{ErrorKind, Result};
 use crate::ops::{Bind, Caps, Kernel, Param, Pass, WG};
 use std::sync::Arc;
 use web_time::Instant;
@@ -104,12 +104,25 @@ fn matrix(edge: u32) -> Pass {
     }
 }
 
-/// Bytes or operations per second that `device` reaches; `None` where it has nothing of the kind.
+/// Bytes or operations per second that `device` reaches; `None` where it has nothing of the kind, or too little memory to tell.
 pub fn measure(device: &Device, limit: Limit) -> Result<Option<f64>> {
-    let software = device.info().software;
-    let (bytes, groups) = if software { (SOFTWARE_BYTES, SOFTWARE_GROUPS) } else { (BYTES, GROUPS) };
-    let most = device.caps().max_binding.min(device.budget_left() / 4) as usize;
-    let bytes = bytes.min(most) / 4096 * 4096;
+    let (most, least) = if device.info().software { (SOFTWARE_BYTES, SOFTWARE_BYTES / 4) } else { (BYTES, BYTES / 4) };
+    let mut bytes = most.min(device.caps().max_binding as usize) / 4096 * 4096;
+    loop {
+        match measure_with(device, limit, bytes) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory && device.check().is_ok() => {
+                if bytes / 2 < least {
+                    return Ok(None);
+                }
+                bytes = bytes / 2 / 4096 * 4096;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn measure_with(device: &Device, limit: Limit, bytes: usize) -> Result<Option<f64>> {
+    let groups = if device.info().software { SOFTWARE_GROUPS } else { GROUPS };
     let Some(kernel) = kernel(limit, device.caps(), bytes, groups) else { return Ok(None) };
     let pass = &kernel.passes[0];
     let amount = match limit {

@@ -57,6 +57,11 @@ fn class(node: &Node) -> Option<String> {
     Some(format!("{} {}x{}{ids} {tokens} {norm} {then}", w.dtype, round(rows), round(w.shape.row())))
 }
 
+/// Whether measurements decide which of `node`'s kernels is taken.
+pub(super) fn is_tuned(device: &Device, node: &Node) -> bool {
+    tuning(device).is_some() && product(node).is_some()
+}
+
 /// `kernels` of `node`, the one that was found to be the fastest first.
 pub(super) fn order(device: &Device, node: &Node, mut kernels: Vec<Kernel>) -> Vec<Kernel> {
     let choice = tuning(device).as_ref().and_then(|t| t.choice(&class(node)?).map(str::to_owned));

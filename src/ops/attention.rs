@@ -140,6 +140,20 @@ impl Attention {
     }
 }
 
+/// Workgroups that keep a GPU busy.
+const WORKGROUPS: usize = 128;
+/// Queries that a workgroup takes at the most.
+const MOST_ROWS: usize = 16;
+
+impl Attention {
+    /// Bytes of scratch that any number of tokens needs at the most, of as many heads and values as the result `y` has: splits and
+    /// blocks of queries together are no more than [`WORKGROUPS`], and each has a sum for each of its queries.
+    pub fn most_scratch(y: &Meta) -> usize {
+        let most = (WORKGROUPS * MOST_ROWS).min(32 * y.outer() * y.shape[1]);
+        4 * (y.shape[2] + 2) * most
+    }
+}
+
 impl Tile {
     fn name(&self) -> &'static str {
         match self.rows {
@@ -176,8 +190,8 @@ impl Op for Attention {
         let tiles = tiles(src, group, rows, caps);
         let kernel = |tile: &Tile| {
             let blocks = rows.div_ceil(tile.rows) * kv_heads;
-            // Cells are split until some 128 workgroups are busy, but no part is shorter than 64 cells.
-            let splits = (128 / blocks).clamp(1, (src[1].outer() / 64).clamp(1, 32));
+            // Cells are split until so many workgroups are busy, but no part is shorter than 64 cells.
+            let splits = (WORKGROUPS / blocks).clamp(1, (src[1].outer() / 64).clamp(1, 32));
             self.kernel(src, tile, splits, caps)
         };
         let mut kernels: Vec<Kernel> = tiles.iter().map(kernel).collect();
@@ -241,5 +255,26 @@ impl Op for Attention {
             case(Attention { window: 32, ..plain }, DType::Q4_0, [1, 6, 2, 64, 200, 150], true),
             case(plain, DType::Q4_0, [35, 4, 1, 64, 64, 0], false),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_tokens_needs_more_scratch_than_is_foretold() {
+        let op = Attention { scale: 0.125, window: 0, softcap: 0.0, max_bias: 0.0 };
+        for (heads, kv_heads, dim) in [(9, 3, 64), (32, 8, 128), (4, 1, 128), (64, 8, 64), (12, 12, 80), (71, 1, 64)] {
+            let cache = Meta::new(DType::F16, [4096, kv_heads, dim]);
+            let src = |tokens| [Meta::f32([tokens, heads, dim]), cache, cache, Meta::new(DType::U32, [tokens])];
+            let most = (1..600).map(|tokens| {
+                let kernel = &op.gpu(&src(tokens), &Meta::f32([tokens, heads, dim]), &Caps::BASELINE)[0];
+                kernel.scratch.iter().sum::<usize>()
+            });
+            let most = most.max().unwrap_or(0);
+            let foretold = Attention::most_scratch(&Meta::f32([600, heads, dim]));
+            assert!(most <= foretold && 4 * most > foretold, "{heads} heads: {most} of {foretold}");
+        }
     }
 }

@@ -20,23 +20,14 @@ const MARGIN_PART: u64 = 10;
 
 impl Budget {
     /// A GPU with `total` bytes, `free` of them, as far as these are known. A `margin` is kept free: the smaller of 1 GiB and a tenth
-    /// of the total, unless the user says how much. A user's `limit` stands in the place of all this.
+    /// of the total, unless the user says how much. A user's `limit` stands in the place of all this, but for more than there is.
     pub fn new(total: Option<u64>, free: Option<u64>, limit: Option<u64>, margin: Option<u64>) -> Budget {
         if let Some(limit) = limit {
-            return Budget { gpu: Some(limit), gpu_total: total, ..Budget::default() };
+            return Budget { gpu: Some(limit.min(total.unwrap_or(limit))), gpu_total: total, ..Budget::default() };
         }
         let margin = margin.unwrap_or_else(|| MARGIN.min(total.or(free).map_or(MARGIN, |t| t / MARGIN_PART)));
         let gpu = free.or(total).map(|free| free.saturating_sub(margin));
         Budget { gpu, gpu_total: total, margin, cpu: None }
-    }
-}
-
-/// A size as people read it.
-pub fn human(bytes: u64) -> String {
-    match bytes {
-        0..0x20_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
-        0x20_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64),
-        _ => format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64),
     }
 }
 
@@ -53,6 +44,7 @@ mod tests {
         assert_eq!(of(Some(5 * GIB), Some(4 * GIB), None, None), Some(4 * GIB - GIB / 2));
         assert_eq!(of(Some(24 * GIB), None, None, Some(2 * GIB)), Some(22 * GIB));
         assert_eq!(of(Some(24 * GIB), Some(20 * GIB), Some(3), Some(2)), Some(3));
+        assert_eq!(of(Some(24 * GIB), Some(20 * GIB), Some(100 * GIB), None), Some(24 * GIB));
         assert_eq!(of(Some(GIB), Some(5), None, None), Some(0));
         assert_eq!(of(None, None, None, None), None);
     }

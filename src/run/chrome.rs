@@ -7,14 +7,23 @@ use super::profile::{Event, Facts, Kernel, Observer, Profile, Record, Run, VERSI
 use crate::base::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// The whole of a profile but its events.
 #[derive(Serialize, Deserialize)]
-struct Rest {
+struct Rest<'p> {
     version: u32,
-    facts: Facts,
-    kernels: Vec<Kernel>,
-    runs: Vec<Run>,
+    facts: Cow<'p, Facts>,
+    kernels: Cow<'p, [Kernel]>,
+    runs: Cow<'p, [Run]>,
+}
+
+impl<'p> Rest<'p> {
+    fn of(profile: &'p Profile) -> Rest<'p> {
+        let Profile { facts, kernels, runs, .. } = profile;
+        Rest { version: VERSION, facts: Cow::Borrowed(facts), kernels: kernels.into(), runs: runs.into() }
+    }
 }
 
 /// The category of events that are kernels.
@@ -26,25 +35,41 @@ fn microseconds(ns: u64) -> f64 {
     ns as f64 / 1000.0
 }
 
-/// The profile as Chrome's JSON: times in microseconds.
-pub fn to_json(profile: &Profile) -> Value {
+/// Takes an event of a trace.
+type Sink<'s> = &'s mut dyn FnMut(Value) -> io::Result<()>;
+
+/// Writes the profile as Chrome's JSON, with times in microseconds. Event by event: a long session has a million, and all of them as
+/// values take a gigabyte. Wants a writer that gathers small pieces (`BufWriter`), and empties it.
+pub fn write(profile: &Profile, mut out: impl Write) -> io::Result<()> {
+    out.write_all(b"{\"traceEvents\":[")?;
+    let mut first = true;
+    each(profile, &mut |event| {
+        if !std::mem::take(&mut first) {
+            out.write_all(b",\n")?;
+        }
+        Ok(serde_json::to_writer(&mut out, &event)?)
+    })?;
+    out.write_all(b"],\"displayTimeUnit\":\"ns\",\"wgpu_llm\":")?;
+    serde_json::to_writer(&mut out, &Rest::of(profile))?;
+    out.write_all(b"}\n")?;
+    out.flush()
+}
+
+/// All events of the trace, one after the other.
+fn each(profile: &Profile, sink: Sink) -> io::Result<()> {
     let track = |tid: usize, name: &str| json!({"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name}});
-    let mut events = vec![track(HOST, "host")];
+    sink(track(HOST, "host"))?;
     for (i, device) in profile.facts.devices.iter().enumerate() {
-        events.push(track(i + 1, &device.kind));
+        sink(track(i + 1, &device.kind))?;
     }
-    events.extend(profile.events.iter().map(|e| event(profile, e)));
+    for e in &profile.events {
+        sink(event(profile, e))?;
+    }
     for (i, run) in profile.runs.iter().enumerate() {
-        host(run, &mut events);
-        counters(profile, i, &mut events);
+        host(run, sink)?;
+        counters(profile, i, sink)?;
     }
-    let rest = Rest {
-        version: VERSION,
-        facts: profile.facts.clone(),
-        kernels: profile.kernels.clone(),
-        runs: profile.runs.clone(),
-    };
-    json!({"traceEvents": events, "displayTimeUnit": "ns", "wgpu_llm": rest})
+    Ok(())
 }
 
 fn event(profile: &Profile, e: &Event) -> Value {
@@ -60,36 +85,38 @@ fn event(profile: &Profile, e: &Event) -> Value {
 }
 
 /// What the host did for a run.
-fn host(run: &Run, events: &mut Vec<Value>) {
-    let mut slice = |name: &str, start: u64, length: u64| {
-        if length > 0 {
-            events.push(json!({
-                "ph": "X", "pid": 1, "tid": HOST, "name": name, "cat": "host",
-                "ts": microseconds(start), "dur": microseconds(length), "args": {"run": run.run, "tokens": run.tokens},
-            }));
-        }
-    };
-    slice("submit", run.start, run.submit);
+fn host(run: &Run, sink: Sink) -> io::Result<()> {
     let read = run.end.saturating_sub(run.readback);
-    slice("wait", read.saturating_sub(run.wait), run.wait);
-    slice("readback", read, run.readback);
+    let slices = [
+        ("submit", run.start, run.submit),
+        ("wait", read.saturating_sub(run.wait), run.wait),
+        ("readback", read, run.readback),
+    ];
+    for (name, start, length) in slices.into_iter().filter(|(.., length)| *length > 0) {
+        sink(json!({
+            "ph": "X", "pid": 1, "tid": HOST, "name": name, "cat": "host",
+            "ts": microseconds(start), "dur": microseconds(length), "args": {"run": run.run, "tokens": run.tokens},
+        }))?;
+    }
+    Ok(())
 }
 
-fn counters(profile: &Profile, i: usize, events: &mut Vec<Value>) {
+fn counters(profile: &Profile, i: usize, sink: Sink) -> io::Result<()> {
     let run = &profile.runs[i];
     let mut counter = |at: u64, name: &str, args: Value| {
-        events.push(json!({"ph": "C", "pid": 1, "name": name, "ts": microseconds(at), "args": args}));
+        sink(json!({"ph": "C", "pid": 1, "name": name, "ts": microseconds(at), "args": args}))
     };
     for m in &run.memory {
         let name = format!("memory of the {}", profile.device(m.device).kind);
-        counter(run.start, &name, json!({"weights": m.weights, "cache": m.cache, "other": m.other}));
+        counter(run.start, &name, json!({"weights": m.weights, "cache": m.cache, "other": m.other}))?;
     }
-    if let Some(time) = profile.token_time(i) {
-        counter(run.end, "tokens per second", json!({"tokens": 1e9 / time as f64}));
+    match profile.token_time(i) {
+        Some(time) => counter(run.end, "tokens per second", json!({"tokens": 1e9 / time as f64})),
+        None => Ok(()),
     }
 }
 
-/// The profile that [`to_json`] wrote.
+/// The profile that [`write`] wrote.
 pub fn from_json(trace: &Value) -> Result<Profile> {
     let rest = trace.get("wgpu_llm").ok_or_else(|| {
         Error::format("this is no trace of wgpu-llm").help("write one with --trace FILE, or with `wgpu-llm profile`")
@@ -100,7 +127,8 @@ pub fn from_json(trace: &Value) -> Result<Profile> {
         return Err(Error::unsupported(what).help("open it with the wgpu-llm that wrote it"));
     }
     let damaged = |e: serde_json::Error| Error::format("the trace is damaged").because(e);
-    let Rest { facts, kernels, mut runs, .. } = Rest::deserialize(rest).map_err(damaged)?;
+    let Rest { facts, kernels, runs, .. } = Rest::deserialize(rest).map_err(damaged)?;
+    let mut runs = runs.into_owned();
     let list = trace["traceEvents"].as_array().map_or(&[][..], Vec::as_slice);
     let mut events = Vec::with_capacity(list.len());
     for e in list.iter().filter(|e| e["cat"] == KERNEL) {
@@ -116,6 +144,7 @@ pub fn from_json(trace: &Value) -> Result<Profile> {
     // Of a file in bad hands neither order nor references are sure.
     events.sort_by_key(|e| e.run);
     runs.sort_by_key(|r| r.run);
+    let (facts, kernels) = (facts.into_owned(), kernels.into_owned());
     let mut profile = Profile { facts, kernels, runs: Vec::new(), events: Vec::new() };
     profile.observe(&Record::Run(Run::default(), events));
     profile.runs = runs;
@@ -152,16 +181,29 @@ pub(super) mod tests {
         }
     }
 
+    fn written(profile: &Profile) -> Value {
+        let mut bytes = Vec::new();
+        write(profile, &mut bytes).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
     #[test]
     fn a_trace_is_the_whole_profile() {
         let profile = profile();
-        let text = to_json(&profile).to_string();
-        assert_eq!(from_json(&serde_json::from_str(&text).unwrap()).unwrap(), profile);
+        assert_eq!(from_json(&written(&profile)).unwrap(), profile);
+        assert_eq!(from_json(&written(&Profile::default())).unwrap(), Profile::default());
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told() {
+        let mut little = [0; 200];
+        let error = write(&profile(), &mut little[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 
     #[test]
     fn viewers_find_tracks_slices_and_counters() {
-        let trace = to_json(&profile());
+        let trace = written(&profile());
         let of = |ph: &str| trace["traceEvents"].as_array().unwrap().iter().filter(|e| e["ph"] == ph).count();
         assert_eq!((of("M"), of("X"), of("C")), (3, 3 + 4, 2));
         let second = |e: &&Value| e["name"] == "tokens per second";
@@ -175,7 +217,7 @@ pub(super) mod tests {
         assert!(error(json!({"traceEvents": []})).contains("no trace of wgpu-llm"));
         assert!(error(json!({"wgpu_llm": {"version": 99}})).contains("version 99"));
         assert!(error(json!({"wgpu_llm": {"version": 1}})).contains("damaged"));
-        let mut trace = to_json(&profile());
+        let mut trace = written(&profile());
         trace["traceEvents"][3]["args"]["kernel"] = 77.into();
         assert_eq!(from_json(&trace).unwrap().events.len(), 2, "what points nowhere is left out");
     }

@@ -306,29 +306,48 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
+        if self.gpu.is_none() && self.placement.uses(Place::Gpu) {
+            let what = "the GPU failed, and the model does not fit into system memory alone";
+            return Err(
+                Error::new(ErrorKind::OutOfSystemMemory, what).help("start again with a smaller model or context")
+            );
+        }
         let precision = if batch.tokens > 1 { self.precision() } else { Precision::Sixteen };
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);
-        let mut parts = Vec::new();
-        for segment in &plan.segments {
-            let nodes = segment.nodes.clone();
-            parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
-                    Part::Gpu(Box::new(gpu::Program::tuned(device, &graph, nodes, &plan, memory, weights).await?))
-                }
-                _ => Part::Cpu(cpu::Program::new(&graph, nodes, &plan, &mut self.memory, &*self.model, &self.pool)?),
-            });
-        }
+        let decode = |p: &Program| p.batch.tokens == 1;
+        let parts = match self.parts(&graph, &plan).await {
+            // Programs are kept as long as there is room for them: the plan counts with that of a token and one more.
+            Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(decode) => {
+                self.programs.retain(decode);
+                self.parts(&graph, &plan).await?
+            }
+            parts => parts?,
+        };
         if self.programs.len() >= KEPT {
             // The least recently used, but never the program that decodes.
-            let decode = |p: &Program| p.batch.tokens == 1;
             let old = self.programs.iter().position(|p| !decode(p)).unwrap_or(0);
             self.programs.remove(old);
         }
         self.programs.push(Program { batch, graph, plan, parts, noted: None });
         self.cpu_weights = super::observe::cpu_weights(&self.programs);
         Ok(self.programs.len() - 1)
+    }
+
+    /// Makes the segments of `graph` ready.
+    async fn parts(&mut self, graph: &Graph, plan: &Plan) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for segment in &plan.segments {
+            let nodes = segment.nodes.clone();
+            parts.push(match (segment.place, &mut self.gpu) {
+                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
+                    Part::Gpu(Box::new(gpu::Program::tuned(device, graph, nodes, plan, memory, weights).await?))
+                }
+                _ => Part::Cpu(cpu::Program::new(graph, nodes, plan, &mut self.memory, &*self.model, &self.pool)?),
+            });
+        }
+        Ok(parts)
     }
 
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).

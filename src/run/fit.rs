@@ -4,12 +4,12 @@
 //! shared parts go first; as many layers' experts as do not fit stay in system memory, at a crossing each. Among what fits, the
 //! plan with the shortest time per token is taken, as estimated from what the devices were measured to do.
 
-use super::budget::{Budget, human};
+use super::budget::Budget;
 use super::placement::{Owner, owners};
 use super::predict::{Prediction, Sizes};
 use super::speed::Speed;
 use super::{Options, Placement, Rules};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, human};
 use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
@@ -71,21 +71,38 @@ impl Fit {
         request: &Request,
         speeds: Speeds<'_>,
     ) -> Result<Fit> {
-        let layers = model.spec().layers.len();
-        let mut planner = None;
-        for &context in &request.contexts {
+        let planner = |context: usize| -> Result<Planner<'_>> {
             let options = Options { context, ..options.clone() };
-            let sizes = Sizes::of(model, device, &options)?;
-            let one = Planner { sizes, device, layers, request, context };
+            let (sizes, layers) = (Sizes::of(model, device, &options)?, model.spec().layers.len());
+            Ok(Planner { sizes, device, layers, request, context })
+        };
+        let least = *request.contexts.last().ok_or_else(|| Error::usage("a context of 0 tokens"))?;
+        for &context in &request.contexts {
+            let one = planner(context)?;
             if request.layers != Layers::Auto || device.is_none() {
-                return one.as_asked(speeds);
+                match one.as_asked(speeds) {
+                    Err(e) if e.kind() == ErrorKind::OutOfMemory && context > least => continue,
+                    asked => return asked,
+                }
             }
-            if let Some(fit) = one.whole(request.contexts[0])? {
+            if let Some(fit) = one.whole()? {
                 return Ok(fit);
             }
-            planner = Some(one);
         }
-        planner.ok_or_else(|| Error::usage("a context of 0 tokens"))?.split(&speeds()?)
+        let speeds = speeds()?;
+        let fit = planner(least)?.split(&speeds)?;
+        if fit.placement.single() != Some(Place::Cpu) {
+            return Ok(fit);
+        }
+        // Where nothing is on the GPU, nothing has to make room there: only the system's memory must have some left.
+        let room = request.budget.cpu.map_or(u64::MAX, |bytes| bytes / 4);
+        for &context in &request.contexts {
+            let fit = planner(context)?.split(&speeds)?;
+            if fit.placement.single() == Some(Place::Cpu) && fit.prediction.memory[0].cache <= room {
+                return Ok(fit);
+            }
+        }
+        Ok(fit)
     }
 
     /// The time of a token, where it was not asked for while planning.
@@ -161,7 +178,11 @@ impl Planner<'_> {
         self.device.map_or_else(|| "the CPU".to_owned(), |d| d.info().name.clone())
     }
 
-    fn fit(&self, placement: Placement, prediction: Prediction, whole: Option<u64>, why: String) -> Fit {
+    fn fit(&self, placement: Placement, prediction: Prediction, whole: Option<u64>, mut why: String) -> Fit {
+        let wanted = self.request.contexts[0];
+        if self.context < wanted {
+            why += &format!(" with a context of {} instead of {wanted}", self.context);
+        }
         Fit { placement, context: self.context, prediction, whole, why }
     }
 
@@ -186,7 +207,7 @@ impl Planner<'_> {
     }
 
     /// All that rules leave on the GPU, if it fits.
-    fn whole(&self, wanted: usize) -> Result<Option<Fit>> {
+    fn whole(&self) -> Result<Option<Fit>> {
         let placement = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
         let Ok(prediction) = self.sizes.predict(&placement, None) else { return Ok(None) };
         let need = prediction.gpu_need();
@@ -197,10 +218,7 @@ impl Planner<'_> {
         if need > have {
             return Ok(None);
         }
-        let mut why = format!("it needs {} of the {} that may be used", human(need), human(have));
-        if self.context < wanted {
-            why += &format!(" with a context of {} instead of {wanted}", self.context);
-        }
+        let why = format!("it needs {} of the {} that may be used", human(need), human(have));
         Ok(Some(self.fit(placement, prediction, Some(need), why)))
     }
 
@@ -208,8 +226,7 @@ impl Planner<'_> {
     fn split(&self, speeds: &[Speed; 2]) -> Result<Fit> {
         let have = self.request.budget.gpu.unwrap_or(u64::MAX);
         let all = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
-        let whole = self.sizes.predict(&all, None).ok();
-        let whole = whole.map(|p| p.gpu_need());
+        let whole = self.sizes.predict(&all, None).map(|p| p.gpu_need());
         let shares = self.shares(speeds);
         let software = self.device.is_some_and(|d| d.info().software);
         let mut ranked: Vec<(f64, Candidate)> = (self.candidates().into_iter())
@@ -226,8 +243,11 @@ impl Planner<'_> {
             let placement = self.placement(&candidate);
             let Ok(prediction) = self.sizes.predict(&placement, Some(speeds)) else { continue };
             if prediction.gpu_need() <= have {
-                let why = self.why(&placement, whole, have);
-                return Ok(self.fit(placement, prediction, whole, why));
+                if placement.single() == Some(Place::Cpu) {
+                    break;
+                }
+                let why = self.why(&placement, whole.as_ref(), have);
+                return Ok(self.fit(placement, prediction, whole.ok(), why));
             }
         }
         // What rules put on the GPU stays there.
@@ -236,17 +256,27 @@ impl Planner<'_> {
         if let Some(device) = self.device {
             check(device, prediction.gpu_need(), have)?;
         }
-        let why = format!("not even one layer pays or fits in the {} of GPU memory that may be used", human(have));
-        Ok(self.fit(placement, prediction, whole, why))
+        let mut why = format!("not even one layer pays or fits in the {} of GPU memory that may be used", human(have));
+        if let Err(e) = &whole {
+            why += &format!("; the GPU cannot run all of it: {}", e.what());
+        }
+        Ok(self.fit(placement, prediction, whole.ok(), why))
     }
 
-    fn why(&self, placement: &Placement, whole: Option<u64>, have: u64) -> String {
+    fn why(&self, placement: &Placement, whole: Result<&u64, &Error>, have: u64) -> String {
         let margin = match self.request.budget.margin {
             0 => String::new(),
             margin => format!(", {} being kept free", human(margin)),
         };
-        let need = whole.map_or("the GPU cannot run all of it".to_owned(), |n| format!("all of it needs {}", human(n)));
-        let experts = placement.blocks.iter().filter(|b| b.main == Place::Gpu && b.experts == Place::Cpu).count();
+        let need = match whole {
+            Ok(need) => format!("all of it needs {}", human(*need)),
+            Err(e) => format!("the GPU cannot run all of it ({})", e.what()),
+        };
+        let apart = |l: &usize| {
+            let block = &placement.blocks[*l];
+            block.main == Place::Gpu && block.experts == Place::Cpu && self.has_experts(*l)
+        };
+        let experts = (0..self.layers).filter(apart).count();
         let apart =
             if experts > 0 { format!(" (the experts of {experts} of them in system memory)") } else { String::new() };
         format!("{need} and {} may be used{margin}{apart}", human(have))
@@ -285,7 +315,8 @@ impl Planner<'_> {
     fn candidates(&self) -> Vec<Candidate> {
         let stations = self.layers + 2;
         let mixture = (0..self.layers).any(|l| self.has_experts(l));
-        let mut all = Vec::new();
+        // The CPU alone, to begin with: a GPU may be slower, or not worth the way.
+        let mut all = vec![Candidate { first: 0, end: 0, experts: 0 }];
         for first in 0..stations {
             for end in first + 1..=stations {
                 all.push(Candidate { first, end, experts: 0 });
@@ -337,7 +368,7 @@ impl Planner<'_> {
         let inside = |station| candidate.first <= station && station < candidate.end;
         let from = candidate.first.max(1) - 1;
         let rules = &self.request.rules;
-        let (mut bytes, mut seconds, mut apart) = (0, 0.0, 0);
+        let (mut bytes, mut seconds, mut apart, mut used) = (0, 0.0, 0, false);
         for (owner, share) in shares {
             let on_gpu = match owner {
                 Owner::Input => inside(0),
@@ -350,6 +381,7 @@ impl Planner<'_> {
             let leaves = matches!(owner, Owner::Experts(_) | Owner::Cache(_)) && !on_gpu;
             apart += usize::from(leaves && matches!(owner, Owner::Experts(l) | Owner::Cache(l) if inside(l + 1)));
             if on_gpu {
+                used = true;
                 if !share.able {
                     return None;
                 }
@@ -357,7 +389,7 @@ impl Planner<'_> {
             }
             seconds += if on_gpu && software { 0.0 } else { share.seconds[usize::from(on_gpu)] };
         }
-        let waits = if software { 0.0 } else { (1 + apart) as f64 * speeds[1].round_trip };
+        let waits = if software || !used { 0.0 } else { (1 + apart) as f64 * speeds[1].round_trip };
         (bytes <= have).then_some(seconds + waits)
     }
 }

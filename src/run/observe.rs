@@ -6,6 +6,7 @@ use super::profile::{Facts, Memory, Observer, Profile, Record};
 use super::roofline;
 use super::trace::{self, Open, Recorder};
 use crate::base::Result;
+use crate::gpu;
 use crate::graph::{Place, Segment};
 use std::collections::HashMap;
 
@@ -44,7 +45,8 @@ impl Engine {
             return Ok(());
         }
         let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.uses(Place::Gpu));
-        let gpu = self.device().filter(|_| gpu).map(roofline::gpu).transpose()?;
+        let measured = |device: &gpu::Device| device.without_budget(|| roofline::gpu(device));
+        let gpu = self.device().filter(|_| gpu).map(measured).transpose()?;
         self.rooflines = [cpu.then(|| roofline::cpu(self.threads())).flatten(), gpu];
         let facts = self.facts();
         if let Some(trace) = &mut self.trace {

@@ -31,6 +31,24 @@ pub struct Override {
     place: Place,
 }
 
+impl Override {
+    /// Whether it concerns the tensor called `name`.
+    pub fn matches(&self, name: &str) -> bool {
+        self.pattern.is_match(name)
+    }
+
+    /// Where such tensors go.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+}
+
+impl std::fmt::Display for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.pattern, if self.place == Place::Gpu { "gpu" } else { "cpu" })
+    }
+}
+
 impl FromStr for Override {
     type Err = Error;
 
@@ -38,9 +56,11 @@ impl FromStr for Override {
         let how = "write REGEX=cpu or REGEX=gpu, as in 'ffn_.*_exps=cpu'";
         let wrong = |what: String| Error::usage(what).help(how);
         let (pattern, place) = text.rsplit_once('=').ok_or_else(|| wrong(format!("{text:?} says no place")))?;
+        let gpus = ["gpu", "cuda", "vulkan", "metal", "rocm", "sycl"];
         let place = match place.to_ascii_lowercase().as_str() {
             "cpu" => Place::Cpu,
-            "gpu" => Place::Gpu,
+            // Other programs name the GPU's interface and number.
+            name if gpus.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit())) => Place::Gpu,
             other => return Err(wrong(format!("tensors cannot be put on {other:?}"))),
         };
         let pattern = Regex::new(pattern).map_err(|e| wrong(format!("{pattern:?} is no regular expression: {e}")))?;
@@ -109,7 +129,7 @@ impl Placement {
         let place = |on_gpu| if on_gpu { Place::Gpu } else { Place::Cpu };
         let mut placement = Self::cpu(layers);
         for (i, block) in placement.blocks.iter_mut().enumerate() {
-            *block = Block::whole(place(i + gpu_layers > layers));
+            *block = Block::whole(place(i.saturating_add(gpu_layers) > layers));
         }
         (placement.input, placement.output) = (place(gpu_layers > layers), place(gpu_layers > 0));
         placement.used = [gpu_layers <= layers, gpu_layers > 0];
@@ -278,6 +298,7 @@ mod tests {
         assert_eq!(of(&["blk.0.attn_q.weight"]), Some(Place::Gpu));
         assert_eq!(of(&["blk.0.attn_q.weight", "blk.0.attn_k.weight"]), Some(Place::Cpu));
         assert_eq!(of(&["blk.0.attn_v.weight"]), None);
+        assert_eq!("attn_q=CUDA0".parse::<Override>().unwrap().place, Place::Gpu);
         for (text, what) in [("x", "REGEX=cpu"), ("x=tpu", "\"tpu\""), ("(=cpu", "regular expression")] {
             assert!(text.parse::<Override>().unwrap_err().to_string().contains(what), "{text}");
         }

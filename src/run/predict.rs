@@ -8,8 +8,9 @@ use crate::arch::{self, Batch};
 use crate::base::Result;
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
-use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
+use crate::graph::{Cache, Graph, Node, Place, Plan, Segment, Storage, by_size};
 use crate::model::Model;
+use crate::ops::Attention;
 use std::collections::{HashMap, HashSet};
 
 /// Tokens in the cache, at the most, for which a token's time is told.
@@ -26,6 +27,8 @@ pub struct Sizes<'a> {
     graphs: [Graph; 2],
     /// By graph and node; the reason where the GPU has no kernel for one.
     pub(super) needs: [Vec<Result<Needs>>; 2],
+    /// Batches between these two, which may need more scratch than either: their graphs, and by node the sizes.
+    between: Vec<(Graph, Vec<Vec<usize>>)>,
 }
 
 /// A part of a token's way.
@@ -76,7 +79,16 @@ impl<'a> Sizes<'a> {
             None => Vec::new(),
         };
         let needs = [of(&graphs[0]), of(&graphs[1])];
-        Ok(Sizes { device, batch: options.batch, graphs, needs })
+        let mut between = Vec::new();
+        if let Some(device) = device {
+            let sizes = (1..usize::BITS).map(|i| 1 << i).take_while(|n| *n < batch);
+            for graph in sizes.map(graph) {
+                let graph = graph?;
+                let scratch = (0..graph.nodes.len()).map(|i| Needs::scratch(device, &graph, i)).collect();
+                between.push((graph, scratch));
+            }
+        }
+        Ok(Sizes { device, batch: options.batch, graphs, needs, between })
     }
 
     /// The graph of a decoded token.
@@ -129,6 +141,15 @@ impl<'a> Sizes<'a> {
             }
             sum.add_temporaries(graph, &plan);
         }
+        for (graph, scratch) in &self.between {
+            let places = placement.places(graph);
+            let on_gpu = scratch.iter().zip(places).filter(|(_, place)| *place == Place::Gpu);
+            on_gpu.for_each(|(sizes, _)| sum.add_scratch(sizes));
+        }
+        let attends = |n: &&Node| n.op.name() == "attention" && placement.uses(Place::Gpu);
+        for node in self.graphs[1].nodes.iter().filter(attends) {
+            sum.add_scratch(&[Attention::most_scratch(&node.dst.meta)]);
+        }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
         Ok(self.prediction(placement, sum, pieces, seconds))
     }
@@ -163,8 +184,7 @@ impl<'a> Sizes<'a> {
             // Errors are no values that can be copied: whoever has one finds it again.
             let Ok(needs) = &self.needs[g][i] else { return Needs::of(device, &self.graphs[g], i).map(drop) };
             sum.fixed.extend(needs.fixed.iter().cloned());
-            sum.scratch.resize(sum.scratch.len().max(needs.scratch.len()), 0);
-            sum.scratch.iter_mut().zip(&needs.scratch).for_each(|(all, one)| *all = (*all).max(*one));
+            sum.add_scratch(&needs.scratch);
         }
         let parameters = Needs::parameters(device, nodes.filter_map(|i| self.needs[g][i].as_ref().ok()));
         (sum.other, sum.parameters) = (sum.other + parameters, sum.parameters + parameters);
@@ -220,6 +240,11 @@ struct Sum {
 }
 
 impl Sum {
+    fn add_scratch(&mut self, sizes: &[usize]) {
+        self.scratch.resize(self.scratch.len().max(sizes.len()), 0);
+        self.scratch.iter_mut().zip(sizes).for_each(|(all, one)| *all = (*all).max(*one));
+    }
+
     fn add_caches(&mut self, graph: &Graph, segment: &Segment) {
         let place = segment.place as usize;
         for t in graph.nodes[segment.nodes.clone()].iter().flat_map(|n| n.src.iter().chain([&n.dst])) {

@@ -90,7 +90,10 @@ impl Session {
         let tokens = std::mem::take(&mut self.fed);
         loop {
             let (failures, again) = self.recovering.note(Instant::now(), error.kind());
-            let device = self.engine.replace_device(again).await?;
+            let device = match self.engine.replace_device(again).await {
+                Ok(device) => device,
+                Err(e) => return Err(error.because(e)),
+            };
             let recovery = Recovery { error: error.without_help(), device, failures, tokens: tokens.len() };
             if let Some(tell) = &mut self.recovering.tell {
                 tell(&recovery);
@@ -140,6 +143,8 @@ impl Engine {
             }
             self.let_go().into_iter().for_each(Device::dispose);
         }
+        let cache = self.model.spec().cache_bytes(self.options.context, self.options.kv) as u64;
+        self.model.check_fits(cache, self.options.system_memory.unwrap_or(u64::MAX), "system memory")?;
         self.placement = Placement::cpu(self.placement.blocks.len());
         self.prepare_decoding().await?;
         self.tell_facts();

@@ -28,6 +28,9 @@ pub struct Options {
     /// To what the CPU rounds a prompt's activations; an answer's always have 16 bits. `None` leaves it to the model's width: see
     /// [`Precision::for_width`].
     pub precision: Option<Precision>,
+    /// Bytes of system memory: where the GPU fails for good and the rest of the model would not fit, the session ends. `None` where
+    /// nobody tells.
+    pub system_memory: Option<u64>,
     /// Whether to note when each op ran: see [`Engine::trace`].
     pub trace: bool,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             gpu_layers: None,
             placement: None,
             precision: None,
+            system_memory: None,
             trace: false,
         }
     }

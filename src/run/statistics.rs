@@ -210,7 +210,8 @@ pub struct Tokens {
     pub runs: usize,
     /// Tokens of them together.
     pub tokens: usize,
-    /// From result to result in the mean, where there are answers; from beginning to result for prompts.
+    /// In the mean. Of an answer's tokens, from result to result; of a prompt's batches, from the beginning to the result, less
+    /// what went by before the result of the batch before: they overlap.
     pub mean: f64,
     /// Of which no more than one in twenty took longer.
     pub p95: u64,
@@ -238,9 +239,11 @@ pub fn tokens(profile: &Profile, phase: Phase) -> Tokens {
     let runs = || profile.runs.iter().enumerate().filter(|(_, r)| phase.holds(r.tokens));
     let n = runs().count();
     let mean = |f: &dyn Fn(&Run) -> u64| runs().map(|(_, r)| f(r) as f64).sum::<f64>() / n.max(1) as f64;
+    let before = |i: usize| i.checked_sub(1).map_or(0, |before| profile.runs[before].end);
     let time = |(i, r): (usize, &Run)| match r.tokens {
         1 => profile.token_time(i),
-        _ => Some(r.end.saturating_sub(r.start)),
+        // The host hands over the next while the GPU computes one: that time is the first one's.
+        _ => Some(r.end.saturating_sub(r.start.max(before(i)))),
     };
     let mut times: Vec<u64> = runs().filter_map(time).collect();
     Tokens {
@@ -315,5 +318,15 @@ mod tests {
         assert_eq!((answer.runs, answer.mean, answer.p95, answer.gpu), (2, 50.0, 60, 10.0));
         assert_eq!(answer.rate(), 2e7);
         assert_eq!(tokens(&profile, Phase::Prompt).rate(), 8e7);
+    }
+
+    #[test]
+    fn time_in_which_batches_overlap_counts_once() {
+        let run = |run, start, end| Run { run, tokens: 8, past: 8 * run as usize, start, end, ..Run::default() };
+        // Two that overlap with the one before, and one after a pause: 32 tokens in 300 ns and in 100 ns.
+        let runs = vec![run(0, 0, 100), run(1, 20, 220), run(2, 30, 300), run(3, 500, 600)];
+        let prompt = tokens(&Profile { runs, ..Profile::default() }, Phase::Prompt);
+        assert_eq!((prompt.runs, prompt.tokens, prompt.mean, prompt.p95), (4, 32, 100.0, 120));
+        assert_eq!(prompt.rate(), 8e7);
     }
 }

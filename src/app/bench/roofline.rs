@@ -57,8 +57,8 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
     for n in threads {
         term::note(format_args!("measuring the CPU, threads: {n}"));
         let roofline = roofline::cpu(n.max(1));
-        let roofline =
-            roofline.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "no memory to measure the bandwidth with"))?;
+        let roofline = roofline
+            .ok_or_else(|| Error::new(ErrorKind::OutOfSystemMemory, "no memory to measure the bandwidth with"))?;
         let name = format!("{} ({})", load::cpu_name(), Level::best().name());
         let speed = speed::cpu(n)?;
         split::keep(None, n, speed);

@@ -69,21 +69,8 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         attached: String::new(),
         last: None,
     };
-    let first = args.prompt.clone().map(Input::Prompt);
-    let has_first = first.is_some();
-    if let Some(input) = first {
-        chat.take(input)?;
-    } else if chat.on_terminal {
-        term::note("/help lists the commands, Ctrl-D leaves");
-    }
-    // A prompt given in a script is the whole chat: its standard input may never end.
-    while chat.on_terminal || !has_first {
-        let Some(input) = editor.next_input()? else { break };
-        if chat.take(input)? {
-            break;
-        }
-    }
-    load::finish(&args.engine, &mut chat.speaker.session)?;
+    let done = chat.go_on(args.prompt.clone(), &mut editor);
+    load::finish(&args.engine, &mut chat.speaker.session, done)?;
     if let Some(mut window) = window {
         chat.speaker.session.engine().set_trace(false)?;
         window.finish();
@@ -122,6 +109,24 @@ struct Chat {
 }
 
 impl Chat {
+    /// Takes the prompt there is from the beginning, and what comes, until there is no more.
+    fn go_on(&mut self, prompt: Option<String>, editor: &mut Editor) -> Result<()> {
+        let has_first = prompt.is_some();
+        if let Some(prompt) = prompt {
+            self.take(Input::Prompt(prompt))?;
+        } else if self.on_terminal {
+            term::note("/help lists the commands, Ctrl-D leaves");
+        }
+        // A prompt given in a script is the whole chat: its standard input may never end.
+        while self.on_terminal || !has_first {
+            let Some(input) = editor.next_input()? else { break };
+            if self.take(input)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Does what was typed; whether it was to leave. A person hears of mistakes and goes on; a script ends with them.
     fn take(&mut self, input: Input) -> Result<bool> {
         let done = match input {

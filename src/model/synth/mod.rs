@@ -11,7 +11,7 @@ pub use shape::ModelShape;
 
 use super::mix::Mix;
 use crate::base::{DType, Error, Result};
-use crate::gguf::{Gguf, Sink, Source, Writer};
+use crate::gguf::{Gguf, ReadAt, Sink, Source, Writer};
 use crate::ops::{Pool, Random, for_chunks};
 use crate::quant;
 use shape::Values;
@@ -63,33 +63,30 @@ impl Synthetic {
         let room = (self.bytes()? + FRONT_BYTES + 64 * self.shape.vocab as u64) as usize;
         bytes.try_reserve_exact(room).map_err(|_| {
             let what = format!("{} MiB of memory cannot be had", room >> 20);
-            Error::new(crate::base::ErrorKind::OutOfMemory, what).help("choose a smaller shape or format")
+            Error::new(crate::base::ErrorKind::OutOfSystemMemory, what).help("choose a smaller shape or format")
         })?;
         let mut maker = Maker::new(self, pool, progress);
         writer.write(&mut bytes, |i, out| maker.put(&writer, i, out))?;
         Gguf::from_sources(vec![Source::from_bytes(bytes).named(self.to_string())])
     }
 
-    /// The model with zeros for weights: they take no memory until they are read, so that a model may be planned with that would not
-    /// fit here.
+    /// The model with zeros for weights, which take no memory: so that a model may be planned with that would not fit here.
     pub fn outline(&self) -> Result<Gguf> {
         let (writer, in_tensor) = (self.writer()?, Cell::new(false));
-        let room = (self.bytes()? + FRONT_BYTES + 256 * self.shape.vocab as u64) as usize;
-        let mut bytes = Outline { bytes: vec![0; room], at: 0, in_tensor: &in_tensor };
+        let mut outline = Outline { front: Vec::new(), length: 0, in_tensor: &in_tensor };
         let zeros = vec![0; ZEROS];
-        writer.write(&mut bytes, |i, out| {
+        writer.write(&mut outline, |i, out| {
             in_tensor.set(true);
             let mut left = writer.tensors()[i].bytes();
             while left > 0 {
                 out.put(&zeros[..left.min(ZEROS)])?;
                 left -= left.min(ZEROS);
             }
-            in_tensor.set(false);
             Ok(())
         })?;
-        let Outline { mut bytes, at, .. } = bytes;
-        bytes.truncate(at);
-        Gguf::from_sources(vec![Source::from_bytes(bytes).named(self.to_string())])
+        let Outline { front, length, .. } = outline;
+        let file = Source::streamed_from(Box::new(Front { bytes: front, length }));
+        Gguf::from_sources(vec![file.named(self.to_string())])
     }
 
     /// Writes the model as a file, which appears when it is complete.
@@ -131,25 +128,44 @@ const FRONT_BYTES: u64 = 1 << 20;
 /// Zeros that are written at a time.
 const ZEROS: usize = 16 << 20;
 
-/// Memory that is written but for tensors, which stay zero.
+/// Keeps what comes before the first tensor, and counts the rest.
 struct Outline<'a> {
-    bytes: Vec<u8>,
-    at: usize,
+    front: Vec<u8>,
+    length: u64,
     in_tensor: &'a Cell<bool>,
 }
 
 impl std::io::Write for Outline<'_> {
     fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
-        let end = self.at + from.len();
+        // From the first tensor on there is nothing but zeros.
         if !self.in_tensor.get() {
-            let room = self.bytes.get_mut(self.at..end).ok_or(std::io::ErrorKind::WriteZero)?;
-            room.copy_from_slice(from);
+            self.front.extend_from_slice(from);
         }
-        self.at = end;
+        self.length += from.len() as u64;
         Ok(from.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file of which only the front is more than zeros.
+struct Front {
+    bytes: Vec<u8>,
+    length: u64,
+}
+
+impl ReadAt for Front {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        into.fill(0);
+        let rest = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default();
+        let here = rest.len().min(into.len());
+        into[..here].copy_from_slice(&rest[..here]);
         Ok(())
     }
 }

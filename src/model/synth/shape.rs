@@ -59,6 +59,7 @@ const LLAMA: ModelShape = ModelShape {
 const SHAPES: &[ModelShape] = &[
     LLAMA,
     ModelShape { name: "llama-8b", layers: 32, embd: 4096, dim: 128, ffn: 14336, vocab: 128_256, tied: false, ..LLAMA },
+    ModelShape { name: "llama-70b", layers: 80, embd: 8192, heads: 64, kv_heads: 8, dim: 128, ffn: 28672, vocab: 128_256, tied: false, ..LLAMA },
     ModelShape { name: "qwen3-30b-a3b", kind: Kind::Qwen3Moe, layers: 48, kv_heads: 4, dim: 128, ffn: 768, experts: [128, 8], vocab: 151_936, tied: false, base: 1_000_000.0, context: 40_960, ..LLAMA },
     ModelShape { name: "gpt-oss-20b", kind: Kind::GptOss, layers: 24, embd: 2880, heads: 64, ffn: 2880, experts: [32, 4], vocab: 201_088, tied: false, base: 150_000.0, ..LLAMA },
     ModelShape { name: "llama-tiny", layers: 2, embd: 256, heads: 4, kv_heads: 2, ffn: 512, vocab: 512, context: 8192, ..LLAMA },
@@ -239,9 +240,13 @@ mod tests {
             let tensors = ModelShape::parse(name).unwrap().tensors();
             tensors.iter().map(|t| t.shape.elements()).sum::<usize>() as f64 / 1e9
         };
-        for (name, billions) in
-            [("llama-1b", 1.04), ("llama-8b", 8.03), ("qwen3-30b-a3b", 30.53), ("gpt-oss-20b", 20.91)]
-        {
+        for (name, billions) in [
+            ("llama-1b", 1.04),
+            ("llama-8b", 8.03),
+            ("llama-70b", 70.55),
+            ("qwen3-30b-a3b", 30.53),
+            ("gpt-oss-20b", 20.91),
+        ] {
             assert!((weights(name) - billions).abs() < 0.01, "{name}: {} B", weights(name));
         }
         assert!(ModelShape::parse("llama-9b").unwrap_err().to_string().contains("llama-8b"));

@@ -36,6 +36,8 @@ fn compute(observer: Box<dyn Observer>) -> Result<()> {
     let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(()))?)?;
     let device = Device::open(&Selector::Gpu).ok();
     let mut session = Session::new(Arc::new(model), device, Options { context: 512, ..Options::default() })?;
+    // So that kernels are told as parts of what the devices can do.
+    session.engine().measure_rooflines()?;
     session.engine().observe(observer)?;
     loop {
         session.truncate(0);

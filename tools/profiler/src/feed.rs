@@ -45,18 +45,21 @@ impl Feed {
         feed
     }
 
-    /// Adds to `profile` what has come. Does not wait.
-    pub fn poll(&mut self, profile: &mut Profile) {
+    /// Adds to `profile` what has come; whether anything has. Does not wait.
+    pub fn poll(&mut self, profile: &mut Profile) -> bool {
+        let mut any = false;
         for _ in 0..AT_ONCE {
             match self.records.try_recv() {
                 Ok(record) => profile.observe(&record),
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     self.open = false;
-                    return;
+                    break;
                 }
             }
+            any = true;
         }
+        any
     }
 
     /// Whether more may come.

@@ -17,7 +17,6 @@ const ANEW: Duration = Duration::from_millis(500);
 /// Shows a profile in whatever [`Ui`] it is given.
 pub struct Viewer {
     profile: Profile,
-    before: Option<Profile>,
     feed: Option<Feed>,
     view: View,
     phase: Phase,
@@ -25,8 +24,11 @@ pub struct Viewer {
     table: table::Table,
     timeline: timeline::Timeline,
     scatter: roofline::Scatter,
+    diff: diff::Diff,
     version: u64,
     worked_out: Option<Instant>,
+    /// Whether something came since.
+    stale: bool,
     frame: Duration,
     /// What went wrong last with a dropped file.
     problem: Option<String>,
@@ -37,7 +39,6 @@ impl Viewer {
     pub fn new(profile: Profile) -> Viewer {
         Viewer {
             profile,
-            before: None,
             feed: None,
             view: View::default(),
             phase: Phase::All,
@@ -45,8 +46,10 @@ impl Viewer {
             table: table::Table::default(),
             timeline: timeline::Timeline::default(),
             scatter: roofline::Scatter::default(),
+            diff: diff::Diff::default(),
             version: 0,
             worked_out: None,
+            stale: false,
             frame: FRAME,
             problem: None,
         }
@@ -59,7 +62,7 @@ impl Viewer {
 
     /// Compares with `before`.
     pub fn compare(mut self, before: Profile) -> Viewer {
-        self.before = Some(before);
+        self.diff.compare(before);
         self.view = View::Diff;
         self
     }
@@ -115,7 +118,7 @@ impl Viewer {
                     View::Roofline => self.scatter.ui(ui, &scene),
                     View::Tokens => tokens::ui(ui, &scene),
                     View::Memory => memory::ui(ui, &scene),
-                    View::Diff => diff::ui(ui, &scene, self.before.as_ref()),
+                    View::Diff => self.diff.ui(ui, &scene),
                 }
             },
         );
@@ -129,17 +132,18 @@ impl Viewer {
     /// Takes what has come.
     fn poll(&mut self, ui: &Ui) {
         let Some(feed) = &mut self.feed else { return };
-        let before = self.profile.runs.len();
-        feed.poll(&mut self.profile);
+        self.stale |= feed.poll(&mut self.profile);
         if feed.is_open() {
+            // Also for what is not worked out yet: nothing else may come.
             ui.ctx().request_repaint_after(self.frame);
         } else {
             self.feed = None;
         }
         let due = self.worked_out.is_none_or(|t| t.elapsed() >= ANEW);
-        if (before != self.profile.runs.len() && due) || self.feed.is_none() {
+        if (self.stale && due) || self.feed.is_none() {
             self.version += 1;
             self.worked_out = Some(Instant::now());
+            self.stale = false;
         }
     }
 
@@ -150,7 +154,7 @@ impl Viewer {
         };
         match feed::open(&path) {
             Ok(profile) => {
-                self.before = Some(profile);
+                self.diff.compare(profile);
                 self.view = View::Diff;
                 self.problem = None;
             }

@@ -39,6 +39,11 @@ pub fn flops(per_second: f64) -> String {
     scaled(per_second, 1000.0, &["FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"])
 }
 
+/// `56.6 M`.
+pub fn count(n: f64) -> String {
+    scaled(n, 1000.0, &["", "k", "M", "G", "T"]).trim_end().to_owned()
+}
+
 /// `42.0 %`.
 pub fn percent(part: f64) -> String {
     format!("{} %", digits(100.0 * part))

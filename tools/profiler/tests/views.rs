@@ -132,8 +132,9 @@ fn a_device_without_a_clock_is_told_in_every_view() {
 #[test]
 fn the_table_shows_the_profiles_numbers() {
     let profile = profile(1);
-    let harness = harness(Viewer::new(profile.clone()));
-    for total in totals(&profile, Group::Kernel, Phase::All) {
+    let mut harness = harness(Viewer::new(profile.clone()));
+    let all = totals(&profile, Group::Kernel, Phase::All);
+    for total in &all {
         shows(&harness, &total.name);
         shows(&harness, &ms(total.total as f64));
         shows(&harness, &ms(total.mean()));
@@ -142,6 +143,16 @@ fn the_table_shows_the_profiles_numbers() {
     }
     let speed = tokens(&profile, Phase::Answer).rate();
     shows(&harness, &format!("{speed:.0} t/s"));
+    // A click anywhere in a row tells what is known of its kernel.
+    let name = harness.get_by_label(&all[0].name).rect();
+    let cell = egui::pos2(name.right() + 150.0, name.center().y);
+    harness.hover_at(cell);
+    harness.run_steps(2);
+    harness.drag_at(cell);
+    harness.run_steps(2);
+    harness.drop_at(cell);
+    harness.run_steps(3);
+    shows(&harness, "shaders/linear_vec.wgsl");
 }
 
 #[test]
@@ -274,10 +285,51 @@ fn records_on_a_pipe_are_shown_while_they_come() {
 }
 
 #[test]
+fn what_came_last_is_shown_although_nothing_follows() {
+    let (sender, feed) = Feed::channel();
+    let mut all = records(1).into_iter();
+    all.by_ref().take(6).for_each(|r| sender.send(r).expect("the feed is there"));
+    let mut harness = harness(Viewer::live(feed));
+    let slowest = |profile: &Profile| ms(totals(profile, Group::Kernel, Phase::All)[0].total as f64);
+    let before = slowest(harness.state().profile());
+    shows(&harness, &before);
+    // At once, so that it is too early for the totals.
+    all.for_each(|r| sender.send(r).expect("the feed is there"));
+    harness.run_steps(1);
+    assert_eq!(*harness.state().profile(), profile(1));
+    let repaint = harness.output().viewport_output[&egui::ViewportId::ROOT].repaint_delay;
+    assert!(repaint <= std::time::Duration::from_millis(500), "{repaint:?}");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    harness.run_steps(1);
+    assert_ne!(slowest(&profile(1)), before);
+    shows(&harness, &slowest(&profile(1)));
+    drop(sender);
+}
+
+#[test]
+fn another_trace_to_compare_with_and_another_phase_are_worked_out() {
+    let (now, before) = (profile(1), profile(2));
+    let per_token = |profile: &Profile, phase| {
+        let total = totals(profile, Group::Kernel, phase)[0].total as f64;
+        ms(total / tokens(profile, phase).tokens as f64)
+    };
+    let mut harness = harness(Viewer::new(now.clone()).compare(before.clone()));
+    shows(&harness, &per_token(&before, Phase::All));
+    harness.get_by_label("Answer").click();
+    harness.run_steps(3);
+    shows(&harness, &per_token(&before, Phase::Answer));
+    let viewer = std::mem::replace(harness.state_mut(), Viewer::new(Profile::default()));
+    *harness.state_mut() = viewer.compare(now.clone());
+    harness.run_steps(2);
+    shows(&harness, "1.00 ×");
+}
+
+#[test]
 fn a_saved_trace_is_opened_and_other_files_are_refused_in_words() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("trace.json");
-    std::fs::write(&path, chrome::to_json(&profile(1)).to_string()).expect("written");
+    let file = std::fs::File::create(&path).expect("a file");
+    chrome::write(&profile(1), std::io::BufWriter::new(file)).expect("written");
     assert_eq!(open(&path).expect("a trace"), profile(1));
     std::fs::write(&path, "{}").expect("written");
     assert!(open(&path).unwrap_err().to_string().contains("no trace of wgpu-llm"));

@@ -52,25 +52,47 @@ pub fn changes(before: &Profile, after: &Profile, phase: Phase) -> Vec<Change> {
     all
 }
 
-/// Draws the table; `before` is the trace to compare with.
-pub fn ui(ui: &mut Ui, scene: &Scene, before: Option<&Profile>) {
-    let Some(before) = before else {
-        ui.label("Nothing to compare with. Drop a trace file here, or start with two: wgpu-llm profile BEFORE AFTER");
-        return;
-    };
-    let speed = |p: &Profile| words::speed(tokens(p, scene.phase).rate());
-    ui.label(format!("{} before, {} now. Times are per token.", speed(before), speed(scene.profile)));
-    egui::ScrollArea::both().auto_shrink([false, true]).show(ui, |ui| {
-        egui::Grid::new("diff").striped(true).spacing([18.0, 4.0]).show(ui, |ui| {
-            for title in ["Step", "Before", "Now", "Difference", "Ratio"] {
-                ui.strong(title);
-            }
-            ui.end_row();
-            for change in changes(before, scene.profile, scene.phase) {
-                row(ui, &change);
-            }
+/// The comparison.
+#[derive(Default)]
+pub struct Diff {
+    before: Option<Profile>,
+    speeds: String,
+    changes: Vec<Change>,
+    known: Option<(u64, Phase)>,
+}
+
+impl Diff {
+    /// Compares with `before` from now on.
+    pub fn compare(&mut self, before: Profile) {
+        self.before = Some(before);
+        self.known = None;
+    }
+
+    /// Draws the table.
+    pub fn ui(&mut self, ui: &mut Ui, scene: &Scene) {
+        let Some(before) = &self.before else {
+            ui.label(
+                "Nothing to compare with. Drop a trace file here, or start with two: wgpu-llm profile BEFORE AFTER",
+            );
+            return;
+        };
+        if self.known != Some((scene.version, scene.phase)) {
+            let speed = |p: &Profile| words::speed(tokens(p, scene.phase).rate());
+            self.speeds = format!("{} before, {} now. Times are per token.", speed(before), speed(scene.profile));
+            self.changes = changes(before, scene.profile, scene.phase);
+            self.known = Some((scene.version, scene.phase));
+        }
+        ui.label(&self.speeds);
+        egui::ScrollArea::both().auto_shrink([false, true]).show(ui, |ui| {
+            egui::Grid::new("diff").striped(true).spacing([18.0, 4.0]).show(ui, |ui| {
+                for title in ["Step", "Before", "Now", "Difference", "Ratio"] {
+                    ui.strong(title);
+                }
+                ui.end_row();
+                self.changes.iter().for_each(|change| row(ui, change));
+            });
         });
-    });
+    }
 }
 
 fn row(ui: &mut Ui, change: &Change) {

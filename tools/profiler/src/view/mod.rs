@@ -3,6 +3,7 @@
 pub mod diff;
 pub mod memory;
 pub mod roofline;
+mod slices;
 pub mod strip;
 pub mod table;
 pub mod timeline;

@@ -3,7 +3,7 @@
 use super::Scene;
 use crate::colour;
 use crate::words;
-use eframe::egui::{self, Align, Layout, RichText, Ui};
+use eframe::egui::{self, Align, Layout, Rect, RichText, Sense, Ui};
 use std::cmp::Ordering;
 use wgpu_llm::run::statistics::{Group, Phase, Total, totals};
 
@@ -191,6 +191,7 @@ impl Table {
         let mut selected = None;
         for total in self.shown() {
             let op = &scene.profile.kernels[total.kernel].op;
+            let top = ui.cursor().top();
             for (i, column) in columns() {
                 let text = (column.text)(total);
                 match i {
@@ -210,6 +211,11 @@ impl Table {
                 }
             }
             ui.end_row();
+            // Wherever it is clicked.
+            let row = Rect::from_x_y_ranges(ui.clip_rect().x_range(), top..=ui.cursor().top());
+            if ui.interact(row, ui.scope_id().with(row_key(total)), Sense::click()).clicked() {
+                selected = Some(row_key(total));
+            }
         }
         if let Some(i) = clicked {
             self.ascending = i == self.column && !self.ascending;
@@ -237,7 +243,7 @@ impl Table {
         ui.label(format!(
             "each run moves {} and takes {} operations: {:.2} operations per byte",
             words::bytes(each(total.bytes)),
-            each(total.flops).round(),
+            words::count(each(total.flops)),
             total.intensity()
         ));
     }

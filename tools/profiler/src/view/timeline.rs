@@ -1,9 +1,10 @@
 //! What ran when: for each device a flame of token, layer and kernel, and what the host did, to zoom into and move along.
 
 use super::Scene;
+use super::slices::{Slice, slices};
 use crate::{colour, words};
-use eframe::egui::{self, Align2, Color32, Key, Painter, Pos2, Rect, Sense, Ui, pos2, vec2};
-use wgpu_llm::run::profile::{Event, Run};
+use eframe::egui::{self, Align2, Key, Painter, Pos2, Rect, Sense, Ui, pos2, vec2};
+use wgpu_llm::run::profile::Run;
 
 const ROW: f32 = 26.0;
 const RULER: f32 = 18.0;
@@ -18,16 +19,6 @@ pub struct Timeline {
     span: Option<(f64, f64)>,
     /// Index of the run that was chosen last.
     pub run: Option<usize>,
-}
-
-/// A rectangle to be drawn.
-struct Slice {
-    row: usize,
-    start: f64,
-    end: f64,
-    name: String,
-    fill: Color32,
-    hint: String,
 }
 
 impl Timeline {
@@ -67,9 +58,9 @@ impl Timeline {
         let painter = ui.painter_at(canvas);
         ruler(ui, &painter, canvas, span, whole(scene, run).0);
         let slices = slices(scene, span, canvas.width());
-        let hovered = draw(ui, &painter, canvas, span, &slices, response.hover_pos());
+        let hovered = draw(ui, scene, &painter, canvas, span, &slices, response.hover_pos());
         if let Some(slice) = hovered {
-            response.on_hover_text(&slice.hint);
+            response.on_hover_text(slice.what.hint(scene));
         }
         ui.weak("Scroll or +/− zooms, drag or A/D moves, a double click shows the token, the arrow keys go to other tokens.");
         legend(ui, scene);
@@ -168,89 +159,6 @@ fn all(runs: &[Run]) -> (f64, f64) {
     (start, runs.iter().map(|r| r.end).max().unwrap_or(0).max(start as u64 + 1) as f64)
 }
 
-/// What is in view. What is narrower than a point is left out beside another.
-fn slices(scene: &Scene, span: (f64, f64), width: f32) -> Vec<Slice> {
-    let point = (span.1 - span.0) / f64::from(width.max(1.0));
-    let in_view = |start: f64, end: f64| end >= span.0 && start <= span.1;
-    let mut slices: Vec<Slice> = Vec::new();
-    let mut ends = vec![f64::MIN; 1 + 3 * scene.profile.facts.devices.len()];
-    let mut add = |slice: Slice| {
-        let Some(end) = ends.get_mut(slice.row) else { return };
-        if slice.end - slice.start >= point || slice.end > *end + point {
-            *end = slice.end;
-            slices.push(slice);
-        }
-    };
-    for run in scene.profile.runs.iter().filter(|r| in_view(r.start as f64, r.end as f64)) {
-        host(run, &mut add);
-        let events = scene.profile.events_of(run.run);
-        for device in 0..scene.profile.facts.devices.len() {
-            let of_device = |e: &&Event| scene.profile.kernel(e).device == device;
-            let on_device: Vec<&Event> = events.iter().filter(of_device).collect();
-            flame(scene, run, device, &on_device, &in_view, &mut add);
-        }
-    }
-    slices
-}
-
-fn host(run: &Run, add: &mut dyn FnMut(Slice)) {
-    let read = run.end.saturating_sub(run.readback);
-    let parts = [
-        ("submit", run.start, run.submit, 8),
-        ("wait", read.saturating_sub(run.wait), run.wait, 9),
-        ("readback", read, run.readback, 4),
-    ];
-    for (name, start, length, colour) in parts.into_iter().filter(|(_, _, length, _)| *length > 0) {
-        let hint = format!("host: {name} {}", words::time(length as f64));
-        let (start, end) = (start as f64, (start + length) as f64);
-        add(Slice { row: 0, start, end, name: name.into(), fill: colour::nth(colour), hint });
-    }
-}
-
-/// Token, layers and kernels of one run on one device.
-fn flame(
-    scene: &Scene,
-    run: &Run,
-    device: usize,
-    events: &[&Event],
-    in_view: &dyn Fn(f64, f64) -> bool,
-    add: &mut dyn FnMut(Slice),
-) {
-    let row = 1 + 3 * device;
-    let end = |e: &Event| (e.start + e.length) as f64;
-    let group = |row: usize, events: &[&Event], name: String, fill: usize, add: &mut dyn FnMut(Slice)| {
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
-        let busy: u64 = events.iter().map(|e| e.length).sum();
-        let hint = format!("{name}: {} of kernels", words::time(busy as f64));
-        add(Slice { row, start: first.start as f64, end: end(last), name, fill: colour::nth(fill), hint });
-    };
-    let name = if run.tokens == 1 { format!("token {}", run.past) } else { format!("{} tokens", run.tokens) };
-    group(row, events, name, 9, add);
-    for part in events.chunk_by(|a, b| scene.profile.kernel(a).layer == scene.profile.kernel(b).layer) {
-        if let Some(layer) = scene.profile.kernel(part[0]).layer {
-            group(row + 1, part, format!("layer {layer}"), if layer % 2 == 0 { 7 } else { 0 }, add);
-        }
-    }
-    for e in events.iter().filter(|e| in_view(e.start as f64, end(e))) {
-        let kernel = scene.profile.kernel(e);
-        let name = format!("{} {}", kernel.op, kernel.label);
-        let seconds = e.length.max(1) as f64 / 1e9;
-        let layer = kernel.layer.map_or(String::new(), |l| format!(", layer {l}"));
-        let mut hint = format!(
-            "{}{layer}\n{}, {}, {}",
-            kernel.name(),
-            words::time(e.length as f64),
-            words::rate(e.bytes / seconds),
-            words::flops(e.flops / seconds)
-        );
-        if !kernel.dst.is_empty() {
-            hint += &format!("\n{} gives {}", kernel.src.join(", "), kernel.dst);
-        }
-        let fill = scene.ops.of(&kernel.op);
-        add(Slice { row: row + 2, start: e.start as f64, end: end(e), name, fill, hint });
-    }
-}
-
 fn names(ui: &Ui, rect: Rect, scene: &Scene) {
     let font = egui::TextStyle::Small.resolve(ui.style());
     let devices = scene.profile.facts.devices.iter().enumerate().map(|(i, d)| (1 + 3 * i, d.kind.as_str()));
@@ -284,14 +192,15 @@ fn ruler(ui: &Ui, painter: &Painter, canvas: Rect, span: (f64, f64), zero: f64) 
 }
 
 /// Draws the slices; gives the one under the pointer.
-fn draw<'s>(
+fn draw<'s, 'p>(
     ui: &Ui,
+    scene: &Scene,
     painter: &Painter,
     canvas: Rect,
     span: (f64, f64),
-    slices: &'s [Slice],
+    slices: &'s [Slice<'p>],
     pointer: Option<Pos2>,
-) -> Option<&'s Slice> {
+) -> Option<&'s Slice<'p>> {
     let font = egui::TextStyle::Small.resolve(ui.style());
     let x = |t: f64| canvas.left() + (((t - span.0) / (span.1 - span.0)) as f32).clamp(-0.1, 1.1) * canvas.width();
     let mut hovered = None;
@@ -299,14 +208,15 @@ fn draw<'s>(
         let top = canvas.top() + RULER + ROW * slice.row as f32;
         let (left, right) = (x(slice.start), x(slice.end));
         let rect = Rect::from_min_max(pos2(left, top), pos2(right.max(left + 1.0), top + ROW - 1.0));
-        painter.rect_filled(rect, 0.0, slice.fill);
+        let fill = slice.what.fill(scene);
+        painter.rect_filled(rect, 0.0, fill);
         if rect.width() > 4.0 {
             painter.vline(rect.left(), rect.y_range(), (1.0, colour::canvas(ui.visuals())));
         }
         if rect.width() > 28.0 {
             let inner = painter.with_clip_rect(rect.intersect(canvas));
             let at = pos2(rect.left().max(canvas.left()) + 3.0, rect.center().y);
-            inner.text(at, Align2::LEFT_CENTER, &slice.name, font.clone(), colour::on(slice.fill));
+            inner.text(at, Align2::LEFT_CENTER, slice.what.name(scene), font.clone(), colour::on(fill));
         }
         if pointer.is_some_and(|p| rect.contains(p)) {
             hovered = Some(slice);
