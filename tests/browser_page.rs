@@ -92,6 +92,20 @@ fn check_page(browser: &mut Browser, width: u64) {
     assert!(wide <= width, "{wide} pixels on a screen of {width}");
 }
 
+/// The chat with its settings open, in both colours, its table of kernels, and the chat on a telephone.
+fn look(browser: &mut Browser) {
+    check_page(browser, 1100);
+    browser.screenshot("chat-light");
+    browser.screen(1100, 800, "dark");
+    browser.screenshot("chat-dark");
+    browser.value("document.getElementById('profile').scrollIntoView()");
+    browser.screenshot("kernels-dark");
+    browser.value("document.getElementById('show-settings').click()");
+    browser.screen(360, 740, "light");
+    check_page(browser, 360);
+    browser.screenshot("chat-phone");
+}
+
 #[test]
 fn the_page_chats_as_the_library_does_and_keeps_the_model() {
     let Some(bench) = bench("the_page_chats_as_the_library_does_and_keeps_the_model") else { return };
@@ -115,20 +129,13 @@ fn the_page_chats_as_the_library_does_and_keeps_the_model() {
     let first = ask(&mut browser, "What is the capital of France?");
     browser.value("document.getElementById('show-settings').click()");
     browser.value("document.getElementById('profile').open = true");
+    // The page hears of it in its own time.
+    browser.value("page.llm.profile(true)");
     let second = ask(&mut browser, "And of Italy?");
     let quiet = browser.requests[asked..].to_vec();
     assert!(quiet.iter().all(|url| url.starts_with("blob:") || url.starts_with("data:")), "requests: {quiet:?}");
-    assert!(browser.value("document.querySelectorAll('#kernels tr').length").as_u64().unwrap() > 5, "no kernel table");
-    check_page(&mut browser, 1100);
-    browser.screenshot("chat-light");
-    browser.screen(1100, 800, "dark");
-    browser.screenshot("chat-dark");
-    browser.value("document.getElementById('profile').scrollIntoView()");
-    browser.screenshot("kernels-dark");
-    browser.value("document.getElementById('show-settings').click()");
-    browser.screen(360, 740, "light");
-    check_page(&mut browser, 360);
-    browser.screenshot("chat-phone");
+    browser.until("document.querySelectorAll('#kernels tr').length > 5");
+    look(&mut browser);
 
     // The same model, natively, on the CPU.
     let model = Arc::new(Model::open(&bench.model).unwrap());

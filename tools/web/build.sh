@@ -77,7 +77,9 @@ if [ ! -f $out/wgpu_llm_bg.wasm ] || [ $made -nt $out/wgpu_llm_bg.wasm ] || [ to
   cp target/web-pack/out/wgpu_llm.js target/web-pack/out/wgpu_llm.d.ts $out/
   mv target/web-pack/out/wgpu_llm_bg.wasm $out/
 fi
-cp tools/web/page/* tools/web/README.md LICENSE $out/
+cp tools/web/page/* LICENSE $out/
+# Its pictures are no part of the page.
+grep -v "^!\[" tools/web/README.md >$out/README.md
 
 size() { awk "BEGIN { printf \"%.2f MB\", $1 / 1000000 }"; }
 wasm=$(wc -c <$out/wgpu_llm_bg.wasm)
