@@ -100,6 +100,8 @@ fn look(browser: &mut Browser) {
     browser.screenshot("chat-dark");
     browser.value("document.getElementById('profile').scrollIntoView()");
     browser.screenshot("kernels-dark");
+    let cut = "[scrollY, ...[...document.querySelectorAll('.scroll')].map((e) => e.scrollWidth - e.clientWidth)]";
+    assert_eq!(browser.value(cut), json!([0, 0]), "the page scrolls as a whole, or columns are out of sight");
     browser.value("document.getElementById('show-settings').click()");
     browser.screen(360, 740, "light");
     check_page(browser, 360);
