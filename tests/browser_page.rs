@@ -1,6 +1,5 @@
 //! The page in a real browser: a real model, loaded, kept and talked to in headless Chromium on a software GPU, compared with the
-//! library; and what happens when things go wrong there. Needs Chromium (WGPU_LLM_CHROMIUM=require fails without), a toolchain
-//! for WebAssembly (the same) and the test data.
+//! library; and what happens when things go wrong there. Needs the test data.
 #![cfg(feature = "cli")]
 
 #[path = "common/cdp.rs"]
@@ -11,12 +10,15 @@ mod chromium;
 #[path = "common/data.rs"]
 mod data;
 
+#[path = "common/page.rs"]
+mod page;
+
 use cdp::Browser;
+use page::{Server, ask, chat, load, open, refused, tokens};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 use wgpu_llm::model::Model;
 use wgpu_llm::run::{Options, Session};
 use wgpu_llm::text::{DetokenizeOptions, Message, RenderOptions};
@@ -27,99 +29,14 @@ const CLOSE: f32 = 0.3;
 /// The browser's memory for programs, of which models must take little.
 const HEAP: u64 = 256 << 20;
 
-/// One browser at a time: each is a GPU on the CPU.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// The folder with the built page; an error where it cannot be built here.
-static PAGE: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = |argument: &[&str]| Command::new("bash").arg(root.join("tools/web/build.sh")).args(argument).output();
-    if !script(&["--check"]).is_ok_and(|out| out.status.success()) {
-        return Err("no toolchain for WebAssembly; tools/web/build.sh says what to install".into());
-    }
-    let built = script(&[]).map_err(|e| e.to_string())?;
-    let said = String::from_utf8_lossy(&built.stderr).into_owned();
-    assert!(built.status.success(), "tools/web/build.sh fails:\n{said}");
-    println!("{}", said.lines().last().unwrap_or_default());
-    Ok(root.join("target/web"))
-});
-
-/// What all tests here need: a browser's program, the page, the model; and nobody else at it.
+/// What the page's tests need, and a real model.
 struct Bench {
-    program: PathBuf,
-    page: PathBuf,
     model: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    page: page::Bench,
 }
 
 fn bench(test: &str) -> Option<Bench> {
-    let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let model = data::find(MODEL, test)?;
-    let skip = |why: &str| {
-        let why = format!("{test}: SKIPPED, {why}");
-        assert!(std::env::var_os("WGPU_LLM_CHROMIUM").is_none_or(|v| v != "require"), "{why}");
-        eprintln!("{why}");
-    };
-    let Some(program) = chromium::browser() else {
-        skip("no chromium on the path");
-        return None;
-    };
-    match &*PAGE {
-        Ok(page) => Some(Bench { program, page: page.clone(), model, _turn: turn }),
-        Err(why) => {
-            skip(why);
-            None
-        }
-    }
-}
-
-/// `wgpu-llm web`, serving a model.
-struct Server {
-    child: Child,
-    url: String,
-    /// Requests so far, one per line.
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    fn start(page: &Path, model: &Path) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
-        command.args(["web", "--port", "0", "--no-cache", "--log-requests"]).arg("--page").arg(page);
-        command.arg("-m").arg(model).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("an address");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, said) = (BufReader::new(child.stderr.take().expect("piped")).lines(), log.clone());
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line)));
-        Server { child, url: url.trim().to_owned(), log }
-    }
-
-    /// How often files of models were asked for.
-    fn model_requests(&self) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains("/models/")).count()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Loads `source` (an expression) through the API, and gives what was loaded.
-fn load(browser: &mut Browser, source: &str, options: &Value) -> Value {
-    browser.value(&format!("page.llm.load({source}, {options})"))
-}
-
-/// An answer through the API.
-fn chat(browser: &mut Browser, messages: &Value, options: &Value) -> Value {
-    browser.value(&format!(
-        "(async () => {{ const said = page.llm.chat({messages}, {options}); let piece, recovered = 0;
-            while (!(piece = await said.next()).done) recovered += piece.value.recovered ? 1 : 0;
-            return {{ ...piece.value, recovered }}; }})()"
-    ))
+    Some(Bench { model: data::find(MODEL, test)?, page: page::bench(test)? })
 }
 
 /// An answer without an end, until somebody has heard three tokens.
@@ -130,21 +47,6 @@ fn stopped_after_three(browser: &mut Browser) -> Value {
             while (!(piece = await said.next()).done) if (++heard === 3) page.llm.abort();
             return piece.value; })()",
     )
-}
-
-fn tokens(answer: &Value) -> Vec<u32> {
-    answer["tokens"].as_array().expect("tokens").iter().map(|t| t.as_u64().expect("an id") as u32).collect()
-}
-
-/// A question with the settings of the tests, asked on the page as a person does; gives the answer.
-fn ask(browser: &mut Browser, text: &str) -> Value {
-    let before = browser.value("page.answers.length").as_u64().expect("a number");
-    browser.value(&format!(
-        "{{ document.getElementById('prompt').value = {}; document.getElementById('composer').requestSubmit(); }}",
-        json!(text)
-    ));
-    browser.until(&format!("page.answers.length > {before} && document.getElementById('stop').hidden"));
-    browser.value(&format!("page.answers[{before}]"))
 }
 
 /// Checks that each token of `got`, after those before it, is what the library answers to `messages`, or nearly as good. Gives how many
@@ -190,11 +92,27 @@ fn check_page(browser: &mut Browser, width: u64) {
     assert!(wide <= width, "{wide} pixels on a screen of {width}");
 }
 
+/// The chat with its settings open, in both colours, its table of kernels, and the chat on a telephone.
+fn look(browser: &mut Browser) {
+    check_page(browser, 1100);
+    browser.screenshot("chat-light");
+    browser.screen(1100, 800, "dark");
+    browser.screenshot("chat-dark");
+    browser.value("document.getElementById('profile').scrollIntoView()");
+    browser.screenshot("kernels-dark");
+    let cut = "[scrollY, ...[...document.querySelectorAll('.scroll')].map((e) => e.scrollWidth - e.clientWidth)]";
+    assert_eq!(browser.value(cut), json!([0, 0]), "the page scrolls as a whole, or columns are out of sight");
+    browser.value("document.getElementById('show-settings').click()");
+    browser.screen(360, 740, "light");
+    check_page(browser, 360);
+    browser.screenshot("chat-phone");
+}
+
 #[test]
 fn the_page_chats_as_the_library_does_and_keeps_the_model() {
     let Some(bench) = bench("the_page_chats_as_the_library_does_and_keeps_the_model") else { return };
-    let server = Server::start(&bench.page, &bench.model);
-    let mut browser = Browser::start(&bench.program, true);
+    let server = Server::start(&bench.page.page, &bench.model);
+    let mut browser = Browser::start(&bench.page.program, true);
     browser.screen(1100, 800, "light");
     browser.open(&format!("{}?device=gpu", server.url));
     browser.until("document.querySelectorAll('#local button').length === 1");
@@ -213,18 +131,13 @@ fn the_page_chats_as_the_library_does_and_keeps_the_model() {
     let first = ask(&mut browser, "What is the capital of France?");
     browser.value("document.getElementById('show-settings').click()");
     browser.value("document.getElementById('profile').open = true");
+    // The page hears of it in its own time.
+    browser.value("page.llm.profile(true)");
     let second = ask(&mut browser, "And of Italy?");
     let quiet = browser.requests[asked..].to_vec();
     assert!(quiet.iter().all(|url| url.starts_with("blob:") || url.starts_with("data:")), "requests: {quiet:?}");
-    assert!(browser.value("document.querySelectorAll('#kernels tr').length").as_u64().unwrap() > 5, "no kernel table");
-    check_page(&mut browser, 1100);
-    browser.screenshot("chat-light");
-    browser.screen(1100, 800, "dark");
-    browser.screenshot("chat-dark");
-    browser.value("document.getElementById('show-settings').click()");
-    browser.screen(360, 740, "light");
-    check_page(&mut browser, 360);
-    browser.screenshot("chat-phone");
+    browser.until("document.querySelectorAll('#kernels tr').length > 5");
+    look(&mut browser);
 
     // The same model, natively, on the CPU.
     let model = Arc::new(Model::open(&bench.model).unwrap());
@@ -260,21 +173,14 @@ fn the_page_chats_as_the_library_does_and_keeps_the_model() {
 #[test]
 fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
     let Some(bench) = bench("an_answer_is_stopped_and_a_lost_gpu_comes_back") else { return };
-    let server = Server::start(&bench.page, &bench.model);
-    let mut browser = Browser::start(&bench.program, true);
-    browser.open(&server.url);
-    browser.until("globalThis.page && document.querySelectorAll('#local button').length === 1");
+    let server = Server::start(&bench.page.page, &bench.model);
+    let mut browser = Browser::start(&bench.page.program, true);
+    open(&mut browser, &server.url);
     let source = format!("'models/0/{MODEL}'");
 
     // Too large for what it may use: said before anything is uploaded, and with numbers.
-    let refused = browser.value(&format!(
-        "page.llm.load({source}, {{ keep: false, memory: 5e7 }}).then(() => 'loaded', (e) => `${{e.kind}}: ${{e.message}}`)"
-    ));
-    let refused = refused.as_str().unwrap_or_default();
-    assert!(
-        refused.starts_with("OutOfMemory") && refused.contains("needs 0.") && refused.contains("has 0.0"),
-        "{refused}"
-    );
+    let said = refused(&mut browser, &source, &json!({"keep": false, "memory": 5e7}));
+    assert!(said.starts_with("OutOfMemory") && said.contains("needs 0.") && said.contains("has 0.0"), "{said}");
 
     // A download that is cancelled goes on where it ended.
     let cancelled = browser.value(&format!(
@@ -282,6 +188,7 @@ fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
             .then(() => 'loaded', (e) => e.kind)"
     ));
     assert_eq!(cancelled, "AbortError");
+    assert_eq!(browser.value("page.llm.kept().then((all) => all.map((k) => k.complete))"), json!([false]));
     browser.value(&format!("page.llm.load({source}, {{ device: 'gpu', memory: 5e7 }}).catch(() => 0)"));
     let ranges: Vec<String> = server.log.lock().unwrap().iter().filter(|l| l.ends_with('-')).cloned().collect();
     assert!(ranges.iter().any(|l| l.contains("/models/") && !l.ends_with("bytes=0-")), "{ranges:?}");
@@ -319,10 +226,9 @@ fn an_answer_is_stopped_and_a_lost_gpu_comes_back() {
 #[test]
 fn without_webgpu_the_cpu_answers_the_same() {
     let Some(bench) = bench("without_webgpu_the_cpu_answers_the_same") else { return };
-    let server = Server::start(&bench.page, &bench.model);
-    let mut browser = Browser::start(&bench.program, false);
-    browser.open(&server.url);
-    browser.until("globalThis.page && document.querySelectorAll('#local button').length === 1");
+    let server = Server::start(&bench.page.page, &bench.model);
+    let mut browser = Browser::start(&bench.page.program, false);
+    open(&mut browser, &server.url);
     let check = browser.value("page.llm.check()");
     assert_eq!((&check["failures"], &check["level"]), (&json!([]), &json!("simd128")), "{check}");
     println!("{} cases of operations are right", check["cases"]);
@@ -351,10 +257,9 @@ fn a_model_of_a_gigabyte_needs_little_of_the_heap() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
     let made = command.args(["synth", "llama-1b:q8_0", "-o"]).arg(&file).output().expect("runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let server = Server::start(&bench.page, &file);
-    let mut browser = Browser::start(&bench.program, true);
-    browser.open(&server.url);
-    browser.until("globalThis.page && document.querySelectorAll('#local button').length === 1");
+    let server = Server::start(&bench.page.page, &file);
+    let mut browser = Browser::start(&bench.page.program, true);
+    open(&mut browser, &server.url);
     let options = json!({"device": "gpu", "context": 256, "keep": false, "template": "chatml"});
     let model = load(&mut browser, "'models/0/large.gguf'", &options);
     assert!(model["weights"].as_u64().is_some_and(|n| n > 1 << 30), "{model}");

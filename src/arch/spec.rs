@@ -322,7 +322,9 @@ fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
 /// The values of a small `f32` tensor.
 pub(super) fn read_f32(gguf: &Gguf, info: &TensorInfo) -> Result<Vec<f32>> {
     Meta::new(info.dtype, info.shape).want("a table", DType::F32).map_err(|e| e.at(format!("tensor {}", info.name)))?;
-    let bytes = gguf.data(info)?;
+    // Read, since a browser's file has nothing in memory to point at.
+    let mut bytes = vec![0; info.bytes()];
+    gguf.read_into(info, 0, &mut bytes)?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 

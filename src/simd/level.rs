@@ -65,6 +65,7 @@ impl Level {
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(not(target_feature = "simd128"))]
             Level::PortableTiles | Level::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => super::avx2::Avx2::detect().is_some(),
@@ -76,7 +77,7 @@ impl Level {
             Level::Neon => super::neon::Neon::<false>::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
             Level::NeonDotprod => super::neon::Neon::<true>::detect().is_some(),
-            // A module with these vectors is refused where they are not.
+            // A module with these vectors is refused where they are not: it need not carry the other levels' code, a sixth of it.
             #[cfg(target_feature = "simd128")]
             Level::Simd128 => true,
             _ => false,
@@ -102,6 +103,7 @@ impl Level {
     /// What multiplies tiles, where there is something.
     pub fn tiles(self) -> Option<Tiles> {
         match self {
+            #[cfg(not(target_feature = "simd128"))]
             Level::PortableTiles => Some(Tiles::Portable),
             #[cfg(target_arch = "x86_64")]
             Level::Amx => super::amx::Amx::detect().map(Tiles::Amx),
@@ -124,7 +126,8 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Level::NeonDotprod => enter(super::neon::Neon::<true>::detect(), kernel),
             #[cfg(target_feature = "simd128")]
-            Level::Simd128 => enter(Some(super::simd128::Simd128), kernel),
+            _ => enter(Some(super::simd128::Simd128), kernel),
+            #[cfg(not(target_feature = "simd128"))]
             _ => enter(Some(Portable), kernel),
         }
     }

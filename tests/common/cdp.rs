@@ -1,4 +1,6 @@
 //! A headless Chromium under control: the DevTools protocol over a pipe, so that neither a port nor a WebSocket is needed.
+// Each test file uses a part of this.
+#![allow(dead_code)]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -16,8 +18,13 @@ pub struct Browser {
     input: ChildStdin,
     output: Receiver<Value>,
     next: u64,
-    /// The page's session.
+    /// The page's session, and its name as a tab.
     page: String,
+    tab: String,
+    /// The session of its newest worker.
+    worker: String,
+    /// A script that workers run before their own.
+    pub in_workers: String,
     /// Addresses asked for by the page and its workers, in order.
     pub requests: Vec<String>,
     /// What was written to the console, by the page and its workers.
@@ -65,15 +72,32 @@ impl Browser {
             }
         });
         let input = child.stdin.take().expect("piped");
-        let (requests, console, page) = (Vec::new(), Vec::new(), String::new());
-        let mut browser = Browser { child, input, output, next: 0, page, requests, console, _profile: profile };
-        let target = browser.call("", "Target.createTarget", json!({"url": "about:blank"}));
-        let attached =
-            browser.call("", "Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        let (requests, console, (page, tab, worker, in_workers)) = Default::default();
+        let mut browser = Browser {
+            child,
+            input,
+            output,
+            next: 0,
+            page,
+            tab,
+            worker,
+            in_workers,
+            requests,
+            console,
+            _profile: profile,
+        };
+        browser.tab = browser.new_tab();
+        let of_tab = json!({"targetId": browser.tab, "flatten": true});
+        let attached = browser.call("", "Target.attachToTarget", of_tab);
         browser.page = attached["sessionId"].as_str().expect("a session").to_owned();
         browser.watch(&browser.page.clone());
         browser.command("Page.enable", json!({}));
         browser
+    }
+
+    fn new_tab(&mut self) -> String {
+        let target = self.call("", "Target.createTarget", json!({"url": "about:blank"}));
+        target["targetId"].as_str().expect("a name").to_owned()
     }
 
     /// Hears of what a session asks for, says, and starts.
@@ -119,6 +143,11 @@ impl Browser {
         match message["method"].as_str().unwrap_or_default() {
             "Target.attachedToTarget" => {
                 let session = params["sessionId"].as_str().unwrap_or_default().to_owned();
+                if params["targetInfo"]["type"] == "worker" {
+                    // It waits for the debugger: this comes first.
+                    self.send(&session, "Runtime.evaluate", json!({"expression": self.in_workers}));
+                    self.worker = session.clone();
+                }
                 self.watch(&session);
             }
             "Network.requestWillBeSent" => {
@@ -143,9 +172,18 @@ impl Browser {
 
     /// The value of an expression, awaited where it is a promise. Panics where it throws.
     pub fn value(&mut self, expression: &str) -> Value {
+        self.evaluate(&self.page.clone(), expression)
+    }
+
+    /// As [`value`](Self::value), in the page's worker.
+    pub fn in_worker(&mut self, expression: &str) -> Value {
+        self.evaluate(&self.worker.clone(), expression)
+    }
+
+    fn evaluate(&mut self, session: &str, expression: &str) -> Value {
         let params =
             json!({"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true});
-        let result = self.command("Runtime.evaluate", params);
+        let result = self.call(session, "Runtime.evaluate", params);
         let thrown = &result["exceptionDetails"];
         assert!(thrown.is_null(), "{expression}: {thrown}\n{}", self.console.join("\n"));
         result["result"]["value"].clone()
@@ -161,6 +199,20 @@ impl Browser {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Chooses files from the disk, as a person does in the dialog of the input that `selector` finds.
+    pub fn choose(&mut self, selector: &str, files: &[&Path]) {
+        let found =
+            self.command("Runtime.evaluate", json!({"expression": format!("document.querySelector('{selector}')")}));
+        self.command("DOM.setFileInputFiles", json!({"files": files, "objectId": found["result"]["objectId"]}));
+    }
+
+    /// Puts another tab before the page's, or the page's before all others.
+    pub fn hide(&mut self, hidden: bool) {
+        let front = if hidden { self.new_tab() } else { self.tab.clone() };
+        self.call("", "Target.activateTarget", json!({"targetId": front}));
+        self.until(&format!("document.visibilityState === '{}'", if hidden { "hidden" } else { "visible" }));
     }
 
     /// The width of the screen in pixels, and its colours: `light` or `dark`.

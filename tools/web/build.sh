@@ -43,13 +43,16 @@ fi
 cargo build --quiet --release --locked --manifest-path tools/web/pack/Cargo.toml --target-dir target/web-pack
 
 arguments=(build --locked --profile web --package wgpu-llm-web --target $target --target-dir target/web-build)
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-Ctarget-feature=+simd128"
+# Whose machine it was built on is nobody's business.
+flags=(-Ctarget-feature=+simd128 "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=cargo" "--remap-path-prefix=$PWD=wgpu-llm")
+CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; printf '%s' "${flags[*]}")"
+export CARGO_ENCODED_RUSTFLAGS
 if [ $kind = debian ]; then
   linker="$(ls /usr/bin/wasm-ld* | sort -V | tail -n 1)"
   # CARGO and the like are of the toolchain that runs the tests, where they run this.
   env -u CARGO -u RUSTDOC -u RUSTUP_TOOLCHAIN -u RUSTFLAGS PATH=/usr/bin:/bin RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
     CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker" \
-    /usr/bin/cargo "${arguments[@]}" -Zbuild-std=std,panic_abort
+    /usr/bin/cargo "${arguments[@]}" -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
 else
   env -u RUSTFLAGS cargo "${arguments[@]}"
 fi
@@ -58,14 +61,14 @@ out=target/web
 made=target/web-build/$target/web/wgpu_llm_web.wasm
 mkdir -p $out
 # Packing and shrinking take a minute: only where there is something new.
-if [ ! -f $out/wgpu_llm_bg.wasm ] || [ $made -nt $out/wgpu_llm_bg.wasm ]; then
+if [ ! -f $out/wgpu_llm_bg.wasm ] || [ $made -nt $out/wgpu_llm_bg.wasm ] || [ tools/web/build.sh -nt $out/wgpu_llm_bg.wasm ]; then
   rm -f $out/wgpu_llm_bg.wasm
   mkdir -p target/web-pack/out
   small=$made
   if command -v wasm-opt >/dev/null; then
     # Before packing: versions of Debian's age confuse the tables that packing adds.
     small=target/web-pack/small.wasm
-    wasm-opt -O2 --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals \
+    wasm-opt -Os --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals \
       --enable-nontrapping-float-to-int --enable-reference-types --enable-multivalue $made -o $small
   else
     say "no wasm-opt (binaryen): the page works, and is a little larger than it need be"
@@ -74,7 +77,9 @@ if [ ! -f $out/wgpu_llm_bg.wasm ] || [ $made -nt $out/wgpu_llm_bg.wasm ]; then
   cp target/web-pack/out/wgpu_llm.js target/web-pack/out/wgpu_llm.d.ts $out/
   mv target/web-pack/out/wgpu_llm_bg.wasm $out/
 fi
-cp tools/web/page/* tools/web/README.md LICENSE $out/
+cp tools/web/page/* LICENSE $out/
+# Its pictures are no part of the page.
+grep -v "^!\[" tools/web/README.md >$out/README.md
 
 size() { awk "BEGIN { printf \"%.2f MB\", $1 / 1000000 }"; }
 wasm=$(wc -c <$out/wgpu_llm_bg.wasm)

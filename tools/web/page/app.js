@@ -29,11 +29,13 @@ async function load(source, title) {
   show("loading");
   $("progress").removeAttribute("value");
   $("progress-label").textContent = `Opening ${title}`;
-  if ($("keep").checked) navigator.storage?.persist?.();
+  // Some browsers ask the user, some have no such thing; either way the model loads.
+  if ($("keep").checked) navigator.storage?.persist?.().catch(() => {});
   const number = (id) => ($(id).value === "" ? undefined : Number($(id).value));
+  const device = query.get("device") ?? $("device").value;
   try {
     model = await llm.load(source, {
-      device: query.get("device") ?? $("device").value,
+      device,
       context: number("context"),
       keep: $("keep").checked,
       memory: query.has("memory") ? Number(query.get("memory")) : undefined,
@@ -49,6 +51,7 @@ async function load(source, title) {
     $("change").hidden = false;
     document.body.dataset.state = "ready";
     show("chat");
+    if (!model.gpu && device !== "cpu") notice(withoutGpu());
     if ($("profile").open) await llm.profile(true);
     draw();
     $("prompt").focus();
@@ -61,11 +64,18 @@ async function load(source, title) {
   }
 }
 
+/** Why the CPU has to do. */
+function withoutGpu() {
+  if (!isSecureContext) return "Pages have a GPU (WebGPU) only over https or on localhost: this model runs on the CPU, slowly.";
+  if (!navigator.gpu) return "This browser has no WebGPU: models run on the CPU here, slowly.";
+  return "This browser has WebGPU, but no GPU for it (a blocked driver, or hardware acceleration turned off): the model runs on the CPU, slowly.";
+}
+
 async function list() {
   const kept = await llm.kept();
   $("kept-box").hidden = !kept.length;
-  $("kept").replaceChildren(...kept.map(({ id, name, bytes }) => {
-    const open = button(`${name} (${size(bytes)})`, () => load({ kept: id }, name));
+  $("kept").replaceChildren(...kept.map(({ id, name, bytes, complete }) => {
+    const open = button(`${name} (${size(bytes)}${complete ? "" : ", not all of it yet"})`, () => load({ kept: id }, name));
     const remove = button("Remove", async () => {
       await llm.forget(id);
       await list();
@@ -152,7 +162,7 @@ function entry(message, i) {
   part("p", "text", message.content);
   if (message.role === "assistant" && !busy) {
     const tools = part("div", "tools", "");
-    tools.append(button("Copy", () => navigator.clipboard.writeText(message.content)));
+    if (navigator.clipboard) tools.append(button("Copy", () => navigator.clipboard.writeText(message.content)));
     if (i === messages.length - 1) tools.append(button("Regenerate", regenerate));
   }
   return item;
@@ -285,7 +295,7 @@ for (const id of saved) {
     // No storage here: then they last as long as the page.
   }
 }
-if (!("gpu" in navigator)) notice("This browser has no WebGPU: models run on the CPU here, slowly.");
+if (!navigator.gpu) notice(withoutGpu());
 list();
 listLocal();
 if (query.has("model")) load(query.get("model"), query.get("model").split("/").pop());

@@ -33,6 +33,7 @@ export function pick(paths, quant) {
 /** The addresses of the model that `name` (`user/repo` or `user/repo:quant`) means. */
 export async function hubFiles(name, endpoint = "https://huggingface.co", signal) {
   const [repo, quant] = name.split(":");
+  endpoint = endpoint.replace(/\/+$/, "");
   if (!/^[\w.-]+\/[\w.-]+$/.test(repo)) throw new SourceError(`hf:${name} is no name: write hf:user/repo:quant`, "Usage");
   let response;
   try {

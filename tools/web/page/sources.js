@@ -37,8 +37,24 @@ class RemoteFile {
     this.name = name;
     this.url = url;
     this.length = length;
+    this.held = { offset: 0, bytes: new Uint8Array() };
+    this.next = 0;
+    this.ahead = 0;
   }
   read(offset, into) {
+    const at = offset - this.held.offset;
+    if (at < 0 || at + into.length > this.held.bytes.length) {
+      // What goes on where the last read ended will go on: more and more is asked for at once, since each time takes a round trip.
+      this.ahead = offset === this.next ? Math.min(2 * this.ahead + (64 << 10), PIECE) : 0;
+      this.next = offset + into.length;
+      if (into.length >= this.ahead) return this.fetch(offset, into);
+      this.held = { offset, bytes: new Uint8Array(Math.min(this.ahead, this.length - offset)) };
+      this.fetch(offset, this.held.bytes);
+    }
+    this.next = offset + into.length;
+    into.set(this.held.bytes.subarray(offset - this.held.offset, this.next - this.held.offset));
+  }
+  fetch(offset, into) {
     for (let at = 0; at < into.length; at += PIECE) {
       const end = Math.min(at + PIECE, into.length);
       const request = new XMLHttpRequest();
@@ -102,14 +118,15 @@ async function readNote(directory) {
 const writeNote = (directory, note) =>
   writeAll(directory, "model.json", new TextEncoder().encode(JSON.stringify(note)));
 
-/** The models that the browser keeps: `{id, name, bytes}`. */
+/** The models that the browser keeps: `{id, name, bytes, complete}`; downloads that ended early too, so that they can be removed. */
 export async function kept() {
   if (!(await hasStorage())) return [];
   const all = [];
   for await (const [id, directory] of (await folder(true)).entries()) {
     if (directory.kind !== "directory") continue;
     const note = await readNote(directory);
-    if (note?.complete) all.push({ id, name: note.name, bytes: note.parts.reduce((sum, p) => sum + p.length, 0) });
+    const bytes = note?.parts.reduce((sum, p) => sum + p.length, 0);
+    if (note?.complete || note?.urls) all.push({ id, name: note.name, bytes, complete: note.complete });
   }
   return all.sort((a, b) => a.name.localeCompare(b.name));
 }
@@ -119,9 +136,10 @@ export async function forget(id) {
   if (await hasStorage()) await (await folder(true)).removeEntry(id, { recursive: true });
 }
 
-async function openKept(id) {
+async function openKept(id, progress, signal) {
   const directory = await (await folder(false)).getDirectoryHandle(id);
   const note = await readNote(directory);
+  if (note?.urls && !note.complete) return fetchKept(note.name, note.urls, progress, signal);
   if (!note?.complete) throw new SourceError(`${id} is not kept here: load it again`, "Usage");
   const files = [];
   for (const part of note.parts) {
@@ -132,13 +150,24 @@ async function openKept(id) {
   return { name: note.name, files, kept: id };
 }
 
+/** The folder of a model, without what another model of that name left there. */
+async function emptied(id) {
+  const all = await folder(true);
+  await all.removeEntry(id, { recursive: true }).catch((e) => {
+    if (e.name !== "NotFoundError") throw e;
+  });
+  return all.getDirectoryHandle(id, { create: true });
+}
+
 /** Copies the user's files into the browser's storage, piece by piece. */
 export async function keepFiles(name, blobs) {
-  if (!(await hasStorage()) || !(await hasRoom(blobs.reduce((sum, b) => sum + b.size, 0)))) return null;
+  if (!(await hasStorage())) return null;
   const id = clean(name);
-  const directory = await (await folder(true)).getDirectoryHandle(id, { create: true });
-  if ((await readNote(directory))?.complete) return id;
-  const parts = blobs.map((blob, i) => ({ name: blob.name, file: `part-${i}`, length: blob.size }));
+  const parts = blobs.map((blob, i) => ({ name: blob.name, file: `part-${i}`, length: blob.size, modified: blob.lastModified }));
+  const note = await readNote(await (await folder(true)).getDirectoryHandle(id, { create: true }));
+  if (note?.complete && JSON.stringify(note.parts) === JSON.stringify(parts)) return id;
+  const directory = await emptied(id);
+  if (!(await hasRoom(blobs.reduce((sum, b) => sum + b.size, 0)))) return null;
   await writeNote(directory, { name, parts, complete: false });
   for (const [i, blob] of blobs.entries()) {
     const handle = await (await directory.getFileHandle(`part-${i}`, { create: true })).createSyncAccessHandle();
@@ -179,20 +208,25 @@ async function request(url, from, signal) {
   return { response, start, length: start + left, etag: response.headers.get("ETag") };
 }
 
-/** Downloads a file into `handle`, going on from byte `have`, and trying again where the connection ends. */
-async function download(url, handle, part, progress, signal) {
+/**
+ * Downloads a file into `handle`, going on where that ends, and trying again where the connection ends. `noted` writes down what
+ * `part` says by then: nobody does where the tab is closed in the middle.
+ */
+async function download(url, handle, part, noted, progress, signal) {
   let tries = 0;
   for (;;) {
     let have = handle.getSize();
     try {
       const { response, start, length, etag } = await request(url, have, signal);
-      if (part.etag && etag && part.etag !== etag) {
+      if ((part.etag && etag && part.etag !== etag) || (have && part.length && length !== part.length)) {
         // Another file by now: from the start.
+        await response.body?.cancel();
         handle.truncate(0);
-        part.etag = undefined;
+        Object.assign(part, { etag: undefined, length: 0 });
         continue;
       }
       Object.assign(part, { etag: etag ?? undefined, length });
+      await noted();
       if (start < have) handle.truncate((have = start));
       if (response.status !== 416) {
         const reader = response.body.getReader();
@@ -219,25 +253,26 @@ async function download(url, handle, part, progress, signal) {
 /** Downloads `urls` into the browser's storage; what is there of them already is not downloaded again. */
 async function fetchKept(name, urls, progress, signal) {
   const id = clean(name);
-  const directory = await (await folder(true)).getDirectoryHandle(id, { create: true });
+  let directory = await (await folder(true)).getDirectoryHandle(id, { create: true });
   let note = await readNote(directory);
   if (note?.complete && JSON.stringify(note.urls) === JSON.stringify(urls)) return openKept(id);
   if (JSON.stringify(note?.urls) !== JSON.stringify(urls)) {
+    // What is there is of another model: its bytes are no beginning of this one.
+    directory = await emptied(id);
     note = { name, urls, complete: false, parts: urls.map((url, i) => ({ name: last(url), file: `part-${i}`, length: 0 })) };
   }
+  const noted = () => writeNote(directory, note);
   for (const [i, url] of urls.entries()) {
     const part = note.parts[i];
     const handle = await (await directory.getFileHandle(part.file, { create: true })).createSyncAccessHandle();
     try {
-      await download(url, handle, part, (done, total) => progress(i, done, total), signal);
+      await download(url, handle, part, noted, (done, total) => progress(i, done, total), signal);
     } finally {
-      // Noted even where it ended early: the rest comes the next time.
-      await writeNote(directory, note);
       handle.close();
     }
   }
   note.complete = true;
-  await writeNote(directory, note);
+  await noted();
   return openKept(id);
 }
 
@@ -278,7 +313,7 @@ export async function open(source, { keep = true, endpoint, progress = () => {},
     const files = blobs.map((blob) => new BlobFile(blob.name ?? "model.gguf", blob));
     return { name: files[0].name, files, blobs };
   }
-  if (source?.kept) return openKept(source.kept);
+  if (source?.kept) return openKept(source.kept, progress, signal);
   let urls, name;
   if (typeof source === "string" && source.startsWith("hf:")) {
     ({ urls, name } = await hubFiles(source.slice(3), endpoint, signal));
@@ -293,6 +328,8 @@ export async function open(source, { keep = true, endpoint, progress = () => {},
     } catch (e) {
       // A full disk, or another tab that downloads the same: without keeping it, it still runs.
       if (!["QuotaExceededError", "NoModificationAllowedError", "InvalidStateError"].includes(e.name)) throw e;
+      // What does not fit must not fill the disk either.
+      if (e.name === "QuotaExceededError") await forget(clean(name)).catch(() => {});
     }
   }
   return openRemote(name, urls, progress, signal);

@@ -50,6 +50,8 @@ export interface Model {
   /** The GPU's name, or `CPU`. */
   device: string;
   gpu: boolean;
+  /** Bytes of GPU memory in use: weights, cache and the rest. */
+  gpuBytes: number;
   subgroups: [number, number] | null;
   f16: boolean;
   timestamps: boolean;
@@ -122,6 +124,8 @@ export interface Kept {
   id: string;
   name: string;
   bytes: number;
+  /** Of a download that ended early it is false: loading it goes on with that. */
+  complete: boolean;
 }
 
 /** What the engine throws; `kind` is one of the library's kinds of errors, such as `OutOfMemory`, `Usage` or `DeviceLost`. */

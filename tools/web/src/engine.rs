@@ -12,7 +12,8 @@ use wgpu_llm::base::{DType, Error, ErrorKind, Result};
 use wgpu_llm::gguf::{Gguf, Source};
 use wgpu_llm::gpu::{self, Device};
 use wgpu_llm::model::Model;
-use wgpu_llm::run::{Options, Session, Stop, summary};
+use wgpu_llm::run::predict::Sizes;
+use wgpu_llm::run::{Options, Placement, Session, Stop, summary};
 use wgpu_llm::sample::{Sampler, SamplerOptions};
 use wgpu_llm::text::{ChatTemplate, Message};
 
@@ -33,8 +34,6 @@ fn stops() -> bool {
 const CONTEXT: usize = 4096;
 /// Tokens of a prompt that the CPU computes before the worker hears what was sent to it.
 const CPU_BATCH: usize = 32;
-/// Bytes beside weights and cache: activations, constants, what is read back.
-const BESIDE: u64 = 64 << 20;
 /// What WebAssembly can address, less what programs and vocabularies take.
 const HEAP: u64 = (4 << 30) - (512 << 20);
 
@@ -95,18 +94,13 @@ impl Engine {
             "context": self.session.as_ref().map(Session::context),
             "device": info.map_or("CPU", |i| if i.name.is_empty() { "GPU" } else { &i.name }),
             "gpu": info.is_some(),
+            "gpuBytes": device.as_ref().map_or(0, |d| d.counters().bytes),
             "subgroups": caps.and_then(|c| c.subgroups),
             "f16": caps.is_some_and(|c| c.f16),
             "timestamps": device.as_ref().is_some_and(Device::has_timestamps),
             "thinking": self.template.capabilities().thinking,
         })
         .to_string()
-    }
-
-    /// Bytes of GPU memory in use.
-    #[wasm_bindgen(js_name = gpuBytes)]
-    pub fn gpu_bytes(&mut self) -> f64 {
-        self.device().map_or(0.0, |d| d.counters().bytes as f64)
     }
 
     /// Answers the conversation `messages` (JSON, OpenAI's shape). `say` hears text, thought and token as they come.
@@ -288,18 +282,21 @@ async fn open_device(options: &LoadOptions) -> Result<Option<Device>> {
 async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptions) -> Result<Session> {
     let spec = model.spec();
     let context = options.context.unwrap_or(CONTEXT.min(spec.context_length));
-    let kv = DType::F16;
-    let cache = spec.cache_bytes(context, kv) as u64;
-    match &device {
-        Some(device) => {
-            let need = model.weight_bytes() + cache + BESIDE;
-            let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
-            model.check_fits(cache + BESIDE, device.room_for(need).await?, &format!("memory on {name}"))?;
-        }
-        None => model.check_fits(cache + BESIDE, HEAP, "memory in WebAssembly")?,
-    }
     let batch = if device.is_some() { 256 } else { CPU_BATCH };
-    let options = Options { context, batch: batch.min(context), kv, ..Options::default() };
+    let options = Options { context, batch: batch.min(context), kv: DType::F16, ..Options::default() };
+    // A context that cannot be is the session's to refuse.
+    let possible = Options { context: context.clamp(1, spec.context_length), ..options.clone() };
+    let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
+    let (need, have, whose) = match &device {
+        Some(device) => {
+            let need = sizes.predict(&Placement::gpu(layers), None)?.gpu_need();
+            let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
+            (need, device.room_for(need).await?, format!("memory on {name}"))
+        }
+        None => (sizes.predict(&Placement::cpu(layers), None)?.cpu_bytes(), HEAP, "memory in WebAssembly".into()),
+    };
+    drop(sizes);
+    model.check_fits(need.saturating_sub(model.weight_bytes()), have, &whose)?;
     let mut session = Session::new_async(model.clone(), device, options).await?;
     session.stop_when(stops);
     session.when_recovered(|recovery| host::recovered(&recovery.to_string(), recovery.device.is_some()));
