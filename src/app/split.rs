@@ -142,12 +142,13 @@ pub fn describe(fit: &Fit) -> String {
         Some(Place::Gpu) => format!("all {layers} layers there (the output is one), because {}", fit.why),
         Some(Place::Cpu) => format!("all {layers} layers on the CPU (the output is one), because {}", fit.why),
         // What rules and experts leave: parts of layers.
-        None if fit.placement.gpu_layers() == layers => format!(
-            "all {layers} layers there (the output is one) but for {} of weights and {} of cache on the CPU, because {}",
-            size(here.weights),
-            size(here.cache),
-            fit.why
-        ),
+        None if fit.placement.gpu_layers() == layers => {
+            let cached = fit.placement.blocks.iter().any(|b| b.cache == Place::Cpu);
+            let parts = [(here.weights > 0, here.weights, "weights"), (cached, here.cache, "cache")];
+            let parts = parts.iter().filter(|(there, ..)| *there).map(|(_, n, what)| format!("{} of {what}", size(*n)));
+            let rest = parts.collect::<Vec<_>>().join(" and ");
+            format!("all {layers} layers there (the output is one) but for {rest} on the CPU, because {}", fit.why)
+        }
         None => format!(
             "{} of {layers} layers there (the output is one) and the rest on the CPU, because {}",
             fit.placement.gpu_layers(),

@@ -3,7 +3,7 @@
 use super::facts::Rooflines;
 use super::session::Options;
 use super::trace::{Awaited, Noted, Recorder};
-use super::{Placement, fit};
+use super::{Placement, fit, predict};
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu::{self, ThreadPool};
@@ -328,6 +328,13 @@ impl Engine {
         if self.programs.len() >= KEPT {
             // The least recently used, but never the program that decodes.
             let old = self.programs.iter().position(|p| !decode(p)).unwrap_or(0);
+            self.programs.remove(old);
+        }
+        // Results come through buffers that are made when they are first read: there must be room for them.
+        let reads = 2 * predict::read_back(&graph, &plan);
+        while self.device().is_some_and(|device| device.budget_left() < reads)
+            && let Some(old) = self.programs.iter().position(|p| !decode(p))
+        {
             self.programs.remove(old);
         }
         self.programs.push(Program { batch, graph, plan, parts, noted: None });

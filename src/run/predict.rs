@@ -270,23 +270,27 @@ impl Sum {
                 all[rank] = all[rank].max(sizes[slot]);
             }
         }
-        // Results, and what crosses to the CPU: read through a buffer of the program that computes it, as large as its largest.
-        let mut read: HashMap<usize, u64> = HashMap::new();
-        let mut add = |segment: usize, bytes: usize| {
-            let most = read.entry(segment).or_default();
-            *most += buffer_bytes(bytes.next_multiple_of(4) as u64);
-        };
-        let last = plan.segments.len() - 1;
-        if let Some(output) = graph.output.filter(|_| plan.segments[last].place == Place::Gpu) {
-            add(last, output.meta.span_bytes());
-        }
-        for copy in plan.copies.iter().filter(|c| c.from == Place::Gpu) {
-            if let Some(from) = (0..copy.before).rfind(|s| plan.segments[*s].place == Place::Gpu) {
-                add(from, graph.buffers[copy.buf.0 as usize].meta.span_bytes());
-            }
-        }
-        self.other += read.values().sum::<u64>();
+        self.other += read_back(graph, plan);
     }
+}
+
+/// Bytes of the buffers that results, and what crosses to the CPU, are read through: one of the program that computes it, as large as
+/// its largest.
+pub(super) fn read_back(graph: &Graph, plan: &Plan) -> u64 {
+    let mut read: HashMap<usize, u64> = HashMap::new();
+    let mut add = |segment: usize, bytes: usize| {
+        *read.entry(segment).or_default() += buffer_bytes(bytes.next_multiple_of(4) as u64);
+    };
+    let last = plan.segments.len() - 1;
+    if let Some(output) = graph.output.filter(|_| plan.segments[last].place == Place::Gpu) {
+        add(last, output.meta.span_bytes());
+    }
+    for copy in plan.copies.iter().filter(|c| c.from == Place::Gpu) {
+        if let Some(from) = (0..copy.before).rfind(|s| plan.segments[*s].place == Place::Gpu) {
+            add(from, graph.buffers[copy.buf.0 as usize].meta.span_bytes());
+        }
+    }
+    read.values().sum()
 }
 
 /// What nodes are, by their layers.
