@@ -221,7 +221,7 @@ pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> R
     match (done, record(args, session)) {
         (Ok(done), recorded) => recorded.map(|()| done),
         (Err(e), recorded) => {
-            recorded.unwrap_or_else(|other| term::warn(other));
+            recorded.unwrap_or_else(term::warn);
             Err(e)
         }
     }

@@ -147,7 +147,7 @@ const MOST_ROWS: usize = 16;
 
 impl Attention {
     /// Bytes of scratch that any number of tokens needs at the most, of as many heads and values as the result `y` has: splits and
-    /// blocks of queries together are no more than [`WORKGROUPS`], and each has a sum for each of its queries.
+    /// blocks of queries together are no more than the workgroups that keep a GPU busy, and each has a sum for each of its queries.
     pub fn most_scratch(y: &Meta) -> usize {
         let most = (WORKGROUPS * MOST_ROWS).min(32 * y.outer() * y.shape[1]);
         4 * (y.shape[2] + 2) * most

@@ -116,7 +116,7 @@ fn counters(profile: &Profile, i: usize, sink: Sink) -> io::Result<()> {
     }
 }
 
-/// The profile that [`write`] wrote.
+/// The profile that [`write()`] wrote.
 pub fn from_json(trace: &Value) -> Result<Profile> {
     let rest = trace.get("wgpu_llm").ok_or_else(|| {
         Error::format("this is no trace of wgpu-llm").help("write one with --trace FILE, or with `wgpu-llm profile`")
