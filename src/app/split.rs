@@ -35,8 +35,8 @@ pub struct SplitArgs {
     /// Use at most so much GPU memory, whatever is free: 20MB, 1.5GiB; a plain number is MiB.
     #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_LIMIT")]
     pub vram_limit: Option<Size>,
-    /// Keep so much of the GPU's free memory free. Default: 1 GiB, or a tenth of all where that is less.
-    #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN", conflicts_with = "vram_limit")]
+    /// Keep so much of the GPU's free memory free, where there is no --vram-limit. Default: 1 GiB, or a tenth of all where that is less.
+    #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN")]
     pub vram_margin: Option<Size>,
 }
 
