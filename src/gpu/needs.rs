@@ -43,8 +43,7 @@ fn most_scratch(device: &Device, node: &Node, kernel: &Kernel) -> Vec<usize> {
     if tune::is_tuned(device, node) {
         let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
         for other in node.op.gpu(&metas, &node.dst.meta, device.caps()) {
-            most.resize(most.len().max(other.scratch.len()), 0);
-            most.iter_mut().zip(&other.scratch).for_each(|(all, one)| *all = (*all).max(*one));
+            Needs::join_scratch(&mut most, &other.scratch);
         }
     }
     most
@@ -93,6 +92,12 @@ impl Needs {
             }
         }
         Ok(needs)
+    }
+
+    /// Makes `all` large enough for scratch of these `sizes` too.
+    pub fn join_scratch(all: &mut Vec<usize>, sizes: &[usize]) {
+        all.resize(all.len().max(sizes.len()), 0);
+        all.iter_mut().zip(sizes).for_each(|(all, one)| *all = (*all).max(*one));
     }
 
     /// Sizes of the scratch buffers of node `i` of `graph` alone; none where no kernel fits.

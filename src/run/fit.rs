@@ -76,7 +76,7 @@ impl Fit {
             let (sizes, layers) = (Sizes::of(model, device, &options)?, model.spec().layers.len());
             Ok(Planner { sizes, device, layers, request, context })
         };
-        let least = *request.contexts.last().ok_or_else(|| Error::usage("a context of 0 tokens"))?;
+        let (&least, larger) = request.contexts.split_last().ok_or_else(|| Error::usage("a context of 0 tokens"))?;
         for &context in &request.contexts {
             let one = planner(context)?;
             if request.layers != Layers::Auto || device.is_none() {
@@ -96,7 +96,7 @@ impl Fit {
         }
         // Where nothing is on the GPU, nothing has to make room there: only the system's memory must have some left.
         let room = request.budget.cpu.map_or(u64::MAX, |bytes| bytes / 4);
-        for &context in &request.contexts {
+        for &context in larger {
             let fit = planner(context)?.split(&speeds)?;
             if fit.placement.single() == Some(Place::Cpu) && fit.prediction.memory[0].cache <= room {
                 return Ok(fit);

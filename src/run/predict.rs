@@ -144,11 +144,11 @@ impl<'a> Sizes<'a> {
         for (graph, scratch) in &self.between {
             let places = placement.places(graph);
             let on_gpu = scratch.iter().zip(places).filter(|(_, place)| *place == Place::Gpu);
-            on_gpu.for_each(|(sizes, _)| sum.add_scratch(sizes));
+            on_gpu.for_each(|(sizes, _)| Needs::join_scratch(&mut sum.scratch, sizes));
         }
         let attends = |n: &&Node| n.op.name() == "attention" && placement.uses(Place::Gpu);
         for node in self.graphs[1].nodes.iter().filter(attends) {
-            sum.add_scratch(&[Attention::most_scratch(&node.dst.meta)]);
+            Needs::join_scratch(&mut sum.scratch, &[Attention::most_scratch(&node.dst.meta)]);
         }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
         Ok(self.prediction(placement, sum, pieces, seconds))
@@ -184,7 +184,7 @@ impl<'a> Sizes<'a> {
             // Errors are no values that can be copied: whoever has one finds it again.
             let Ok(needs) = &self.needs[g][i] else { return Needs::of(device, &self.graphs[g], i).map(drop) };
             sum.fixed.extend(needs.fixed.iter().cloned());
-            sum.add_scratch(&needs.scratch);
+            Needs::join_scratch(&mut sum.scratch, &needs.scratch);
         }
         let parameters = Needs::parameters(device, nodes.filter_map(|i| self.needs[g][i].as_ref().ok()));
         (sum.other, sum.parameters) = (sum.other + parameters, sum.parameters + parameters);
@@ -240,11 +240,6 @@ struct Sum {
 }
 
 impl Sum {
-    fn add_scratch(&mut self, sizes: &[usize]) {
-        self.scratch.resize(self.scratch.len().max(sizes.len()), 0);
-        self.scratch.iter_mut().zip(sizes).for_each(|(all, one)| *all = (*all).max(*one));
-    }
-
     fn add_caches(&mut self, graph: &Graph, segment: &Segment) {
         let place = segment.place as usize;
         for t in graph.nodes[segment.nodes.clone()].iter().flat_map(|n| n.src.iter().chain([&n.dst])) {
