@@ -1,6 +1,9 @@
 //! A GPU that fails in the middle of the work: the session goes on with the same tokens, on the GPU opened again or on the CPU, and
 //! says so.
 
+#[cfg(feature = "cli")]
+#[path = "common/data.rs"]
+mod data;
 #[path = "common/device.rs"]
 mod device;
 #[path = "common/fixture.rs"]
@@ -10,12 +13,12 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use wgpu_llm::base::{ErrorKind, Result};
+use wgpu_llm::base::{Error, ErrorKind, Result};
 use wgpu_llm::gguf::Gguf;
 use wgpu_llm::gpu::{Device, Fault, Memory, Trouble};
 use wgpu_llm::graph::Input;
 use wgpu_llm::model::Model;
-use wgpu_llm::run::{Answer, Options, Session, Stop};
+use wgpu_llm::run::{Answer, Options, Placement, Session, Stop};
 use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const BATCH: usize = 8;
@@ -132,6 +135,39 @@ fn too_little_memory_in_the_middle_of_an_answer() {
 }
 
 #[test]
+fn too_little_memory_for_a_plan_makes_another() {
+    let Some(device) = device::open("too_little_memory_for_a_plan_makes_another") else { return };
+    for options in &ways() {
+        let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
+        let layers = session.model().spec().layers.len();
+        session.when_short_of_memory(move |_| Ok(Some(Placement::last(layers, 2))));
+        let want = generate(&mut session, options).unwrap();
+        session.truncate(0);
+        let before = session.engine().device().expect("a GPU").counters().bytes;
+        session.engine().device().expect("a GPU").inject([fault(Trouble::OutOfMemory, 20)]);
+        assert_eq!(generate(&mut session, options).unwrap().tokens, want.tokens);
+        let device = session.engine().device().cloned().expect("still there");
+        assert_eq!(session.engine().placement().gpu_layers(), 2);
+        assert!(device.counters().bytes < before, "{before} {:?}", device.counters());
+        let told = told.lock().unwrap();
+        let [(Some(_), 1, _, text)] = &told[..] else { panic!("{told:?}") };
+        let want = format!("is out of memory; it was opened again, with 2 of {} layers there, and", layers + 1);
+        assert!(text.contains(&want), "{text}");
+    }
+    // Who knows no other plan has the same again, or nothing there.
+    for on_gpu in [true, false] {
+        let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
+        session.when_short_of_memory(move |_| if on_gpu { Ok(None) } else { Err(Error::unsupported("nothing fits")) });
+        session.engine().device().expect("a GPU").inject([fault(Trouble::OutOfMemory, 20)]);
+        assert_eq!(generate(&mut session, &SamplerOptions::greedy()).unwrap().tokens.len(), TOKENS);
+        assert_eq!(session.engine().device().is_some(), on_gpu);
+        let told = told.lock().unwrap();
+        let how = if on_gpu { "opened again, and" } else { "on the CPU from now on" };
+        assert!(matches!(&told[..], [(_, 1, _, text)] if text.contains(how)), "{told:?}");
+    }
+}
+
+#[test]
 fn a_device_that_does_not_answer_is_given_up() {
     let Some(device) = device::open("a_device_that_does_not_answer_is_given_up") else { return };
     let [greedy, ..] = ways();
@@ -243,14 +279,20 @@ fn a_wait_for_a_lost_device_ends_with_a_typed_error() {
 /// What the program prints and says of a small model in `dir`, with `args`.
 #[cfg(feature = "cli")]
 fn program(dir: &std::path::Path, args: &[&str]) -> (String, String) {
-    use std::process::{Command, Stdio};
     std::fs::write(dir.join("model.gguf"), fixture::bytes(&fixture::talker()).expect("well formed")).unwrap();
+    let common = ["-m", "model.gguf", "--device", "gpu", "--seed", "3", "-n", "40", "-p", "zyxwvut", "-ub", "4"];
+    run(dir, &[args, &common].concat())
+}
+
+/// What the program prints and says, its home being `dir`, with `args`.
+#[cfg(feature = "cli")]
+fn run(dir: &std::path::Path, args: &[&str]) -> (String, String) {
+    use std::process::{Command, Stdio};
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
     command.env_clear().env("HOME", dir).env("HF_HUB_OFFLINE", "1").current_dir(dir).args(args);
-    command.args(["-m", "model.gguf", "--device", "gpu", "--seed", "3", "-n", "40", "-p", "zyxwvut", "-ub", "4"]);
     let output = command.stdin(Stdio::null()).output().expect("runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
     (text(&output.stdout), text(&output.stderr))
 }
 
@@ -299,4 +341,27 @@ fn a_gpu_that_fails_while_a_model_is_loaded_is_opened_again_or_left_alone() {
     // So small a model is not tried again with less.
     let (_, told) = run(&["--inject-faults", "oom@0"]);
     assert!(told.contains("out of memory; going on with the CPU"), "{told}");
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn a_gpu_that_runs_out_of_memory_in_an_answer_gets_less() {
+    let test = "a_gpu_that_runs_out_of_memory_in_an_answer_gets_less";
+    let Some(path) = data::find("SmolLM2-135M-Instruct.Q4_1.gguf", test).filter(|_| device::open(test).is_some())
+    else {
+        return;
+    };
+    let (dir, path) = (tempfile::tempdir().expect("a folder"), path.to_string_lossy().into_owned());
+    let common =
+        ["complete", "--device", "gpu", "--temp=0", "-c", "1024", "-n", "5", "-p", "The capital of France is", "-m"];
+    let complete = |more: &[&str]| run(dir.path(), &[&common[..], &[path.as_str()], more].concat());
+    let (want, told) = complete(&["-ngl", "all"]);
+    assert!(want.contains("Paris") && told.contains("all 31 layers there"), "{want} {told}");
+    let (got, told) = complete(&["--inject-faults", "oom@4"]);
+    assert_eq!(got, want);
+    let layers = told.split_once("opened again, with ").and_then(|(_, rest)| rest.split(' ').next());
+    assert!(layers.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| (1..31).contains(&n)), "{told}");
+    // Who says how many gets as many.
+    let (got, told) = complete(&["-ngl", "all", "--inject-faults", "oom@4"]);
+    assert!(got == want && told.contains("it was opened again, and the work goes on"), "{got} {told}");
 }

@@ -1,4 +1,4 @@
-//! Sessions: a prompt that is stopped between two batches leaves a cache that goes on as if nothing had happened.
+//! Sessions: a prompt that is stopped, between two batches or within one, leaves a cache that goes on as if nothing had happened.
 
 #[path = "common/device.rs"]
 mod device;
@@ -30,7 +30,8 @@ fn generate(session: &mut Session, prompt: &[u32]) -> Answer {
     session.generate(prompt, &mut sampler, 6, &mut |_| ControlFlow::Continue(())).expect("an answer")
 }
 
-fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>) {
+/// Has a prompt stopped when it is asked for the `asks`th time, counted from 0; gives how many of its tokens the cache kept.
+fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>, asks: &[usize]) -> Vec<usize> {
     let prompt: Vec<u32> = (0..45).map(|i| i * 7 % 90).collect();
     let other: Vec<u32> = prompt[..11].iter().copied().chain(20..50).collect();
     let mut fresh = session(device.clone(), gpu_layers);
@@ -40,36 +41,51 @@ fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>) {
     };
     let (want, want_other) = (want(&prompt), want(&other));
 
-    let asked = Arc::new(AtomicUsize::new(0));
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
     let mut session = session(device, gpu_layers);
-    let times = asked.clone();
-    // Before the third batch.
-    session.stop_when(move || times.fetch_add(1, Ordering::Relaxed) == 2);
-    let stopped = generate(&mut session, &prompt);
-    assert_eq!((stopped.stop, stopped.tokens.len(), stopped.prompt_tokens), (Stop::Interrupted, 0, 2 * BATCH));
-    assert_eq!(session.fed(), &prompt[..2 * BATCH], "what was not computed does not count as kept");
-    let answer = generate(&mut session, &prompt);
-    assert_eq!((answer.tokens, answer.prompt_tokens), (want, prompt.len() - 2 * BATCH), "the rest is computed");
+    let counter = left.clone();
+    // It says yes once: 0 is followed by the largest number.
+    session.stop_when(move || counter.fetch_sub(1, Ordering::Relaxed) == 0);
+    let mut kept = Vec::new();
+    for n in asks {
+        left.store(*n, Ordering::Relaxed);
+        session.truncate(0);
+        let stopped = generate(&mut session, &prompt);
+        let rest = session.fed().len();
+        assert_eq!((stopped.stop, stopped.tokens.len(), stopped.prompt_tokens), (Stop::Interrupted, 0, rest));
+        assert_eq!(session.fed(), &prompt[..rest], "what was not computed does not count as kept");
+        let answer = generate(&mut session, &prompt);
+        assert_eq!((&answer.tokens, answer.prompt_tokens), (&want, prompt.len() - rest), "the rest is computed");
+        kept.push(rest);
+    }
 
-    asked.store(0, Ordering::Relaxed);
+    left.store(2, Ordering::Relaxed);
     session.truncate(0);
     assert_eq!(generate(&mut session, &prompt).stop, Stop::Interrupted);
     assert_eq!(generate(&mut session, &other).tokens, want_other, "another prompt with the same beginning");
 
-    asked.store(2, Ordering::Relaxed);
+    left.store(0, Ordering::Relaxed);
     session.truncate(0);
     assert!(session.logits(&prompt, &[3]).unwrap_err().to_string().contains("stopped"));
     assert!(session.fed().is_empty());
+    kept
 }
 
 #[test]
-fn a_prompt_is_stopped_between_batches_on_the_cpu() {
-    stops_cleanly(None, None);
+fn a_prompt_is_stopped_within_batches_on_the_cpu() {
+    let kept = stops_cleanly(None, None, &[0, 1, 9, 40, 80, 120]);
+    assert!(kept[..3] == [0, 0, 0] && kept[5] > BATCH && kept.is_sorted(), "{kept:?}");
 }
 
 #[test]
 fn a_prompt_is_stopped_between_batches_on_the_gpu() {
     let Some(device) = device::open("a_prompt_is_stopped_between_batches_on_the_gpu") else { return };
-    stops_cleanly(Some(device.clone()), None);
-    stops_cleanly(Some(device), Some(2));
+    assert_eq!(stops_cleanly(Some(device), None, &[0, 2]), [0, 2 * BATCH]);
+}
+
+#[test]
+fn a_prompt_is_stopped_where_layers_are_on_both_devices() {
+    let Some(device) = device::open("a_prompt_is_stopped_where_layers_are_on_both_devices") else { return };
+    let kept = stops_cleanly(Some(device), Some(2), &[0, 3, 20, 60]);
+    assert!(kept[0] == 0 && kept[3] >= BATCH && kept.is_sorted(), "{kept:?}");
 }

@@ -53,6 +53,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let budget = args.device.split.budget(device.as_ref());
     let contexts = load::contexts(&args.context, &model, device.as_ref(), &budget)?;
     let speeds = split::speeds(device.as_ref(), options.threads)?;
+    split::warn_of_idle_rules(&model, &args.device.split);
     let fit = split::plan(&model, device.as_ref(), split::of(&args.device), budget, &options, contexts)?;
     let options = Options { batch: options.batch.min(fit.context), ..options };
     let fit = fit.with_speeds(&model, device.as_ref(), &options, &speeds)?;

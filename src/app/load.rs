@@ -58,9 +58,6 @@ pub struct DebugArgs {
 /// Loading that takes no longer is not shown.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// GPU memory below which it is not tried again.
-const LEAST_TRIED: u64 = 64 << 20;
-
 /// A GPU that is lost so often while a session is made ready is not opened again.
 const MOST_LOSSES: usize = 2;
 
@@ -71,7 +68,8 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
     session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
-    session.when_recovered(|recovery| term::interject(recovery));
+    session.when_failed(|error| term::interject(format_args!("{error}; making things ready again")));
+    session.when_recovered(|recovery| term::note(recovery.outcome()));
     inject(args, session.engine().device(), false);
     describe(&mut session, &path, &why, &fit, args.context.ctx_size.is_none());
     if args.debug.profile_json.is_some() {
@@ -89,6 +87,7 @@ fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)
     let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
     let contexts = contexts(&args.context, &model, device.as_ref(), &budget)?;
     let (mut failures, plan) = (0, split::of(&args.device));
+    split::warn_of_idle_rules(&model, plan.1);
     loop {
         let fit = split::plan(&model, device.as_ref(), plan, budget, &options, contexts.clone())?;
         let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
@@ -98,8 +97,13 @@ fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)
         let (context, batch) = (fit.context, options.batch.min(fit.context));
         check_memory(&model, &taken, context, options.kv)?;
         let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
-        let error = match start(model.clone(), taken, options) {
-            Ok(session) => return Ok((session, fit, why)),
+        let error = match start(model.clone(), taken, options.clone()) {
+            Ok(mut session) => {
+                if plan.0 == Layers::Auto {
+                    session.when_short_of_memory(split::with_less(model, &args.device, budget, options, &fit));
+                }
+                return Ok((session, fit, why));
+            }
             Err(e) => e,
         };
         let Some(failed) = device.filter(|_| gives_way(&error, plan.0)) else { return Err(error) };
@@ -133,16 +137,16 @@ fn retry(
     bytes: u64,
 ) -> (Option<gpu::Device>, String) {
     let memory = error.kind() == ErrorKind::OutOfMemory;
-    let less = bytes / 4 * 3;
+    let less = split::less(bytes);
     if memory {
         // Where nobody tells how much there is, or others were faster, it is found out by trying.
-        budget.gpu = Some(less);
+        budget.gpu = less;
     }
-    let hopeless = if memory { less < LEAST_TRIED } else { failures >= MOST_LOSSES };
+    let hopeless = if memory { less.is_none() } else { failures >= MOST_LOSSES };
     let again = if hopeless { None } else { failed.reopen().ok() };
     failed.dispose();
     let how = match (&again, memory) {
-        (Some(_), true) => format!("trying with {}", human(less)),
+        (Some(_), true) => format!("trying with {}", human(less.unwrap_or(0))),
         (Some(_), false) => "opening it again".into(),
         (None, _) => "going on with the CPU".into(),
     };

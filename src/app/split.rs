@@ -10,12 +10,13 @@ use crate::model::Model;
 use crate::run::budget::Budget;
 use crate::run::fit::{Fit, Layers, Request};
 use crate::run::speed::{self, Speed};
-use crate::run::{Options, Override, Rules};
+use crate::run::{Options, Override, Placement, Rules};
 use crate::simd::Level;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What goes where, and how much memory there is for it.
 #[derive(Debug, Clone, Default, Args)]
@@ -109,7 +110,6 @@ pub fn plan(
         Some(device) => device.without_budget(|| speeds(Some(device), options.threads)),
         None => speeds(None, options.threads),
     };
-    warn_of_idle_rules(model, &request.rules);
     let fit = Fit::new(model, device, options, &request, &mut measured)?;
     if let (Some(device), Some(bytes)) = (device, budget.gpu) {
         device.set_budget(bytes);
@@ -119,13 +119,42 @@ pub fn plan(
 }
 
 /// Tells of rules that concern nothing in the model: most are slips of the pen.
-fn warn_of_idle_rules(model: &Model, rules: &Rules) {
+pub fn warn_of_idle_rules(model: &Model, args: &SplitArgs) {
+    let rules = args.rules();
     let any = |what: &dyn Fn(&str) -> bool| model.gguf().tensors().iter().any(|t| what(&t.name));
     for rule in rules.overrides.iter().filter(|rule| !any(&|name| rule.matches(name))) {
         term::warn(format_args!("--override-tensor {rule}: the model has no tensor of such a name"));
     }
     if rules.cpu_experts > 0 && !any(&|name| name.contains("_exps.")) {
         term::warn("the model has no experts that could stay in system memory");
+    }
+}
+
+/// GPU memory below which it is not tried again.
+const LEAST_TRIED: u64 = 64 << 20;
+
+/// What is tried next where `bytes` of GPU memory were too many: three quarters. `None` where that pays no more.
+pub fn less(bytes: u64) -> Option<u64> {
+    Some(bytes / 4 * 3).filter(|less| *less >= LEAST_TRIED)
+}
+
+/// Plans anew for a session of `model`, planned as `fit` with `options`, whose GPU has run out of memory: other programs took it. What
+/// is so small that less would hardly help stays as it is.
+pub fn with_less(
+    model: Arc<Model>,
+    args: &DeviceArgs,
+    budget: Budget,
+    options: Options,
+    fit: &Fit,
+) -> impl FnMut(&gpu::Device) -> Result<Option<Placement>> + Send + 'static {
+    let (layers, args, context) = (args.n_gpu_layers, args.split.clone(), options.context);
+    let mut planned = fit.prediction.gpu_bytes();
+    move |device| {
+        let Some(bytes) = less(planned) else { return Ok(None) };
+        let budget = Budget { gpu: Some(bytes), ..budget };
+        let fit = plan(&model, Some(device), (layers, &args), budget, &options, vec![context])?;
+        planned = fit.prediction.gpu_bytes();
+        Ok(Some(fit.placement))
     }
 }
 

@@ -218,22 +218,32 @@ impl Program {
     }
 
     /// Runs all steps; notes how long each took where `timings` is given.
-    pub fn run(
+    pub fn run(&mut self, graph: &Graph, memory: &mut Memory, pool: &ThreadPool, timings: Option<&mut Vec<Timing>>) {
+        self.run_until(&|| false, graph, memory, pool, timings);
+    }
+
+    /// The same, but `stop` is asked before each step; whether it never said yes. What a run that was stopped has written is of no use.
+    pub fn run_until(
         &mut self,
+        stop: &dyn Fn() -> bool,
         graph: &Graph,
         memory: &mut Memory,
         pool: &ThreadPool,
         mut timings: Option<&mut Vec<Timing>>,
-    ) {
+    ) -> bool {
         // The end of a step is the beginning of the next: the clock is asked once for each.
         let mut start = timings.as_ref().map(|_| Instant::now());
         for i in 0..self.steps.len() {
+            if stop() {
+                return false;
+            }
             self.step(i, graph, memory, pool);
             if let (Some(timings), Some(start)) = (timings.as_deref_mut(), &mut start) {
                 let end = Instant::now();
                 timings.push(Timing { node: self.steps[i].node, start: std::mem::replace(start, end), end });
             }
         }
+        true
     }
 
     fn step(&mut self, i: usize, graph: &Graph, memory: &mut Memory, pool: &ThreadPool) {

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
+use web_time::Instant;
 
 /// What the panic begins with that wgpu ends a wait with where the driver says that the device is lost.
 pub const POLL_PANIC: &str = "Error in Device::poll";
@@ -125,6 +127,23 @@ impl Failures {
     }
 }
 
+/// Who lets go of lost devices.
+static LEAVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+/// So long their end is waited for: those that answer take milliseconds.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Waits until the lost devices that were [disposed of](Device::dispose) are gone, but not long. To be called before a process ends: a
+/// driver is unloaded with its last device, and what it wants done at the end must not vanish while it is done.
+pub fn wait_for_disposed() {
+    let mut leaving = std::mem::take(&mut *LEAVING.lock().expect("no panic while it is held"));
+    let start = Instant::now();
+    leaving.retain(|thread| !thread.is_finished());
+    while !leaving.is_empty() && start.elapsed() < LEAVE {
+        std::thread::sleep(Duration::from_millis(2));
+        leaving.retain(|thread| !thread.is_finished());
+    }
+}
+
 impl Device {
     /// Makes the device fail, and those that take its place ([`reopen`](Self::reopen)) after it: a fault each.
     pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -143,7 +162,8 @@ impl Device {
         if self.check().is_err_and(|e| e.kind() == ErrorKind::DeviceLost) {
             // The last one who lets go waits for the device's queue, which may never answer: not the caller. Where there are no
             // threads there is no such wait either, and it is dropped here.
-            let _ = std::thread::Builder::new().spawn(move || drop(self));
+            let thread = std::thread::Builder::new().spawn(move || drop(self));
+            LEAVING.lock().expect("no panic while it is held").extend(thread);
         }
     }
 

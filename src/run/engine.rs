@@ -1,7 +1,7 @@
 //! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
 use super::facts::Rooflines;
-use super::session::Options;
+use super::session::{Options, stopped};
 use super::trace::{Awaited, Noted, Recorder};
 use super::{Placement, fit, predict};
 use crate::arch::{self, Batch};
@@ -56,6 +56,8 @@ pub struct Engine {
     // Bytes that these read on the CPU.
     pub(super) cpu_weights: u64,
     pub(super) trace: Option<Recorder>,
+    /// Who may stop a prompt.
+    pub(super) stop: Option<Box<dyn Fn() -> bool + Send>>,
     pub(super) rooflines: Rooflines,
     // Tokens fed so far, as positions count them.
     pub(super) fed: usize,
@@ -133,9 +135,9 @@ impl Engine {
         let gpu = device.map(|device| GpuSide::new(device, &model, &placement, options)).transpose()?;
         let (options, memory) = (options.clone(), cpu::Memory::default());
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
-        let trace = None;
+        let (trace, stop, fed) = (None, None, 0);
         let mut engine =
-            Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, rooflines, fed: 0 };
+            Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, stop, rooflines, fed };
         engine.prepare_decoding().await?;
         if engine.options.trace {
             engine.set_trace(true)?;
@@ -360,7 +362,10 @@ impl Engine {
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
     async fn run(&mut self, program: usize) -> Result<Output> {
         let mut open = self.open(program).await?;
-        let Program { graph, plan, parts, noted, .. } = &mut self.programs[program];
+        let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
+        // A token is soon there.
+        let stop = self.stop.as_deref().filter(|_| batch.tokens > 1);
+        let stop = || stop.is_some_and(|stop| stop());
         let noted = noted.as_deref().unwrap_or_default();
         let (last, mut output) = (parts.len() - 1, None);
         for s in 0..parts.len() {
@@ -372,7 +377,9 @@ impl Engine {
             output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
                 (Part::Cpu(part), output) => {
                     let mut timings = open.as_ref().map(|_| Vec::with_capacity(noted[s].len()));
-                    part.run(graph, &mut self.memory, &self.pool, timings.as_mut());
+                    if !part.run_until(&stop, graph, &mut self.memory, &self.pool, timings.as_mut()) {
+                        return Err(stopped());
+                    }
                     // A weight file that somebody wrote over: what was computed from its zeros is worth nothing.
                     self.model.gguf().check()?;
                     if let (Some(open), Some(timings)) = (&mut open, timings) {

@@ -10,7 +10,8 @@ use super::session::stopped;
 use super::{Placement, Session};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu;
-use crate::gpu::Device;
+use crate::gpu::{self, Device};
+use crate::graph::Place;
 use std::fmt;
 use web_time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub struct Recovery {
     pub error: Error,
     /// The GPU that the session goes on with; `None` where it stays on the CPU.
     pub device: Option<String>,
+    /// Layers on it now, the output being one, and all there are: where it was planned anew.
+    pub layers: Option<(usize, usize)>,
     /// Failures within ten minutes, this one included.
     pub failures: usize,
     /// Tokens that are computed anew.
@@ -35,13 +38,31 @@ pub struct Recovery {
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; ", self.error)?;
-        match (&self.device, self.failures) {
-            (Some(_), _) => write!(f, "it was opened again, and the work goes on")?,
-            (None, 1) => write!(f, "the work goes on, on the CPU from now on")?,
-            (None, n) => write!(f, "failure {n} within ten minutes: from now on the work is done on the CPU")?,
+        write!(f, "{}; {}", self.error, self.outcome())
+    }
+}
+
+impl Recovery {
+    /// How it goes on, without what had happened.
+    pub fn outcome(&self) -> impl fmt::Display {
+        Outcome(self)
+    }
+}
+
+struct Outcome<'a>(&'a Recovery);
+
+impl fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcome(this) = self;
+        match (&this.device, this.layers, this.failures) {
+            (Some(_), None, _) => write!(f, "it was opened again, and the work goes on")?,
+            (Some(_), Some((n, all)), _) => {
+                write!(f, "it was opened again, with {n} of {all} layers there, and the work goes on")?;
+            }
+            (None, _, 1) => write!(f, "the work goes on, on the CPU from now on")?,
+            (None, _, n) => write!(f, "failure {n} within ten minutes: from now on the work is done on the CPU")?,
         }
-        match self.tokens {
+        match this.tokens {
             0 => Ok(()),
             1 => write!(f, ", 1 token is computed anew"),
             n => write!(f, ", {n} tokens are computed anew"),
@@ -49,13 +70,18 @@ impl fmt::Display for Recovery {
     }
 }
 
-type Listener = Box<dyn FnMut(&Recovery) + Send>;
+type Listener<T> = Box<dyn FnMut(&T) + Send>;
+type Planner = Box<dyn FnMut(&Device) -> Result<Option<Placement>> + Send>;
+/// The GPU's name and the layers there, where they were planned anew; no name for the CPU.
+type Replaced = (Option<String>, Option<(usize, usize)>);
 
-/// What a session remembers of failures, and who wants to know.
+/// What a session remembers of failures, who wants to know, and who plans anew.
 #[derive(Default)]
 pub(super) struct Recovering {
     failures: Vec<(Instant, ErrorKind)>,
-    tell: Option<Listener>,
+    tell_failure: Option<Listener<Error>>,
+    tell: Option<Listener<Recovery>>,
+    plan: Option<Planner>,
 }
 
 impl Recovering {
@@ -69,9 +95,21 @@ impl Recovering {
 }
 
 impl Session {
-    /// From now on `tell` hears of each failure of the GPU that the session goes on after.
+    /// From now on `tell` hears of each failure of the GPU at once: until weights lie elsewhere and what was fed is fed again, it may
+    /// take a while.
+    pub fn when_failed(&mut self, tell: impl FnMut(&Error) + Send + 'static) {
+        self.recovering.tell_failure = Some(Box::new(tell));
+    }
+
+    /// From now on `tell` hears of each failure of the GPU that the session goes on after, and how.
     pub fn when_recovered(&mut self, tell: impl FnMut(&Recovery) + Send + 'static) {
         self.recovering.tell = Some(Box::new(tell));
+    }
+
+    /// From now on `plan` says what goes to a GPU, opened again, that ran out of memory; `None` for the same as before. Where it
+    /// fails, the session goes to the CPU.
+    pub fn when_short_of_memory(&mut self, plan: impl FnMut(&Device) -> Result<Option<Placement>> + Send + 'static) {
+        self.recovering.plan = Some(Box::new(plan));
     }
 
     /// Does `work`, which gets the engine and the number of tokens in its cache; where the GPU fails, does it again on what takes
@@ -89,12 +127,21 @@ impl Session {
     async fn recover(&mut self, mut error: Error) -> Result<()> {
         let tokens = std::mem::take(&mut self.fed);
         loop {
+            error = error.without_help();
+            if let Some(tell) = &mut self.recovering.tell_failure {
+                tell(&error);
+            }
             let (failures, again) = self.recovering.note(Instant::now(), error.kind());
-            let device = match self.engine.replace_device(again).await {
-                Ok(device) => device,
+            let plan = self.recovering.plan.as_mut().filter(|_| error.kind() == ErrorKind::OutOfMemory);
+            let (device, layers) = match self.engine.replace_device(again, plan).await {
+                Ok(replaced) => replaced,
                 Err(e) => return Err(error.because(e)),
             };
-            let recovery = Recovery { error: error.without_help(), device, failures, tokens: tokens.len() };
+            if device.is_none() || layers.is_some() {
+                // What was foretold holds no more.
+                self.expect(None);
+            }
+            let recovery = Recovery { error, device, layers, failures, tokens: tokens.len() };
             if let Some(tell) = &mut self.recovering.tell {
                 tell(&recovery);
             }
@@ -119,15 +166,22 @@ impl Session {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The process may be about to end.
+        gpu::wait_for_disposed();
+    }
+}
+
 impl Engine {
     /// Whether `error` is a failure of the GPU, so that the work can be done elsewhere.
     pub(super) fn can_do_without(&self, error: &Error) -> bool {
         self.gpu.is_some() && matches!(error.kind(), ErrorKind::DeviceLost | ErrorKind::OutOfMemory)
     }
 
-    /// Lets go of the GPU and opens it `again`, or goes to the CPU where that is not wanted or fails; gives the GPU's name. Caches
-    /// are empty then.
-    async fn replace_device(&mut self, again: bool) -> Result<Option<String>> {
+    /// Lets go of the GPU and opens it `again`, with what `plan` puts there, or goes to the CPU where that is not wanted or fails;
+    /// gives the GPU's name and the layers there, of all, where they are others. Caches are empty then.
+    async fn replace_device(&mut self, again: bool, plan: Option<&mut Planner>) -> Result<Replaced> {
         let old = self.let_go();
         let reopened = match old.as_ref().filter(|_| again) {
             Some(old) => old.reopen_async().await.ok(),
@@ -136,10 +190,18 @@ impl Engine {
         old.into_iter().for_each(Device::dispose);
         if let Some(device) = reopened {
             let name = device.info().name.clone();
-            self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
+            let planned = plan.map_or(Ok(None), |plan| plan(&device));
+            let mut layers = None;
+            if let Ok(Some(placement)) = &planned {
+                self.placement = placement.clone();
+                layers = Some((placement.gpu_layers(), placement.blocks.len() + 1));
+            }
+            if planned.is_ok() && self.placement.uses(Place::Gpu) {
+                self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
+            }
             if self.gpu.is_some() && self.prepare_decoding().await.is_ok() {
                 self.tell_facts();
-                return Ok(Some(name));
+                return Ok((Some(name), layers));
             }
             self.let_go().into_iter().for_each(Device::dispose);
         }
@@ -148,7 +210,7 @@ impl Engine {
         self.placement = Placement::cpu(self.placement.blocks.len());
         self.prepare_decoding().await?;
         self.tell_facts();
-        Ok(None)
+        Ok((None, None))
     }
 
     /// Drops all that belongs to the device, which makes room on it, and the caches; gives the device.
@@ -190,13 +252,15 @@ mod tests {
 
     #[test]
     fn a_recovery_says_what_happened_and_how_it_goes_on() {
-        let recovery = |device: Option<&str>, failures, tokens| {
+        let recovery = |device: Option<&str>, failures, tokens, layers| {
             let error = Error::new(ErrorKind::DeviceLost, "the GPU X was lost: gone");
-            Recovery { error, device: device.map(str::to_owned), failures, tokens }.to_string()
+            Recovery { error, device: device.map(str::to_owned), layers, failures, tokens }.to_string()
         };
         let again = "the GPU X was lost: gone; it was opened again, and the work goes on, 7 tokens are computed anew";
-        assert_eq!(recovery(Some("X"), 2, 7), again);
+        assert_eq!(recovery(Some("X"), 2, 7, None), again);
+        let fewer = "the GPU X was lost: gone; it was opened again, with 3 of 5 layers there, and the work goes on";
+        assert_eq!(recovery(Some("X"), 1, 0, Some((3, 5))), fewer);
         let third = "the GPU X was lost: gone; failure 3 within ten minutes: from now on the work is done on the CPU";
-        assert_eq!(recovery(None, 3, 0), third);
+        assert_eq!(recovery(None, 3, 0, Some((0, 5))), third);
     }
 }

@@ -65,7 +65,6 @@ pub struct Session {
     expected: Option<Duration>,
     /// Tokens of answers after their first, and what they took.
     pub(super) answered: (usize, Duration),
-    stop: Option<Box<dyn Fn() -> bool + Send>>,
     pub(super) recovering: Recovering,
 }
 
@@ -114,9 +113,9 @@ impl Session {
             (Some(_), None, Some(n)) => Placement::last(layers, n),
         };
         let engine = Engine::new(model.clone(), device, placement, &options).await?;
-        let (expected, answered, stop) = Default::default();
+        let (expected, answered) = Default::default();
         let recovering = Recovering::default();
-        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, stop, recovering })
+        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, recovering })
     }
 
     /// Remembers what a token was planned to take.
@@ -155,14 +154,14 @@ impl Session {
         &mut self.engine
     }
 
-    /// From now on `stop` is asked before each batch of a prompt; where it says yes, the rest is not computed. What was fed until
-    /// then stays in the cache.
+    /// From now on `stop` is asked before each batch of a prompt, and on the CPU within it, before each step: where it says yes, the
+    /// rest is not computed. The batches that were done stay in the cache.
     pub fn stop_when(&mut self, stop: impl Fn() -> bool + Send + 'static) {
-        self.stop = Some(Box::new(stop));
+        self.engine.stop = Some(Box::new(stop));
     }
 
     pub(super) fn stops(&self) -> bool {
-        self.stop.as_ref().is_some_and(|stop| stop())
+        self.engine.stop.as_ref().is_some_and(|stop| stop())
     }
 
     /// Forgets all but the first `len` tokens.
