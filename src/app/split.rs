@@ -111,10 +111,10 @@ pub fn plan(
         None => speeds(None, options.threads),
     };
     let fit = Fit::new(model, device, options, &request, &mut measured)?;
+    load::check_system_memory(&fit, budget.cpu, device.is_some_and(gpu::Device::shares_memory))?;
     if let (Some(device), Some(bytes)) = (device, budget.gpu) {
         device.set_budget(bytes);
     }
-    load::check_system_memory(&fit, budget.cpu, device.is_some_and(gpu::Device::shares_memory))?;
     Ok(fit)
 }
 
@@ -139,7 +139,7 @@ pub fn less(bytes: u64) -> Option<u64> {
 }
 
 /// Plans anew for a session of `model`, planned as `fit` with `options`, whose GPU has run out of memory: other programs took it. What
-/// is so small that less would hardly help stays as it is.
+/// is so small that less would hardly help stays as it is, and so does what the system's memory has no room for.
 pub fn with_less(
     model: Arc<Model>,
     args: &DeviceArgs,
@@ -152,9 +152,16 @@ pub fn with_less(
     move |device| {
         let Some(bytes) = less(planned) else { return Ok(None) };
         let budget = Budget { gpu: Some(bytes), ..budget };
-        let fit = plan(&model, Some(device), (layers, &args), budget, &options, vec![context])?;
-        planned = fit.prediction.gpu_bytes();
-        Ok(Some(fit.placement))
+        Ok(match plan(&model, Some(device), (layers, &args), budget, &options, vec![context]) {
+            Ok(fit) => {
+                planned = fit.prediction.gpu_bytes();
+                Some(fit.placement)
+            }
+            Err(e) => {
+                tracing::warn!("no plan with less memory: {e}");
+                None
+            }
+        })
     }
 }
 
