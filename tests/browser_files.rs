@@ -253,7 +253,8 @@ fn a_download_goes_on_after_its_tab_was_closed() {
         hub.url
     ));
     browser.until("page.done > 2e5");
-    open(&mut browser, &format!("{url}&again"));
+    browser.close_tab();
+    open(&mut browser, &url);
     browser.until("document.querySelectorAll('#kept li').length === 1");
     let label = browser.value("document.querySelector('#kept button').textContent");
     assert!(label.as_str().is_some_and(|text| text.contains("not all of it")), "{label}");

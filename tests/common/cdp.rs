@@ -86,13 +86,25 @@ impl Browser {
             console,
             _profile: profile,
         };
-        browser.tab = browser.new_tab();
-        let of_tab = json!({"targetId": browser.tab, "flatten": true});
-        let attached = browser.call("", "Target.attachToTarget", of_tab);
-        browser.page = attached["sessionId"].as_str().expect("a session").to_owned();
-        browser.watch(&browser.page.clone());
-        browser.command("Page.enable", json!({}));
+        browser.take_tab();
         browser
+    }
+
+    /// Opens a new tab; from now on its page is meant.
+    fn take_tab(&mut self) {
+        self.tab = self.new_tab();
+        let of_tab = json!({"targetId": self.tab, "flatten": true});
+        let attached = self.call("", "Target.attachToTarget", of_tab);
+        self.page = attached["sessionId"].as_str().expect("a session").to_owned();
+        self.watch(&self.page.clone());
+        self.command("Page.enable", json!({}));
+    }
+
+    /// Closes the tab, whatever its page is doing, and opens another.
+    pub fn close_tab(&mut self) {
+        let old = std::mem::take(&mut self.tab);
+        self.take_tab();
+        self.call("", "Target.closeTarget", json!({"targetId": old}));
     }
 
     fn new_tab(&mut self) -> String {
