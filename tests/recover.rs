@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use wgpu_llm::base::{Error, ErrorKind, Result};
+use wgpu_llm::base::{ErrorKind, Result};
 use wgpu_llm::gguf::Gguf;
 use wgpu_llm::gpu::{Device, Fault, Memory, Trouble};
 use wgpu_llm::graph::Input;
@@ -140,7 +140,7 @@ fn too_little_memory_for_a_plan_makes_another() {
     for options in &ways() {
         let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
         let layers = session.model().spec().layers.len();
-        session.when_short_of_memory(move |_| Ok(Some(Placement::last(layers, 2))));
+        session.when_short_of_memory(move |_| Some(Placement::last(layers, 2)));
         let want = generate(&mut session, options).unwrap();
         session.truncate(0);
         let before = session.engine().device().expect("a GPU").counters().bytes;
@@ -157,7 +157,8 @@ fn too_little_memory_for_a_plan_makes_another() {
     // Who knows no other plan has the same again, or nothing there.
     for on_gpu in [true, false] {
         let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
-        session.when_short_of_memory(move |_| if on_gpu { Ok(None) } else { Err(Error::unsupported("nothing fits")) });
+        let layers = session.model().spec().layers.len();
+        session.when_short_of_memory(move |_| (!on_gpu).then(|| Placement::cpu(layers)));
         session.engine().device().expect("a GPU").inject([fault(Trouble::OutOfMemory, 20)]);
         assert_eq!(generate(&mut session, &SamplerOptions::greedy()).unwrap().tokens.len(), TOKENS);
         assert_eq!(session.engine().device().is_some(), on_gpu);

@@ -37,7 +37,6 @@ pub fn main() -> ExitCode {
     term::init_logs();
     term::quiet_panics();
     let done = term::watch_interrupts().and_then(|()| run(&cli));
-    crate::gpu::wait_for_disposed();
     match done {
         Ok(()) => Exit::Ok.into(),
         Err(e) => term::report(&e).into(),

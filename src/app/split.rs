@@ -146,22 +146,15 @@ pub fn with_less(
     budget: Budget,
     options: Options,
     fit: &Fit,
-) -> impl FnMut(&gpu::Device) -> Result<Option<Placement>> + Send + 'static {
+) -> impl FnMut(&gpu::Device) -> Option<Placement> + Send + 'static {
     let (layers, args, context) = (args.n_gpu_layers, args.split.clone(), options.context);
     let mut planned = fit.prediction.gpu_bytes();
     move |device| {
-        let Some(bytes) = less(planned) else { return Ok(None) };
-        let budget = Budget { gpu: Some(bytes), ..budget };
-        Ok(match plan(&model, Some(device), (layers, &args), budget, &options, vec![context]) {
-            Ok(fit) => {
-                planned = fit.prediction.gpu_bytes();
-                Some(fit.placement)
-            }
-            Err(e) => {
-                tracing::warn!("no plan with less memory: {e}");
-                None
-            }
-        })
+        let budget = Budget { gpu: Some(less(planned)?), ..budget };
+        let made = plan(&model, Some(device), (layers, &args), budget, &options, vec![context]);
+        let fit = made.inspect_err(|e| tracing::warn!("no plan with less memory: {e}")).ok()?;
+        planned = fit.prediction.gpu_bytes();
+        Some(fit.placement)
     }
 }
 

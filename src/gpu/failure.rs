@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -127,22 +126,8 @@ impl Failures {
     }
 }
 
-/// Who lets go of lost devices.
-static LEAVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
-/// So long their end is waited for: those that answer take milliseconds.
-const LEAVE: Duration = Duration::from_secs(2);
-
-/// Waits until the lost devices that were [disposed of](Device::dispose) are gone, but not long. To be called before a process ends: a
-/// driver is unloaded with its last device, and what it wants done at the end must not vanish while it is done.
-pub fn wait_for_disposed() {
-    let mut leaving = std::mem::take(&mut *LEAVING.lock().expect("no panic while it is held"));
-    let start = Instant::now();
-    leaving.retain(|thread| !thread.is_finished());
-    while !leaving.is_empty() && start.elapsed() < LEAVE {
-        std::thread::sleep(Duration::from_millis(2));
-        leaving.retain(|thread| !thread.is_finished());
-    }
-}
+/// So long a lost device is waited for while it is let go of: those that answer take milliseconds.
+const LEAVE: Duration = Duration::from_secs(1);
 
 impl Device {
     /// Makes the device fail, and those that take its place ([`reopen`](Self::reopen)) after it: a fault each.
@@ -163,7 +148,11 @@ impl Device {
             // The last one who lets go waits for the device's queue, which may never answer: not the caller. Where there are no
             // threads there is no such wait either, and it is dropped here.
             let thread = std::thread::Builder::new().spawn(move || drop(self));
-            LEAVING.lock().expect("no panic while it is held").extend(thread);
+            // What answers is gone then: its memory is free for what takes its place, and no process ends while its driver is unloaded.
+            let start = Instant::now();
+            while thread.as_ref().is_ok_and(|thread| !thread.is_finished()) && start.elapsed() < LEAVE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 

@@ -31,7 +31,7 @@ pub use build::cache_bytes;
 pub use check::{Check, Checked};
 pub use cost::{Cost, SUBMISSION, seconds, submissions};
 pub use device::{Counters, Device};
-pub use failure::{Fault, POLL_PANIC, Trouble, wait_for_disposed};
+pub use failure::{Fault, POLL_PANIC, Trouble};
 pub use memory::Memory;
 pub use needs::{Key, Needs, buffer_bytes};
 pub use preprocess::{COOP, Expanded, F16, SUBGROUPS, Target, expand, names, source};

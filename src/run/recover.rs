@@ -10,7 +10,7 @@ use super::session::stopped;
 use super::{Placement, Session};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu;
-use crate::gpu::{self, Device};
+use crate::gpu::Device;
 use crate::graph::Place;
 use std::fmt;
 use web_time::{Duration, Instant};
@@ -44,34 +44,25 @@ impl fmt::Display for Recovery {
 
 impl Recovery {
     /// How it goes on, without what had happened.
-    pub fn outcome(&self) -> impl fmt::Display {
-        Outcome(self)
-    }
-}
-
-struct Outcome<'a>(&'a Recovery);
-
-impl fmt::Display for Outcome<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome(this) = self;
-        match (&this.device, this.layers, this.failures) {
-            (Some(_), None, _) => write!(f, "it was opened again, and the work goes on")?,
+    pub fn outcome(&self) -> String {
+        let how = match (&self.device, self.layers, self.failures) {
+            (Some(_), None, _) => "it was opened again, and the work goes on".to_owned(),
             (Some(_), Some((n, all)), _) => {
-                write!(f, "it was opened again, with {n} of {all} layers there, and the work goes on")?;
+                format!("it was opened again, with {n} of {all} layers there, and the work goes on")
             }
-            (None, _, 1) => write!(f, "the work goes on, on the CPU from now on")?,
-            (None, _, n) => write!(f, "failure {n} within ten minutes: from now on the work is done on the CPU")?,
-        }
-        match this.tokens {
-            0 => Ok(()),
-            1 => write!(f, ", 1 token is computed anew"),
-            n => write!(f, ", {n} tokens are computed anew"),
+            (None, _, 1) => "the work goes on, on the CPU from now on".to_owned(),
+            (None, _, n) => format!("failure {n} within ten minutes: from now on the work is done on the CPU"),
+        };
+        match self.tokens {
+            0 => how,
+            1 => how + ", 1 token is computed anew",
+            n => format!("{how}, {n} tokens are computed anew"),
         }
     }
 }
 
 type Listener<T> = Box<dyn FnMut(&T) + Send>;
-type Planner = Box<dyn FnMut(&Device) -> Result<Option<Placement>> + Send>;
+type Planner = Box<dyn FnMut(&Device) -> Option<Placement> + Send>;
 /// The GPU's name and the layers there, where they were planned anew; no name for the CPU.
 type Replaced = (Option<String>, Option<(usize, usize)>);
 
@@ -106,9 +97,8 @@ impl Session {
         self.recovering.tell = Some(Box::new(tell));
     }
 
-    /// From now on `plan` says what goes to a GPU, opened again, that ran out of memory; `None` for the same as before. Where it
-    /// fails, the session goes to the CPU.
-    pub fn when_short_of_memory(&mut self, plan: impl FnMut(&Device) -> Result<Option<Placement>> + Send + 'static) {
+    /// From now on `plan` says what goes to a GPU, opened again, that ran out of memory; `None` for the same as before.
+    pub fn when_short_of_memory(&mut self, plan: impl FnMut(&Device) -> Option<Placement> + Send + 'static) {
         self.recovering.plan = Some(Box::new(plan));
     }
 
@@ -166,13 +156,6 @@ impl Session {
     }
 }
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // The process may be about to end.
-        gpu::wait_for_disposed();
-    }
-}
-
 impl Engine {
     /// Whether `error` is a failure of the GPU, so that the work can be done elsewhere.
     pub(super) fn can_do_without(&self, error: &Error) -> bool {
@@ -190,13 +173,12 @@ impl Engine {
         old.into_iter().for_each(Device::dispose);
         if let Some(device) = reopened {
             let name = device.info().name.clone();
-            let planned = plan.map_or(Ok(None), |plan| plan(&device));
-            let mut layers = None;
-            if let Ok(Some(placement)) = &planned {
-                self.placement = placement.clone();
-                layers = Some((placement.gpu_layers(), placement.blocks.len() + 1));
+            let planned = plan.and_then(|plan| plan(&device));
+            let layers = planned.as_ref().map(|p| (p.gpu_layers(), p.blocks.len() + 1));
+            if let Some(placement) = planned {
+                self.placement = placement;
             }
-            if planned.is_ok() && self.placement.uses(Place::Gpu) {
+            if self.placement.uses(Place::Gpu) {
                 self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
             }
             if self.gpu.is_some() && self.prepare_decoding().await.is_ok() {
