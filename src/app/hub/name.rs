@@ -1,5 +1,6 @@
-//! Names of models: a path, `hf:user/repo:QUANT`, or a short alias.
+//! Names of models: a path, `hf:user/repo:QUANT`, an address copied from the hub's pages, or a short alias.
 
+use super::url;
 use crate::base::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -93,9 +94,12 @@ impl fmt::Display for HubName {
 }
 
 impl HubName {
-    /// Parses `user/repo[:quant]`, with or without `hf:` before it.
+    /// Parses `user/repo[:quant]`, with or without `hf:` before it, or the address of a page of the hub.
     pub fn parse(text: &str) -> Result<HubName> {
         let text = text.strip_prefix("hf:").unwrap_or(text);
+        if let Some(name) = url::parse(text) {
+            return name;
+        }
         let (repo, want) = match text.split_once(':') {
             Some((repo, want)) => (repo, Some(want)),
             None => (text, None),
@@ -161,7 +165,7 @@ pub fn alias(name: &str) -> Option<HubName> {
 }
 
 impl ModelName {
-    /// Reads what follows `-m`: an existing file, `hf:user/repo:QUANT`, or an alias, in this order.
+    /// Reads what follows `-m`: an existing file, `hf:user/repo:QUANT` or an address of the hub's, or an alias, in this order.
     pub fn parse(text: &str) -> Result<ModelName> {
         if text.is_empty() {
             return Err(Error::usage("the model's name is empty").help("name a GGUF file, hf:user/repo or an alias"));
@@ -170,7 +174,7 @@ impl ModelName {
         if path.is_file() {
             return Ok(ModelName::Path(path.into()));
         }
-        if text.starts_with("hf:") {
+        if text.starts_with("hf:") || url::is_one(text) {
             return HubName::parse(text).map(ModelName::Hub);
         }
         if let Some(name) = alias(text) {
