@@ -9,6 +9,7 @@ pub mod devices;
 pub mod doctor;
 pub mod eval;
 pub mod fit;
+pub mod flags;
 pub mod hub;
 pub mod inspect;
 pub mod load;

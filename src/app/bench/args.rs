@@ -254,7 +254,7 @@ fn within(flag: &str, list: &[Numbers], range: std::ops::RangeInclusive<u32>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -264,7 +264,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> std::result::Result<BenchArgs, clap::Error> {
         let args = ["bench"].iter().chain(args).map(std::ffi::OsString::from);
-        Cli::try_parse_from(crate::app::argv::rewrite(args)).map(|cli| cli.bench)
+        Ok(Cli::from_arg_matches(&crate::app::argv::parse(Cli::command(), args)?)?.bench)
     }
 
     #[test]
