@@ -23,7 +23,8 @@ const GREEDY: SampleParams = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min
 
 fn session(name: &str, device: &Device, kv: DType) -> Session {
     let model = Model::new(fixture::gguf(&fixture::json(name)).expect("a model")).expect("a model");
-    let options = Options { context: CONTEXT, batch: CONTEXT, kv, threads: 1, ..Options::default() };
+    let context = Fixture::load(name).context;
+    let options = Options { context, batch: context, kv, threads: 1, ..Options::default() };
     Session::new(Arc::new(model), Some(device.clone()), options).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
@@ -45,7 +46,7 @@ fn errors(f: &Fixture, session: &mut Session) -> [f64; 2] {
 fn every_architecture_gives_the_references_logits() {
     let Some(device) = device::open("every_architecture_gives_the_references_logits") else { return };
     let mut failures = Vec::new();
-    for name in fixture::names() {
+    for name in fixture::names().into_iter().chain(fixture::more_names()) {
         let f = Fixture::load(&name);
         let mut session = session(&name, &device, DType::F32);
         let errors = errors(&f, &mut session);

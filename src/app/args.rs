@@ -3,6 +3,7 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
+use super::overrides::OverrideArgs;
 use super::split::SplitArgs;
 use super::{
     bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
@@ -102,6 +103,9 @@ pub struct ModelArgs {
     /// Use the cache alone; never the network.
     #[arg(long, env = "WGPU_LLM_OFFLINE")]
     pub offline: bool,
+    /// What of the file is taken otherwise than it stands.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
 }
 
 impl ModelArgs {

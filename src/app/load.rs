@@ -1,7 +1,9 @@
 //! From flags to a session: which model, which device and why, how much context.
 
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
+use super::hub::name::ModelName;
 use super::hub::progress::Progress;
+use super::overrides::OverrideArgs;
 use super::window::{self, Window};
 use super::{pull, split, term};
 use crate::base::{DType, Error, ErrorKind, Result, human};
@@ -63,8 +65,7 @@ const MOST_LOSSES: usize = 2;
 
 /// Opens the model and sets up a session, telling on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
-    let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
-    let model = Arc::new(Model::open(&path)?);
+    let (path, model) = model(&args.model)?;
     let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
     session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
@@ -77,6 +78,24 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     }
     dump(&args.debug, &mut session)?;
     Ok(session)
+}
+
+/// The model that is meant, and where it lies. What it says that nothing is known of is told on stderr.
+pub(super) fn model(args: &ModelArgs) -> Result<(PathBuf, Arc<Model>)> {
+    model_named(&args.name()?, args.offline, &args.overrides)
+}
+
+/// The model of this name, likewise.
+pub(super) fn model_named(name: &ModelName, offline: bool, overrides: &OverrideArgs) -> Result<(PathBuf, Arc<Model>)> {
+    let path = pull::hub(offline)?.resolve(name)?;
+    let model = Model::open_with(&path, &overrides.overrides())?;
+    let unknown = &model.spec().unknown_keys;
+    if !unknown.is_empty() {
+        let some = unknown.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if unknown.len() > 5 { " …" } else { "" };
+        term::warn(format_args!("the file has metadata that this version knows nothing of: {some}{more}"));
+    }
+    Ok((path, Arc::new(model)))
 }
 
 /// The session that is planned, its plan, and why its device was chosen. Where the GPU fails while it is made ready, less is tried.
@@ -307,8 +326,10 @@ pub(super) fn contexts(
         Some(0) => return Ok(vec![spec.context_length]),
         Some(n) => {
             if n as usize > spec.context_length {
-                let what = format!("a context of {n} tokens; this model has {}", spec.context_length);
-                return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
+                term::warn(format_args!(
+                    "a context of {n} tokens; the model was trained with {}: beyond that its answers may be no good",
+                    spec.context_length
+                ));
             }
             return Ok(vec![n as usize]);
         }

@@ -159,6 +159,7 @@ ops! {
     mul::Mul,
     router::Router,
     combine::Combine,
+    scale_id::ScaleId,
     sample::Sample,
     rope_store::RopeStore,
     norm_add::NormAdd,

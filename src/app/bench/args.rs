@@ -4,6 +4,7 @@ use super::numbers::{Numbers, Pair};
 use super::output::Format;
 use crate::app::args::{ActivationBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
+use crate::app::overrides::OverrideArgs;
 use crate::app::split::SplitArgs;
 use crate::base::{DType, Error, Result};
 use crate::model::synth::Synthetic;
@@ -26,6 +27,9 @@ pub struct BenchArgs {
     /// Use the cache alone; never the network.
     #[arg(long, env = "WGPU_LLM_OFFLINE")]
     pub offline: bool,
+    /// What of the files is taken otherwise than it stands.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
     /// Models made in memory: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`.
     #[arg(long, value_name = "SHAPE:FORMAT", value_delimiter = ',', env = "WGPU_LLM_SYNTHETIC")]
     pub synthetic: Vec<Synthetic>,
