@@ -10,8 +10,8 @@ use cpu::Runner;
 use fixture::{CLOSE, Fixture, lead};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use wgpu_llm::arch::{Batch, build, supported};
-use wgpu_llm::base::DType;
+use wgpu_llm::arch::{Batch, Spec, build, supported};
+use wgpu_llm::base::{DType, Result};
 use wgpu_llm::cpu::{Memory, ThreadPool};
 use wgpu_llm::graph::Graph;
 use wgpu_llm::ops::nmse;
@@ -260,4 +260,81 @@ fn every_fixture_and_every_row_is_checked() {
     let bare: Vec<_> = supported().filter(|name| !archs.contains(*name)).collect();
     assert!(bare.is_empty(), "no fixture for {bare:?}");
     println!("{} fixtures of {} architectures", names.len(), archs.len());
+}
+
+/// A specification with one more tensor, of zeros where it counts.
+fn with_tensor(name: &str, tensor: &str, shape: [usize; 1]) -> serde_json::Value {
+    let mut json = fixture::json(name);
+    let tensors = json["tensors"].as_array_mut().expect("an array");
+    tensors.push(serde_json::json!({"name": tensor, "shape": shape, "scale": 0.0, "offset": 1.0}));
+    json
+}
+
+fn spec_of(json: &serde_json::Value) -> Result<Spec> {
+    fixture::gguf(json).and_then(|gguf| Spec::read(&gguf))
+}
+
+#[test]
+fn tensors_that_nobody_reads_are_an_error_that_names_them() {
+    for tensor in [
+        "blk.0.attn_gate.weight",
+        "blk.1.attn_q.scales",
+        "blk.9.attn_q.weight",
+        "blk.0.rope_freqs.weight",
+        "tail.weight",
+    ] {
+        // Without a table of rotary factors for all layers.
+        let json = with_tensor("llama-linear", tensor, [16]);
+        let error = spec_of(&json).expect_err(tensor).to_string();
+        assert!(error.contains(tensor) && error.contains("--ignore-tensors"), "{error}");
+        let ignored = regex::Regex::new(r"^(blk\.\d\.(attn_gate|attn_q\.scales|rope)|blk\.9|tail)").expect("a pattern");
+        Spec::read_ignoring(&fixture::gguf(&json).expect("a model"), Some(&ignored)).expect("the user wants it so");
+    }
+}
+
+#[test]
+fn known_passengers_are_left_alone() {
+    for tensor in
+        ["v.patch_embd.weight", "mm.0.weight", "blk.0.attn_q.input_scale", "cls.output.weight", "output.input_scale"]
+    {
+        spec_of(&with_tensor("llama-dense", tensor, [1])).unwrap_or_else(|e| panic!("{tensor}: {e}"));
+    }
+    // The twin of a tensor that the model has for all layers.
+    spec_of(&with_tensor("llama-llama3rope-tied", "blk.1.rope_freqs.weight", [16])).expect("a twin");
+}
+
+#[test]
+fn experts_one_by_one_are_whole_or_an_error_says_which_is_missing() {
+    let mut json = fixture::json("llama-moe-split");
+    let tensors = json["tensors"].as_array_mut().expect("an array");
+    tensors.retain(|t| t["name"] != "blk.1.ffn_up.3.weight");
+    let error = spec_of(&json).expect_err("an expert is missing").to_string();
+    assert!(error.contains("expert 3") && error.contains("blk.1.ffn_up_exps.weight"), "{error}");
+}
+
+#[test]
+fn sizes_of_nothing_are_errors_that_name_the_key() {
+    for (key, what) in [
+        ("llama.attention.head_count_kv", "4 query heads and 0 key heads"),
+        ("llama.attention.head_count", "no layer has attention heads"),
+        ("llama.block_count", "is 0"),
+        ("llama.embedding_length", "is 0"),
+        ("llama.context_length", "is 0"),
+    ] {
+        let mut json = fixture::json("llama-dense");
+        fixture::set(&mut json, key, serde_json::json!(["UINT32"]), serde_json::json!(0));
+        let error = spec_of(&json).expect_err(key).to_string();
+        assert!(error.contains(key) && error.contains(what), "{key}: {error}");
+    }
+}
+
+#[test]
+fn keys_are_read_harmless_or_refused_and_others_are_noted() {
+    let mut json = fixture::json("llama-dense");
+    fixture::set(&mut json, "llama.rope.freq_bass", serde_json::json!(["FLOAT32"]), serde_json::json!(3.0));
+    fixture::set(&mut json, "tokenizer.ggml.sprites", serde_json::json!(["UINT32"]), serde_json::json!(3));
+    assert_eq!(spec_of(&json).expect("a warning").unknown_keys, ["llama.rope.freq_bass", "tokenizer.ggml.sprites"]);
+    fixture::set(&mut json, "llama.ssm.inner_size", serde_json::json!(["UINT32"]), serde_json::json!(64));
+    let error = spec_of(&json).expect_err("not done here").to_string();
+    assert!(error.contains("llama.ssm.inner_size"), "{error}");
 }

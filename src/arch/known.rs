@@ -206,7 +206,19 @@ const KEYS: &[(&str, Use)] = &[
 /// Beginnings of keys that tell where a file comes from and how it was made, or that belong to other rooms.
 #[rustfmt::skip]
 const ELSEWHERE: &[&str] = &[
-    "general.", "split.", "quantize.", "tokenizer.", "adapter.", "imatrix.", "clip.", "mradermacher.",
+    "general.", "split.", "quantize.", "adapter.", "imatrix.", "clip.", "mradermacher.",
+    "tokenizer.chat_template", "tokenizer.chat_templates", "tokenizer.huggingface.", "tokenizer.rwkv.",
+];
+
+/// Keys under `tokenizer.ggml.`: the tokenizer reads all that it needs.
+#[rustfmt::skip]
+const TOKENIZER: &[&str] = &[
+    "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix", "bos_token_id", "cls_token_id", "eom_token_id",
+    "eos_token_id", "eot_token_id", "fim_mid_token_id", "fim_pad_token_id", "fim_pre_token_id", "fim_rep_token_id",
+    "fim_sep_token_id", "fim_suf_token_id", "mask_token_id", "merges", "middle_token_id", "model", "normalizer.lowercase",
+    "normalizer.strip_accents", "padding_token_id", "pre", "precompiled_charsmap", "prefix_token_id", "remove_extra_whitespaces",
+    "scores", "seperator_token_id", "suffix_token_id", "suppress_tokens", "token_type", "token_type_count", "tokens",
+    "unknown_token_id",
 ];
 
 /// Whole names of the keys that no prefix stands before.
@@ -224,7 +236,8 @@ pub(super) fn check(metadata: &Metadata, keys: &Keys) -> Result<Vec<String>> {
     for (name, value) in metadata.iter() {
         let own = name.strip_prefix(&prefix).and_then(|key| find(KEYS, key));
         let Some(what) = own.or_else(|| find(WHOLE, name)) else {
-            if !ELSEWHERE.iter().any(|start| name.starts_with(start)) {
+            let tokenizer = name.strip_prefix("tokenizer.ggml.").is_some_and(|key| TOKENIZER.contains(&key));
+            if !tokenizer && !ELSEWHERE.iter().any(|start| name.starts_with(start)) {
                 unknown.push(name.to_owned());
             }
             continue;
