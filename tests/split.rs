@@ -89,7 +89,8 @@ fn random(random: &mut Random, layers: usize, sizes: &Sizes) -> Placement {
         format!("{pattern}={place}").parse::<Override>().expect("a rule")
     });
     let overrides = overrides.collect();
-    let rules = Rules { overrides, cpu_experts: pick(2) * pick(layers + 1), cpu_cache: pick(6) == 0 };
+    let rules =
+        Rules { overrides, cpu_experts: pick(2) * pick(layers + 1), cpu_cache: pick(6) == 0, ..Rules::default() };
     placement.under(&rules, sizes.graph())
 }
 

@@ -251,7 +251,10 @@ fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
 
 /// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
 pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    let (device, why) = choose(args)?;
+    let (mut device, why) = choose(args)?;
+    if let (Some(device), Some(most)) = (&mut device, args.split.workgroup_memory) {
+        device.restrict(|caps| caps.max_shared = caps.max_shared.min(u32::try_from(most.0).unwrap_or(u32::MAX)));
+    }
     if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
         && let Some(path) = tuning_file()
     {

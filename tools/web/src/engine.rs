@@ -289,7 +289,7 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
     let (need, have, whose) = match &device {
         Some(device) => {
-            let need = sizes.predict(&Placement::gpu(layers), None)?.gpu_need();
+            let need = sizes.predict(&sizes.possible(Placement::gpu(layers)), None)?.gpu_need();
             let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
             (need, device.room_for(need).await?, format!("memory on {name}"))
         }
