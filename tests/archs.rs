@@ -14,7 +14,7 @@ use wgpu_llm::arch::{Batch, build, supported};
 use wgpu_llm::base::DType;
 use wgpu_llm::cpu::{Memory, ThreadPool};
 use wgpu_llm::graph::{Buffer, Graph, Storage};
-use wgpu_llm::ops::nmse;
+use wgpu_llm::ops::{CacheTypes, nmse};
 
 /// Cells of the cache: what the reference was run with.
 const CONTEXT: usize = 64;
@@ -23,8 +23,8 @@ const CONTEXT: usize = 64;
 const NMSE: f64 = 1e-4;
 
 /// The graph of a run that wants all logits.
-fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
-    let batch = Batch { tokens, rows: tokens, context: CONTEXT, kv, sample: false };
+fn whole(f: &Fixture, tokens: usize, kv: impl Into<CacheTypes>) -> Graph {
+    let batch = Batch { tokens, rows: tokens, context: CONTEXT, kv: kv.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name)).fuse();
     assert_eq!(graph.output.expect("rows were wanted").meta.shape.dims(), [tokens, f.spec.vocab]);
     graph
@@ -131,7 +131,7 @@ const IDLE: &[(&str, &str)] = &[
 ];
 
 fn unused_tensors(f: &Fixture) {
-    let batch = Batch { tokens: 2, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
+    let batch = Batch { tokens: 2, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap();
     let read = |b: &Buffer| match &b.storage {
         Storage::Weight(name) => Some(name.clone()),

@@ -32,7 +32,7 @@ const TOKENS: usize = 7;
 const NMSE: f64 = 1e-4;
 
 fn options(placement: Option<Placement>) -> Options {
-    Options { context: 64, batch: 16, kv: DType::F32, threads: 1, placement, ..Options::default() }
+    Options { context: 64, batch: 16, kv: DType::F32.into(), threads: 1, placement, ..Options::default() }
 }
 
 /// The logits of a prompt's last token and of single tokens after it.

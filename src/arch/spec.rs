@@ -6,7 +6,7 @@ use super::row::*;
 use super::table::ROWS;
 use crate::base::{DType, Error, Meta, Result};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::ops::Gate;
+use crate::ops::{CacheTypes, Gate};
 use std::collections::HashMap;
 
 /// Everything the builder needs to know of a model file. Holds no weights, only their shapes and a few small tables.
@@ -158,9 +158,10 @@ impl Spec {
     }
 
     /// Bytes of keys and values that `context` tokens of cache take.
-    pub fn cache_bytes(&self, context: usize, kv: DType) -> usize {
-        let widths = self.layers.iter().map(|l| l.kv_heads * (self.key_dim + self.value_dim));
-        widths.sum::<usize>() * context * kv.block_bytes() / kv.block()
+    pub fn cache_bytes(&self, context: usize, kv: CacheTypes) -> usize {
+        let heads: usize = self.layers.iter().map(|l| l.kv_heads).sum();
+        let bytes = |dim: usize, of: DType| heads * dim * context * of.block_bytes() / of.block();
+        bytes(self.key_dim, kv.keys) + bytes(self.value_dim, kv.values)
     }
 }
 

@@ -164,7 +164,7 @@ ops! {
     norm_add::NormAdd,
 }
 
-pub use kv_store::CACHE_TYPES;
+pub use kv_store::{CACHE_TYPES, CacheTypes};
 pub use linear::{PreNorm, Then};
 pub use rope::{Pairs, RopeTable};
 pub use rope_store::HeadNorm;

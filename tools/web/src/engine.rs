@@ -283,7 +283,7 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     let spec = model.spec();
     let context = options.context.unwrap_or(CONTEXT.min(spec.context_length));
     let batch = if device.is_some() { 256 } else { CPU_BATCH };
-    let options = Options { context, batch: batch.min(context), kv: DType::F16, ..Options::default() };
+    let options = Options { context, batch: batch.min(context), kv: DType::F16.into(), ..Options::default() };
     // A context that cannot be is the session's to refuse.
     let possible = Options { context: context.clamp(1, spec.context_length), ..options.clone() };
     let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
