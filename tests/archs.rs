@@ -14,7 +14,7 @@ use wgpu_llm::arch::{Batch, Spec, build, supported};
 use wgpu_llm::base::{DType, Result};
 use wgpu_llm::cpu::{Memory, ThreadPool};
 use wgpu_llm::graph::Graph;
-use wgpu_llm::ops::nmse;
+use wgpu_llm::ops::{CacheTypes, nmse};
 
 /// Largest normalised mean squared error of the logits.
 const NMSE: f64 = 1e-4;
@@ -23,8 +23,8 @@ const NMSE: f64 = 1e-4;
 const LOOSE: &[(&str, f64)] = &[("gemma2-27b", 1e-3)];
 
 /// The graph of a run that wants all logits.
-fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
-    let batch = Batch { tokens, rows: tokens, context: f.context, kv, sample: false };
+fn whole(f: &Fixture, tokens: usize, kv: impl Into<CacheTypes>) -> Graph {
+    let batch = Batch { tokens, rows: tokens, context: f.context, kv: kv.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name)).fuse();
     assert_eq!(graph.output.expect("rows were wanted").meta.shape.dims(), [tokens, f.spec.vocab]);
     graph
