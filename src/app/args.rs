@@ -9,7 +9,7 @@ use super::{
     bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
 };
 use crate::base::{DType, Error, Result};
-use crate::ops::CACHE_TYPES;
+use crate::ops::{CACHE_TYPES, CacheTypes};
 use crate::quant::Precision;
 pub use crate::run::fit::Layers;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -191,18 +191,17 @@ pub struct ContextArgs {
 }
 
 impl ContextArgs {
-    /// The cache's type. Keys and values have the same.
-    pub fn kv(&self) -> Result<DType> {
-        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    /// The cache's types.
+    pub fn kv(&self) -> Result<CacheTypes> {
+        Ok(CacheTypes { keys: Self::cache_type(&self.cache_type_k)?, values: Self::cache_type(&self.cache_type_v)? })
     }
 
-    /// The type that keys and values called so have.
-    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
-        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
-            Some(dtype) if keys == values => Ok(*dtype),
-            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
-                .help("use f16, f32, q8_0 or q4_0 for both")),
-        }
+    /// The type of keys or values that is called so.
+    pub fn cache_type(name: &str) -> Result<DType> {
+        let found = CACHE_TYPES.iter().find(|t| t.name().eq_ignore_ascii_case(name));
+        found.copied().ok_or_else(|| {
+            Error::usage(format!("a cache of {name}")).help("keys and values can be f16, f32, q8_0 or q4_0")
+        })
     }
 }
 

@@ -6,11 +6,11 @@ use super::hub::progress::Progress;
 use super::overrides::OverrideArgs;
 use super::window::{self, Window};
 use super::{pull, split, term};
-use crate::base::{DType, Error, ErrorKind, Result, human};
+use crate::base::{Error, ErrorKind, Result, human};
 use crate::gpu::{self, Fault, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
-use crate::ops::Caps;
+use crate::ops::{CacheTypes, Caps};
 use crate::run::budget::Budget;
 use crate::run::fit::{Fit, LEAST_CONTEXT};
 use crate::run::{Options, Session, chrome, summary};
@@ -270,7 +270,10 @@ fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
 
 /// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
 pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    let (device, why) = choose(args)?;
+    let (mut device, why) = choose(args)?;
+    if let (Some(device), Some(most)) = (&mut device, args.split.workgroup_memory) {
+        device.restrict(|caps| caps.max_shared = caps.max_shared.min(u32::try_from(most.0).unwrap_or(u32::MAX)));
+    }
     if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
         && let Some(path) = tuning_file()
     {
@@ -341,9 +344,10 @@ pub(super) fn contexts(
     let room = usize::try_from(system.max(own.unwrap_or(0))).unwrap_or(usize::MAX);
     let layers = spec.layers.iter().filter(|l| l.kv_heads > 0).count().max(1);
     let fits = |context: usize| {
-        let bytes = spec.cache_bytes(context, kv);
         // A layer's keys, or its values, are one binding.
-        bytes <= room && device.is_none_or(|d| (bytes / layers / 2) as u64 <= d.caps().max_binding)
+        let part = [kv.keys, kv.values].map(|of| spec.cache_bytes(context, of.into()) / layers / 2);
+        let largest = part[0].max(part[1]) as u64;
+        spec.cache_bytes(context, kv) <= room && device.is_none_or(|d| largest <= d.caps().max_binding)
     };
     let mut all = vec![spec.context_length];
     while let Some(context) = all.last().copied().filter(|c| *c > LEAST_CONTEXT) {
@@ -368,7 +372,7 @@ pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>, shares: bool) -
 }
 
 /// An error where weights and cache cannot fit into system memory.
-pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
+pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: CacheTypes) -> Result<()> {
     match memory_total() {
         Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
             model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")

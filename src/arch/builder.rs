@@ -4,7 +4,7 @@ use super::row::{Biases, Norm, Norms, Row};
 use super::spec::{Layer, Spec};
 use crate::base::{DType, Error, Meta, Result, Shape};
 use crate::graph::{Graph, Input, Tensor};
-use crate::ops::{Add, AnyOp, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
+use crate::ops::{Add, AnyOp, CacheTypes, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
 
 /// The shape of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,8 +15,8 @@ pub struct Batch {
     pub rows: usize,
     /// Tokens the cache holds.
     pub context: usize,
-    /// Element type of the cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
-    pub kv: DType,
+    /// Types of the cache.
+    pub kv: CacheTypes,
     /// Draw the next token from the logits (of which there must be one row) and advance the positions.
     pub sample: bool,
 }

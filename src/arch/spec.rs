@@ -8,7 +8,7 @@ use super::table::ROWS;
 use super::{census, known};
 use crate::base::{DType, Error, Meta, Result};
 use crate::gguf::Gguf;
-use crate::ops::Gate;
+use crate::ops::{CacheTypes, Gate};
 use regex::Regex;
 use std::collections::HashMap;
 
@@ -182,9 +182,10 @@ impl Spec {
     }
 
     /// Bytes of keys and values that `context` tokens of cache take.
-    pub fn cache_bytes(&self, context: usize, kv: DType) -> usize {
-        let widths = self.layers.iter().map(|l| l.kv_heads * (self.key_dim + self.value_dim));
-        widths.sum::<usize>() * context * kv.block_bytes() / kv.block()
+    pub fn cache_bytes(&self, context: usize, kv: CacheTypes) -> usize {
+        let heads: usize = self.layers.iter().map(|l| l.kv_heads).sum();
+        let bytes = |dim: usize, of: DType| heads * dim * context * of.block_bytes() / of.block();
+        bytes(self.key_dim, kv.keys) + bytes(self.value_dim, kv.values)
     }
 }
 

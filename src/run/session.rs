@@ -5,6 +5,7 @@ use super::{Engine, Placement};
 use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
+use crate::ops::CacheTypes;
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub struct Options {
     pub context: usize,
     /// Tokens that one prefill batch takes at most (`-ub`).
     pub batch: usize,
-    /// Type of the KV cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
-    pub kv: DType,
+    /// Types of the KV cache.
+    pub kv: CacheTypes,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
     /// Layers on the GPU, where no placement is given; `None` for all.
@@ -40,7 +41,7 @@ impl Default for Options {
         Options {
             context: 4096,
             batch: 512,
-            kv: DType::F16,
+            kv: DType::F16.into(),
             threads: 0,
             gpu_layers: None,
             placement: None,

@@ -165,6 +165,24 @@ pub fn talker() -> Json {
     json
 }
 
+/// The specification of a tiny llama with heads of `dim` channels: four of queries, two of keys and values.
+pub fn with_heads(mut json: Json, dim: usize) -> Json {
+    for key in ["key_length", "value_length"] {
+        set(&mut json, &format!("llama.attention.{key}"), serde_json::json!(["UINT32"]), dim.into());
+    }
+    for tensor in json["tensors"].as_array_mut().expect("an array") {
+        let name = tensor["name"].as_str().expect("a name").to_owned();
+        let heads = if name.contains("attn_q") || name.contains("attn_output") { 4 } else { 2 };
+        let turned = name.contains("attn_output.weight");
+        if (name.contains(".attn_") && !name.contains("norm") && !name.contains("attn_output.bias")) || turned {
+            let shape = tensor["shape"].as_array_mut().expect("a shape");
+            let at = if turned { 0 } else { shape.len() - 1 };
+            shape[at] = (heads * dim).into();
+        }
+    }
+    json
+}
+
 /// Sets a key of a specification.
 pub fn set(json: &mut Json, key: &str, kind: Json, value: Json) {
     let entries = json["kv"].as_array_mut().expect("an array");

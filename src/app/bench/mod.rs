@@ -41,7 +41,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         layers: device.is_some(),
         batch: differ(&|s| s.batch != 2048),
         ubatch: differ(&|s| s.ubatch != 512),
-        kv: differ(&|s| s.kv != crate::base::DType::F16),
+        kv: differ(&|s| s.kv != crate::base::DType::F16.into()),
     };
     let mut printer = Printer::new(args.format(), shown);
     // Before any model takes memory.
