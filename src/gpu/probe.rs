@@ -21,6 +21,10 @@ pub fn kernel() -> Kernel {
     Kernel::single("plain", pass)
 }
 
+fn entry(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
+    wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() }
+}
+
 /// Whether `unpack2x16float` keeps subnormals on `device`. A device that fails meanwhile does not: whoever uses it next hears why.
 pub(super) async fn keeps_subnormals(device: &Device) -> bool {
     let half = |bits: u32| f32::from(half::f16::from_bits(bits as u16)).to_bits();
@@ -50,8 +54,6 @@ async fn run(device: &Device, words: &[u32], results: usize) -> Result<Vec<u32>>
     let y = buffer(bytes, Usage::STORAGE | Usage::COPY_SRC);
     let out = buffer(bytes, Usage::MAP_READ | Usage::COPY_DST);
     device.inner.queue.write_buffer(&x, 0, bytemuck::cast_slice(words));
-    let entry =
-        |binding, buffer: &'_ wgpu::Buffer| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() };
     let group = raw.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some("probe"),
         layout: &pipeline.get_bind_group_layout(0),
