@@ -187,7 +187,7 @@ fn input(start: u32, i: u32, t: u32, factor: f32, sums: ptr<function, array<f32,
 fn multiply(q: array<QuantRaw, ROWS>, rows: array<u32, ROWS>, start: u32, i: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) {
   var codes: array<QuantCodes, ROWS>;
   for (var r = 0u; r < ROWS; r++) {
-    codes[r] = quant_codes(q[r], rows[r] + i);
+    codes[r] = quant_codes(q[r], rows[r] + i, i);
   }
   for (var t = 0u; t < COLS; t++) {
     let v = input(start, i, t, factor, sums);

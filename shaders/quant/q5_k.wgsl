@@ -31,8 +31,8 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
 
-// The dot form: what a row's eight weights are read as, their codes, and their product with eight values of x in quant_order, of which
-// `sum` is the sum.
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
 struct QuantRaw { w: u32, h: u32, s: u32, dm: u32 }
 struct QuantCodes { a: vec4<f32>, b: vec4<f32>, s: vec2<f32> }
 
@@ -40,7 +40,7 @@ fn quant_load(i: u32) -> QuantRaw {
     return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 4u], wd[params.planes.z + i / 8u], wd[params.planes.w + i / 32u]);
 }
 
-fn quant_codes(q: QuantRaw, i: u32) -> QuantCodes {
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     let h = q.h >> (8u * (i % 4u));
     let even = (q.w & 0x0f0f0f0fu) | quant_fifths(h);
     let odd = ((q.w >> 4u) & 0x0f0f0f0fu) | quant_fifths(h >> 1u);
