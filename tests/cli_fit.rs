@@ -102,7 +102,6 @@ fn what_cannot_be_is_refused_with_need_and_have() {
         (&["--vram-limit", "many"], 2, &["20MB"]),
         (&["-ot", "ffn"], 2, &["REGEX=cpu"]),
         (&["-ot", "(=cpu"], 2, &["regular expression"]),
-        (&["-c", "999999"], 2, &["-c with at most 8192"]),
     ] {
         let output = run_in(home.path(), &[&FIT[..5], more].concat());
         assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
