@@ -6,7 +6,7 @@
 //   workgroup (x, y, z): rows row_base + x·ROWS …, kv head y, part z of the cells
 //   thread = (row r, column c): one score per tile; of the result it owns channels c, c + COLS, …
 // Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; COLS; WG = ROWS · COLS; OWN = ceil(DIM_V / COLS).
-// Flags: KV_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
+// Flags: KEYS_*, VALUES_*, KV_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS.
 
 struct Params {
     rows: u32,          // tokens · GROUP
@@ -23,8 +23,10 @@ struct Params {
     slope_base_rest: f32, // … of the others rest^(2(h − slope_heads)+1); both 0: none
     slope_heads: u32,
     pos_offset: u32,
-#if KV_BLOCKS
+#if KEYS_BLOCKS
     key_scales: u32,
+#end
+#if VALUES_BLOCKS
     value_scales: u32,
 #end
 }
@@ -94,12 +96,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     for (var base = start; base < end; base += COLS) {
         workgroupBarrier();
-        for (var i = thread; i < COLS * (DIM / KV_UNIT); i += WG) {
-            let cell = i / (DIM / KV_UNIT);
-            let unit = i % (DIM / KV_UNIT);
-            var k: array<f32, KV_UNIT>;
-            if base + cell < end { k = kv_key(((base + cell) * params.kv_heads + kv) * (DIM / KV_UNIT) + unit); }
-            for (var j = 0u; j < KV_UNIT; j++) { tile[cell * PITCH + KV_UNIT * unit + j] = k[j]; }
+        for (var i = thread; i < COLS * (DIM / KEY_UNIT); i += WG) {
+            let cell = i / (DIM / KEY_UNIT);
+            let unit = i % (DIM / KEY_UNIT);
+            var k: array<f32, KEY_UNIT>;
+            if base + cell < end { k = kv_key(((base + cell) * params.kv_heads + kv) * (DIM / KEY_UNIT) + unit); }
+            for (var j = 0u; j < KEY_UNIT; j++) { tile[cell * PITCH + KEY_UNIT * unit + j] = k[j]; }
         }
         workgroupBarrier();
         var score = 0.0;
@@ -112,12 +114,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         weights[thread] = select(MASKED, score, seen);
         workgroupBarrier();
 
-        for (var i = thread; i < COLS * (DIM_V / KV_UNIT); i += WG) {
-            let at = i / (DIM_V / KV_UNIT);
-            let unit = i % (DIM_V / KV_UNIT);
-            var v: array<f32, KV_UNIT>;
-            if base + at < end { v = kv_value(((base + at) * params.kv_heads + kv) * (DIM_V / KV_UNIT) + unit); }
-            for (var j = 0u; j < KV_UNIT; j++) { tile[at * PITCH + KV_UNIT * unit + j] = v[j]; }
+        for (var i = thread; i < COLS * (DIM_V / VALUE_UNIT); i += WG) {
+            let at = i / (DIM_V / VALUE_UNIT);
+            let unit = i % (DIM_V / VALUE_UNIT);
+            var v: array<f32, VALUE_UNIT>;
+            if base + at < end { v = kv_value(((base + at) * params.kv_heads + kv) * (DIM_V / VALUE_UNIT) + unit); }
+            for (var j = 0u; j < VALUE_UNIT; j++) { tile[at * PITCH + VALUE_UNIT * unit + j] = v[j]; }
         }
         var tile_greatest = greatest;
         for (var i = 0u; i < COLS; i++) { tile_greatest = max(tile_greatest, weights[r * COLS + i]); }

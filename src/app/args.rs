@@ -3,12 +3,13 @@
 //! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins. Other spellings of llama.cpp's: [`super::flags`].
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
+use super::overrides::OverrideArgs;
 use super::split::SplitArgs;
 use super::{
     bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
 };
 use crate::base::{DType, Error, Result};
-use crate::ops::CACHE_TYPES;
+use crate::ops::{CACHE_TYPES, CacheTypes};
 use crate::quant::Precision;
 pub use crate::run::fit::Layers;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -107,6 +108,9 @@ pub struct ModelArgs {
     /// Use the cache alone; never the network.
     #[arg(long, env = "WGPU_LLM_OFFLINE")]
     pub offline: bool,
+    /// What of the file is taken otherwise than it stands.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
 }
 
 impl ModelArgs {
@@ -195,18 +199,17 @@ pub struct ContextArgs {
 }
 
 impl ContextArgs {
-    /// The cache's type. Keys and values have the same.
-    pub fn kv(&self) -> Result<DType> {
-        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    /// The cache's types.
+    pub fn kv(&self) -> Result<CacheTypes> {
+        Ok(CacheTypes { keys: Self::cache_type(&self.cache_type_k)?, values: Self::cache_type(&self.cache_type_v)? })
     }
 
-    /// The type that keys and values called so have.
-    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
-        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
-            Some(dtype) if keys == values => Ok(*dtype),
-            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
-                .help("use f16, f32, q8_0 or q4_0 for both")),
-        }
+    /// The type of keys or values that is called so.
+    pub fn cache_type(name: &str) -> Result<DType> {
+        let found = CACHE_TYPES.iter().find(|t| t.name().eq_ignore_ascii_case(name));
+        found.copied().ok_or_else(|| {
+            Error::usage(format!("a cache of {name}")).help("keys and values can be f16, f32, q8_0 or q4_0")
+        })
     }
 }
 

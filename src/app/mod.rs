@@ -14,6 +14,7 @@ pub mod hub;
 pub mod inspect;
 pub mod load;
 pub mod ls;
+pub mod overrides;
 pub mod perplexity;
 pub mod profile;
 pub mod pull;

@@ -5,11 +5,11 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
-use super::kv_store::{cache_flags, scale_planes};
+use super::kv_store::{CacheTypes, cache_flags, scale_planes};
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
-/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both of one of
+/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (each of one of
 /// [`CACHE_TYPES`](super::CACHE_TYPES)),
 /// positions `[tokens]` `u32`, optional sinks `[heads]`. Result: `[tokens, heads, value_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,7 +53,7 @@ struct Tile {
     cols: usize,
 }
 
-/// Tiles that fit the device's workgroups, best first: as many rows as there are to fill, then as many columns.
+/// Tiles that fit the device's workgroups, if any do, best first: as many rows as there are to fill, then as many columns.
 fn tiles(src: &[Meta], group: usize, rows: usize, caps: &Caps) -> Vec<Tile> {
     let (dim, value_dim) = (src[0].shape[2], src[2].shape[2]);
     let useful = if rows <= group { group.next_power_of_two() } else { 16 };
@@ -63,9 +63,7 @@ fn tiles(src: &[Meta], group: usize, rows: usize, caps: &Caps) -> Vec<Tile> {
         tile.rows <= useful && 4 * words <= caps.max_shared as usize && tile.rows * tile.cols <= caps.max_invocations as usize
     };
     let all = shapes.map(|(rows, cols)| Tile { rows, cols }).into_iter().filter(fits);
-    let best: Vec<Tile> = all.take(2).collect();
-    assert!(!best.is_empty(), "attention over {dim} channels fits no workgroup of this device");
-    best
+    all.take(2).collect()
 }
 
 impl Attention {
@@ -77,7 +75,7 @@ impl Attention {
         let powers = 1usize << heads.ilog2();
         let rest = if powers < heads { slopes[powers] } else { 0.0 };
         let mut flags = Vec::new();
-        flags.extend(cache_flags(src[1].dtype));
+        flags.extend(cache_flags(src[1].dtype, src[2].dtype));
         flags.extend((splits > 1).then_some("SPLIT"));
         flags.extend((sinks && splits == 1).then_some("SINKS"));
         let target = if splits > 1 { Bind::Scratch(0) } else { Bind::Dst };
@@ -195,6 +193,9 @@ impl Op for Attention {
             self.kernel(src, tile, splits, caps)
         };
         let mut kernels: Vec<Kernel> = tiles.iter().map(kernel).collect();
+        if kernels.is_empty() {
+            return kernels;
+        }
         // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
         let other = if kernels[0].scratch.is_empty() { 3 } else { 1 };
         kernels.push(self.kernel(src, &tiles[0], other, caps));
@@ -231,15 +232,17 @@ impl Op for Attention {
 
     fn cases() -> Vec<Case<Self>> {
         let plain = Attention { scale: 0.125, window: 0, softcap: 0.0, max_bias: 0.0 };
-        let case = |op: Attention, kv, [tokens, heads, kv_heads, dim, cells, start]: [usize; 6], sinks: bool| {
-            let cache = Input::uniform(Meta::new(kv, [cells, kv_heads, dim]));
+        let mixed = |op: Attention, kv: CacheTypes, sizes: [usize; 6], sinks: bool| {
+            let [tokens, heads, kv_heads, dim, cells, start] = sizes;
+            let [keys, values] = [kv.keys, kv.values].map(|t| Input::uniform(Meta::new(t, [cells, kv_heads, dim])));
             let q = Input { fill: Fill::Uniform { scale: 3.0, offset: 0.0 }, ..Input::f32([tokens, heads, dim]) };
             let pos = Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start as u32));
-            let mut src = vec![q.strided(heads * dim + 64, 32), cache.clone(), cache, pos];
+            let mut src = vec![q.strided(heads * dim + 64, 32), keys, values, pos];
             src.extend(sinks.then(|| Input::f32([heads])));
             Case { op, src, nmse: 1e-7 }
         };
-        vec![
+        let case = |op, kv: DType, sizes, sinks| mixed(op, kv.into(), sizes, sinks);
+        let mut all = vec![
             case(plain, DType::F16, [1, 9, 3, 64, 256, 200], false),
             case(plain, DType::F32, [1, 4, 2, 64, 64, 0], false),
             case(plain, DType::F16, [40, 4, 2, 64, 256, 0], false),
@@ -254,7 +257,9 @@ impl Op for Attention {
             case(plain, DType::Q8_0, [20, 4, 2, 96, 64, 7], false),
             case(Attention { window: 32, ..plain }, DType::Q4_0, [1, 6, 2, 64, 200, 150], true),
             case(plain, DType::Q4_0, [35, 4, 1, 64, 64, 0], false),
-        ]
+        ];
+        all.extend(CacheTypes::mixed().map(|kv| mixed(plain, kv, [3, 4, 2, 64, 128, 90], false)));
+        all
     }
 }
 

@@ -226,6 +226,9 @@ impl<'a> Product<'a> {
             ],
             ..Pass::default()
         };
+        if self.caps.halves {
+            pass.flags.push("HALF");
+        }
         if self.op.bias {
             let of = Stack { first: self.at.bias.start, ..of };
             pass.flags.push("BIAS");
@@ -275,6 +278,9 @@ impl<'a> Product<'a> {
         let mut pass = Pass { shader: "matmul_vec", workgroups: line(groups, self.caps), ..self.pass(variant, shard) };
         let columns = if self.op.ids { 1 } else { self.x.outer() };
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", per_group as u32), ("COLS", columns as u32)];
+        if quant::gpu_table(self.w.dtype) {
+            pass.flags.push("TABLE");
+        }
         if self.fused
             && let Some(norm) = self.op.norm
         {

@@ -1,17 +1,18 @@
 //! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
 
+use super::placement::{Owner, owners};
 use super::profile::Memory;
 use super::speed::Speed;
 use super::trace::{CPU, GPU};
-use super::{Options, Placement};
+use super::{Options, Placement, Rules};
 use crate::arch::{self, Batch};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
 use crate::graph::{Cache, Graph, Node, Place, Plan, Segment, Storage, by_size};
 use crate::model::Model;
 use crate::ops::Attention;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Tokens in the cache, at the most, for which a token's time is told.
 pub const DEPTH: usize = 1024;
@@ -94,6 +95,28 @@ impl<'a> Sizes<'a> {
     /// The graph of a decoded token.
     pub fn graph(&self) -> &Graph {
         &self.graphs[0]
+    }
+
+    /// The layers over whose cache the GPU has no kernel, first to last, and why the first has none.
+    pub(super) fn incapable(&self) -> Option<(Vec<usize>, &Error)> {
+        let mut layers = BTreeMap::new();
+        for (graph, needs) in self.graphs.iter().zip(&self.needs) {
+            for (owner, needs) in owners(graph, &[]).into_iter().zip(needs) {
+                if let (Owner::Cache(layer), Err(e)) = (owner, needs) {
+                    layers.entry(layer).or_insert(e);
+                }
+            }
+        }
+        let why = *layers.values().next()?;
+        Some((layers.into_keys().collect(), why))
+    }
+
+    /// `placement`, which has no rules of its own, with attention on the CPU where the GPU has no kernel for it.
+    pub fn possible(&self, placement: Placement) -> Placement {
+        match self.incapable() {
+            Some((cpu_caches, _)) => placement.under(&Rules { cpu_caches, ..Rules::default() }, self.graph()),
+            None => placement,
+        }
     }
 
     /// Bytes of each cache on the GPU.
