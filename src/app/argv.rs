@@ -75,11 +75,13 @@ fn meaning<'c>(command: &'c Command, name: &str) -> Meaning<'c> {
         return Meaning::Own(own);
     }
     if let Some(flag) = flags::find(name) {
-        // By another name than the parser's.
-        return match flag.fate {
-            Fate::Is(long) => own(command, long).map_or(Meaning::Other(flag), Meaning::Own),
-            _ => Meaning::Other(flag),
+        // By another name than the parser's. Rows that are refused have several flags each.
+        let own = match flag.fate {
+            Fate::Is(long) => own(command, long),
+            Fate::Moot(_) | Fate::MootIn(..) => flag.names.split(' ').find_map(|name| own(command, name)),
+            Fate::No(_) => None,
         };
+        return own.map_or(Meaning::Other(flag), Meaning::Own);
     }
     let letter = name.get(..2).filter(|_| name.len() > 2 && !is_word(name));
     let attached = letter.and_then(|letter| own(command, letter)).filter(|own| own.get_action().takes_values());

@@ -185,6 +185,7 @@ flags! {
     "--mtmd-batch-max-tokens --video-fps --video-timestamp-interval --video-ffmpeg-dir" Value No(TEXT);
 
     "-co --color" Choice No("colours follow the terminal; NO_COLOR and CLICOLOR_FORCE change that");
+    "-o --output --output-file" Value No("only the answer goes to standard output: write > FILE behind the command");
     "--display-prompt" Nothing No("only what is new is printed");
     "--verbose-prompt" Nothing No("`tokenize` shows the tokens of a text");
     "-sp --special" Nothing No("special tokens are not printed; `complete --json` gives the numbers of all tokens");
@@ -229,9 +230,9 @@ flags! {
     "--stdin" Nothing No("without a text standard input is read");
     "--no-bos" Nothing No("--no-special leaves out what is added at both ends of a text");
 
-    "--server-base --host --reuse-port --path --api-prefix --api-key --api-key-file -a --alias --tags" Value No(SERVER);
+    "--server-base --host --path --api-prefix --api-key --api-key-file -a --alias --tags" Value No(SERVER);
     "--cors-origins --cors-methods --cors-headers --ssl-key-file --ssl-cert-file --media-path" Value No(SERVER);
-    "--cors-credentials --no-cors-credentials --metrics --props --slots --no-slots" Nothing No(SERVER);
+    "--reuse-port --cors-credentials --no-cors-credentials --metrics --props --slots --no-slots" Nothing No(SERVER);
     "--ui-config --webui-config --ui-config-file --webui-config-file" Value No(SERVER);
     "--ui --webui --no-ui --no-webui -ag --agent -no-ag --no-agent" Nothing No(SERVER);
     "--ui-mcp-proxy --webui-mcp-proxy --no-ui-mcp-proxy --no-webui-mcp-proxy" Nothing No(SERVER);
