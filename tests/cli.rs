@@ -110,10 +110,12 @@ fn a_model_is_pulled_listed_and_removed() {
 fn breaking_hub() -> Server {
     let part = |n| format!("big-Q8_0-0000{n}-of-00002.gguf");
     let (small, big) = (noise(30_000, 1), [noise(20_000, 2), noise(60_000, 3)]);
-    let repo = Repo::new(REPO, &[(FILE, &small), (&part(1), &big[0]), (&part(2), &big[1])]);
+    let parts = [part(1), part(2)];
+    let files = [(FILE, &small), (&parts[0], &big[0]), (&parts[1], &big[1]), ("refused-Q6_K.gguf", &small)];
+    let repo = Repo::new(REPO, &files.map(|(path, bytes)| (path, &bytes[..])));
     Server::start(move |request| {
         // Whoever goes on where it stopped gets nothing more.
-        if request.from().is_some() {
+        if request.from().is_some() || request.path.ends_with("refused-Q6_K.gguf") {
             return Reply::new(403, "");
         }
         let cut = request.path.ends_with("-00002-of-00002.gguf").then_some(9_600);
@@ -145,6 +147,13 @@ fn downloads_that_have_not_ended_are_listed_and_removed_by_name() {
     assert_eq!(blobs, 1, "no bytes of it are left");
     expect(&run(&["rm", NAME]), 0, "removed");
     assert!(!dir.path().join("models--ann--model-GGUF").exists());
+
+    // Begun without a byte: refused after the listing.
+    expect(&run(&["pull", "hf:ann/model-GGUF:Q6_K"]), 1, "refuses access");
+    let list = stdout(&run(&["ls"]));
+    assert!(list.contains("hf:ann/model-GGUF:Q6_K") && list.trim_end().ends_with("incomplete 0 %"), "{list}");
+    expect(&run(&["rm", "hf:ann/model-GGUF:Q6_K"]), 0, "removed");
+    assert_eq!(rows(), serde_json::json!([]));
 
     // What another program has begun is of no known model.
     let other = dir.path().join("models--bob--other/blobs");

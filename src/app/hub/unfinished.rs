@@ -169,7 +169,7 @@ impl Cache {
         let candidate = candidates(note.files.iter().map(|file| file.path.as_str())).into_iter().next();
         let unfinished =
             Unfinished { repo: repo.clone(), candidate, done, total, partial, note: Some(path.to_owned()) };
-        (!is_whole && done > 0).then_some(unfinished)
+        (!is_whole && (done > 0 || !unfinished.partial.is_empty())).then_some(unfinished)
     }
 }
 
