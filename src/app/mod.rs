@@ -11,6 +11,7 @@ pub mod eval;
 pub mod fit;
 pub mod flags;
 pub mod hub;
+pub mod input;
 pub mod inspect;
 pub mod load;
 pub mod ls;
