@@ -40,9 +40,6 @@ fn all_flags() -> BTreeSet<String> {
     command.get_subcommands().flat_map(of).collect()
 }
 
-/// Flags of the table that are not read yet.
-const LATER: &[&str] = &["--no-parse-special"];
-
 #[test]
 fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
     let mut command = Cli::command();
@@ -73,7 +70,7 @@ fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
                 Meaning::Other(flag) => {
                     assert_eq!(flag.takes, *takes, "{name}");
                     match flag.fate {
-                        Fate::Is(long) => assert!(all.contains(long) || LATER.contains(&long), "{name}: {long}"),
+                        Fate::Is(long) => assert!(all.contains(long), "{name}: {long}"),
                         Fate::Moot(_) => assert!(answer.is_ok(), "{name}: {answer:?}"),
                         Fate::MootIn(only, _) if only == sub => assert!(answer.is_ok(), "{name}: {answer:?}"),
                         Fate::MootIn(_, why) | Fate::No(why) => {
@@ -84,9 +81,6 @@ fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
                 }
             }
         }
-    }
-    for later in LATER {
-        assert!(!all.contains(*later), "{later} is read: it need not stand in LATER");
     }
 }
 
