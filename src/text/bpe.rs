@@ -8,8 +8,9 @@ use super::merge::{Merger, Pairs, Symbol};
 use super::pre::{Rules, Spelling};
 use super::pretokenize::PreTokenizer;
 use super::tokenizer::Model;
-use super::vocab::{Fallback, Vocab};
+use super::vocab::{Fallback, Vocab, unescaped};
 use crate::base::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The id of a symbol that is no token.
@@ -63,13 +64,14 @@ impl Bpe {
         Ok(Bpe { pre: PreTokenizer::new(rules.splits), rules: *rules, fallback, bytes, merges: ranks, words })
     }
 
-    fn word(&self, word: &str, merger: &mut Merger, out: &mut Vec<u32>) -> Result<()> {
+    /// Appends a word's tokens; gives the place of the first byte that has none.
+    fn word(&self, word: &str, merger: &mut Merger, out: &mut Vec<u32>) -> Option<usize> {
         let spaces = self.rules.spelling == Spelling::Spaces;
         // A run of line ends is one token where there is one: the merge list cannot say so, its lines being words.
         let whole = self.rules.ignore_merges || (spaces && word.bytes().all(|byte| byte == b'\n'));
         if let Some(&id) = self.words.get(word.as_bytes()).filter(|_| whole) {
             out.push(id);
-            return Ok(());
+            return None;
         }
         merger.clear();
         if spaces {
@@ -82,13 +84,17 @@ impl Bpe {
             word.bytes().for_each(|byte| merger.push(1, self.bytes[byte as usize]));
         }
         merger.run(word.as_bytes(), self);
+        let mut lost = None;
         for symbol in merger.symbols() {
             match symbol.id {
-                NONE => self.fallback.spell(&word.as_bytes()[symbol.range()], out)?,
+                NONE => {
+                    let at = self.fallback.spell(&word.as_bytes()[symbol.range()], out);
+                    lost = lost.or(at.map(|at| symbol.range().start + at));
+                }
                 id => out.push(id),
             }
         }
-        Ok(())
+        lost
     }
 }
 
@@ -99,20 +105,17 @@ impl Pairs for Bpe {
 }
 
 impl Model for Bpe {
-    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<()> {
-        let escaped;
-        let text = match self.rules.spelling {
-            Spelling::Bytes => text,
-            Spelling::Spaces => {
-                escaped = text.replace(' ', "▁");
-                &escaped
-            }
+    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Option<usize> {
+        let escaped = match self.rules.spelling {
+            Spelling::Bytes => Cow::Borrowed(text),
+            Spelling::Spaces => Cow::Owned(text.replace(' ', "▁")),
         };
-        let mut merger = Merger::default();
-        for word in self.pre.words(text) {
-            self.word(&text[word], &mut merger, out)?;
+        let (mut merger, mut lost) = (Merger::default(), None);
+        for word in self.pre.words(&escaped) {
+            let at = self.word(&escaped[word.clone()], &mut merger, out);
+            lost = lost.or(at.map(|at| word.start + at));
         }
-        Ok(())
+        lost.map(|at| unescaped(text, &escaped, at, 0))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::merge::{Merger, Pairs, Symbol};
 use super::tokenizer::Model;
-use super::vocab::{Fallback, Vocab};
+use super::vocab::{Fallback, Vocab, unescaped};
 use crate::base::{Error, Result};
 use std::collections::HashMap;
 
@@ -52,9 +52,10 @@ impl Pairs for Spm {
 }
 
 impl Model for Spm {
-    fn encode(&self, text: &str, after_special: bool, out: &mut Vec<u32>) -> Result<()> {
+    fn encode(&self, text: &str, after_special: bool, out: &mut Vec<u32>) -> Option<usize> {
         let mut escaped = String::with_capacity(text.len() + text.len() / 2);
-        if self.space_prefix && after_special {
+        let added = self.space_prefix && after_special;
+        if added {
             escaped.push('▁');
         }
         text.chars().for_each(|c| escaped.push(if c == ' ' { '▁' } else { c }));
@@ -66,13 +67,17 @@ impl Model for Spm {
             merger.push(text.len(), self.words.get(text).map_or(NONE, |&(_, id)| id));
         }
         merger.run(bytes, self);
+        let mut lost = None;
         for symbol in merger.symbols() {
             match symbol.id {
-                NONE => self.fallback.spell(&bytes[symbol.range()], out)?,
+                NONE => {
+                    let at = self.fallback.spell(&bytes[symbol.range()], out);
+                    lost = lost.or(at.map(|at| symbol.range().start + at));
+                }
                 id => out.push(id),
             }
         }
-        Ok(())
+        lost.map(|at| unescaped(text, &escaped, at, usize::from(added)))
     }
 }
 

@@ -210,14 +210,21 @@ fn odd_vocabularies_load() {
     assert_eq!(spell(&tokenizer, &[Segment::Text("sAA")], false), ["s", "AA"]);
     assert_eq!(tokenizer.token_text(tokenizer.len() as u32), "");
 
-    // What cannot be spelled is the unknown token, and an error where there is none or it is a control token.
+    // What cannot be spelled is the unknown token; it is left out where there is none or that is a control token.
     let mut source = bpe_source("gpt-2");
     source.tokens[SPECIAL.len() + usize::from(b'q')] = b"unspellable".to_vec();
     let tokenizer = Tokenizer::new(source.clone()).expect("sound");
     assert_eq!(spell(&tokenizer, &[Segment::Text("Aq")], false), ["A", "<unk>"]);
     source.ids.unk = Some(IM_END);
-    let error = Tokenizer::new(source).expect("sound").encode_text("Aq", false).expect_err("no token");
-    assert!(error.to_string().contains("cannot spell \"q\""), "{error}");
+    let tokenizer = Tokenizer::new(source).expect("sound");
+    assert_eq!(spell(&tokenizer, &[Segment::Text("Aqs")], false), ["A", "s"]);
+    assert_eq!(spell(&tokenizer, &[Segment::Text("q")], true), [""; 0]);
+
+    let mut source = spm_source();
+    source.token_types.as_mut().expect("types").iter_mut().filter(|kind| **kind == 6).for_each(|kind| *kind = 1);
+    source.ids.unk = Some(IM_END);
+    let tokenizer = Tokenizer::new(source).expect("sound");
+    assert_eq!(spell(&tokenizer, &[Segment::Text("oéo")], false), ["▁", "o", "o"]);
 }
 
 /// Runs of 1 MiB, on a stack of 256 KiB, must finish and be right; anything quadratic would take hours.

@@ -10,12 +10,16 @@ use super::source::{SpecialIds, VocabSource};
 use super::special::Roles;
 use super::vocab::{Class, Vocab};
 use crate::base::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Characters that show where in a conversation something stands.
+const CONTEXT: usize = 24;
 
 /// Ordinary text to tokens: one of the algorithms.
 pub(super) trait Model: std::fmt::Debug + Send + Sync {
     /// Appends the tokens of `text`. `after_special`: it begins the sequence or follows a special token.
-    /// Fails where the vocabulary cannot spell the text.
-    fn encode(&self, text: &str, after_special: bool, out: &mut Vec<u32>) -> Result<()>;
+    /// Bytes that the vocabulary has no token for are left out; gives the place of the first.
+    fn encode(&self, text: &str, after_special: bool, out: &mut Vec<u32>) -> Option<usize>;
 }
 
 /// Text to token ids and back, after the vocabulary of a model file.
@@ -31,6 +35,8 @@ pub struct Tokenizer {
     first: Option<u32>,
     last: Option<u32>,
     adds_space: bool,
+    /// Whether it was told that a byte was left out: once is enough.
+    told: AtomicBool,
 }
 
 impl Tokenizer {
@@ -64,11 +70,13 @@ impl Tokenizer {
             first,
             last,
             adds_space: kind.adds_space(source),
+            told: AtomicBool::new(false),
         })
     }
 
     /// The token ids of a prompt. With `add_special` it gets the model's first and last tokens (BOS, EOS, `[CLS]`,
-    /// `[SEP]`) where it does not have them already. Fails where the vocabulary cannot spell a character.
+    /// `[SEP]`) where it does not have them already. Bytes that the vocabulary has no token for are left out, which the log tells
+    /// once. Fails where the prompt is longer than a gigabyte.
     pub fn encode(&self, segments: &[Segment], add_special: bool) -> Result<Vec<u32>> {
         let (joined, fragments) = self.partition.fragments(segments);
         if joined.len() >= (u32::MAX / 4) as usize {
@@ -83,7 +91,11 @@ impl Tokenizer {
         for fragment in &fragments {
             match fragment {
                 Fragment::Token(id) => out.push(*id),
-                Fragment::Text(range) => self.model.encode(&joined[range.clone()], after_special, &mut out)?,
+                Fragment::Text(range) => {
+                    if let Some(lost) = self.model.encode(&joined[range.clone()], after_special, &mut out) {
+                        self.tell_lost(&joined, range.start + lost, segments.len() > 1);
+                    }
+                }
             }
             // A user-defined token is a part of the text around it.
             after_special = matches!(fragment, Fragment::Token(id) if self.classes[*id as usize] != Class::Whole);
@@ -92,6 +104,24 @@ impl Tokenizer {
             out.push(id);
         }
         Ok(out)
+    }
+
+    /// Tells that the byte at `at` of `text` was left out. Offsets in a whole conversation mean nothing to who wrote a part of it.
+    fn tell_lost(&self, text: &str, at: usize, conversation: bool) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let place = if conversation {
+            let before = &text[..text.floor_char_boundary(at)];
+            let start = before.char_indices().rev().take(CONTEXT).last().map_or(0, |(start, _)| start);
+            format!("after {:?}", &before[start..])
+        } else {
+            format!("at offset {at} of the text")
+        };
+        let byte = text.as_bytes()[at];
+        tracing::warn!(
+            "the vocabulary has no token for the byte 0x{byte:02x} {place}; it is left out, as others will be"
+        );
     }
 
     /// The token ids of what a user wrote, control tokens' names and all being plain text.

@@ -118,7 +118,7 @@ impl Unigram {
 }
 
 impl Model for Unigram {
-    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<()> {
+    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Option<usize> {
         let text = self.normalize(text);
         let best = self.best(&text);
         let first = out.len();
@@ -132,6 +132,7 @@ impl Model for Unigram {
             end = start;
         }
         out[first..].reverse();
-        Ok(())
+        // What has no token is the unknown one: a unigram vocabulary always has it.
+        None
     }
 }

@@ -123,18 +123,25 @@ impl Fallback {
         self
     }
 
-    /// Appends the byte tokens of `text`, or one unknown token for a byte without any.
-    /// Fails where there is no unknown token either.
-    pub fn spell(&self, text: &[u8], out: &mut Vec<u32>) -> Result<()> {
-        for &byte in text {
-            let id = self.bytes[byte as usize].or(self.unknown).ok_or_else(|| {
-                Error::unsupported(format!("the vocabulary cannot spell {:?}", String::from_utf8_lossy(text)))
-                    .help("it has neither a token for each byte nor an unknown token")
-            })?;
-            out.push(id);
+    /// Appends the byte tokens of `text`, or one unknown token for a byte without any. Where there is no unknown token either, the
+    /// byte is left out, as in llama.cpp: gives the first of them, by its place in `text`.
+    pub fn spell(&self, text: &[u8], out: &mut Vec<u32>) -> Option<usize> {
+        let mut lost = None;
+        for (at, &byte) in text.iter().enumerate() {
+            match self.bytes[byte as usize].or(self.unknown) {
+                Some(id) => out.push(id),
+                None => lost = lost.or(Some(at)),
+            }
         }
-        Ok(())
+        lost
     }
+}
+
+/// The place in `text` of what is at byte `at` of `escaped`: the same text with `▁` for its spaces, after `added` characters more.
+pub(super) fn unescaped(text: &str, escaped: &str, at: usize, added: usize) -> usize {
+    let start = escaped.floor_char_boundary(at);
+    let before = escaped[..start].chars().count().saturating_sub(added);
+    text.char_indices().nth(before).map_or(text.len(), |(place, _)| place + (at - start))
 }
 
 fn check_len(what: &str, have: usize, want: usize) -> Result<()> {
@@ -167,4 +174,18 @@ fn byte_of(token: &[u8]) -> Option<u8> {
         return None;
     }
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn places_in_escaped_text_are_found_again() {
+        let (text, escaped) = ("a é ▁\u{4}", "▁a▁é▁▁\u{4}");
+        let place = |part: &str| unescaped(text, escaped, escaped.rfind(part).unwrap(), 1);
+        assert_eq!((place("a"), place("é"), place("\u{4}")), (0, 2, 8));
+        let second = escaped.find('é').unwrap() + 1;
+        assert_eq!((unescaped(text, escaped, second, 1), unescaped(text, text, 8, 0)), (3, 8));
+    }
 }

@@ -78,7 +78,7 @@ impl WordPiece {
 }
 
 impl Model for WordPiece {
-    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<()> {
+    fn encode(&self, text: &str, _: bool, out: &mut Vec<u32>) -> Option<usize> {
         let text = self.normalize(text);
         for piece in self.pieces.find_iter(&text) {
             let before = out.len();
@@ -87,6 +87,7 @@ impl Model for WordPiece {
                 out.push(self.unknown);
             }
         }
-        Ok(())
+        // What has no token is the unknown one, which a WordPiece vocabulary always has.
+        None
     }
 }
