@@ -3,17 +3,17 @@
 use super::Model;
 use crate::base::Result;
 use crate::sample::{Sampler, SamplerOptions, VocabInfo, tokenize_breakers};
-use crate::text::{ChatTemplate, Message, RenderOptions};
+use crate::text::{ChatTemplate, Message, ReasoningStyle, RenderOptions};
 
 impl Model {
-    /// The tokens of a conversation by `template`, with the start of an answer; and whether that begins in a thought. `think` turns
-    /// thinking on or off, where the template can. Models that take no system message get it with the first question.
+    /// The tokens of a conversation by `template`, with the start of an answer; and the style of the thought that it begins in, if
+    /// it does. `think` turns thinking on or off, where the template can. Models that take no system message get it with the first question.
     pub fn prompt(
         &self,
         template: &ChatTemplate,
         messages: &[Message],
         think: Option<bool>,
-    ) -> Result<(Vec<u32>, bool)> {
+    ) -> Result<(Vec<u32>, Option<ReasoningStyle>)> {
         let folded;
         let messages = match template.capabilities().system {
             true => messages,
@@ -30,7 +30,7 @@ impl Model {
         if let Some(first) = tokenizer.added_first().filter(|first| ids.first() != Some(first)) {
             ids.insert(0, first);
         }
-        Ok((ids, prompt.opens_thought()))
+        Ok((ids, prompt.opened_thought()))
     }
 
     /// A sampler by `options` for contexts of so many tokens. Fails where the options make no sense for the model.

@@ -4,6 +4,8 @@
 //! gpt-oss writes messages on channels (its "harmony" format). Text that may be the start of a tag is held back until it
 //! is known, so a tag cut anywhere between two pieces is still seen, and a tag is never shown by halves.
 
+use std::borrow::Cow;
+
 /// A piece of output, in the order it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
@@ -21,28 +23,38 @@ pub enum Piece {
 }
 
 /// How a model marks its thoughts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReasoningStyle {
     /// Not at all.
     None,
     /// Between two tags at the start of the answer.
     Tags {
         /// What begins a thought.
-        open: &'static str,
+        open: Cow<'static, str>,
         /// What ends it.
-        close: &'static str,
+        close: Cow<'static, str>,
     },
     /// Messages on channels: `<|channel|>analysis<|message|>…<|end|>`.
     Channels,
 }
 
-const TAGS: [(&str, &str); 6] = [
+/// What begins and ends a thought. One list for templates, prompts and answers, so that none knows a mark that the others miss.
+const TAGS: [(&str, &str); 9] = [
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
     ("<|channel>thought", "<channel|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     ("<think>", "</think>"),
+];
+
+/// Formats that put the answer between marks as well: what begins a thought there, what begins the answer and what ends it.
+const FRAMES: [(&str, &str, &str); 2] = [
+    ("<|START_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|open|>think<|sep|>", "<|open|>response<|sep|>", "<|close|>response<|sep|>"),
 ];
 
 const MESSAGE: &str = "<|message|>";
@@ -59,7 +71,31 @@ impl ReasoningStyle {
         }
         // Templates that read thoughts back name the closing tag; the opening one may stand in the prompt only.
         let found = TAGS.into_iter().find(|(open, close)| source.contains(close) || source.contains(open));
-        found.map_or(ReasoningStyle::None, |(open, close)| ReasoningStyle::Tags { open, close })
+        found.map_or(ReasoningStyle::None, ReasoningStyle::tags)
+    }
+
+    /// The style of the thought that a prompt has opened, if it ends inside one: in `<think>` with nothing after it, say. It tells
+    /// more than the template, which may put its tags together from parts.
+    pub fn opened_by(prompt: &str) -> Option<ReasoningStyle> {
+        let end = prompt.trim_end();
+        if let Some(tags) = TAGS.into_iter().find(|(open, _)| end.ends_with(open)) {
+            return Some(Self::tags(tags));
+        }
+        // Hunyuan 3 has a name of the model's in every tag: <think:NAME>.
+        let open = &end[end.rfind("<think:")?..];
+        let name = open.strip_prefix("<think:")?.strip_suffix('>')?;
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.:".contains(c));
+        plain.then(|| ReasoningStyle::Tags { open: open.to_string().into(), close: format!("</think:{name}>").into() })
+    }
+
+    fn tags((open, close): (&'static str, &'static str)) -> ReasoningStyle {
+        ReasoningStyle::Tags { open: open.into(), close: close.into() }
+    }
+
+    /// What begins and ends the answer proper.
+    fn frame(&self) -> Option<(&'static str, &'static str)> {
+        let ReasoningStyle::Tags { open, .. } = self else { return None };
+        FRAMES.iter().find(|(thought, ..)| thought == open).map(|&(_, begin, end)| (begin, end))
     }
 }
 
@@ -69,8 +105,10 @@ enum State {
     Start,
     /// In a thought; whether anything of it was shown.
     Thought { begun: bool },
-    /// The thought is over: white space before the answer goes.
+    /// The thought is over: white space before the answer goes, and the mark that begins it.
     Gap,
+    /// In the answer, up to the mark that ends it.
+    Framed(&'static str),
     /// In the answer, to the end.
     Answer,
     /// In a channel's header.
@@ -121,9 +159,10 @@ impl ReasoningSplitter {
         let rest = std::mem::take(&mut self.held);
         match &self.state {
             State::Thought { .. } => self.emit_thought(rest.trim_end()),
-            State::Start | State::Answer => self.emit(Channel::Answer, &rest),
+            State::Start | State::Framed(_) | State::Answer => self.emit(Channel::Answer, &rest),
             State::Header if !rest.trim_start().starts_with("<|") => self.emit(Channel::Answer, rest.trim()),
-            State::Header | State::Gap => {}
+            State::Gap => self.emit(Channel::Answer, rest.trim_start()),
+            State::Header => {}
             State::Message(channel) => self.emit(channel.clone(), &rest),
         }
         self.out
@@ -131,18 +170,15 @@ impl ReasoningSplitter {
 
     /// One decision; false when more text is needed.
     fn step(&mut self) -> bool {
-        match (&self.state, self.style) {
-            (State::Start, ReasoningStyle::Tags { open, .. }) => self.at_start(open),
-            (State::Thought { .. }, ReasoningStyle::Tags { close, .. }) => self.in_thought(close),
+        match (&self.state, self.style.clone()) {
+            (State::Start, ReasoningStyle::Tags { open, .. }) => self.at_start(&open),
+            (State::Thought { .. }, ReasoningStyle::Tags { close, .. }) => self.in_thought(&close),
             (State::Gap, _) => {
                 let blank = self.held.len() - self.held.trim_start().len();
                 self.held.drain(..blank);
-                let more = !self.held.is_empty();
-                if more {
-                    self.state = State::Answer;
-                }
-                more
+                !self.held.is_empty() && self.begin_answer()
             }
+            (&State::Framed(end), _) => self.in_frame(end),
             (State::Header, _) => self.in_header(),
             (State::Message(channel), _) => {
                 let channel = channel.clone();
@@ -166,8 +202,37 @@ impl ReasoningSplitter {
         if open.starts_with(text) {
             return false;
         }
+        if self.style.frame().is_some_and(|(begin, _)| text.starts_with(begin) || begin.starts_with(text)) {
+            self.state = State::Gap;
+            return true;
+        }
         self.state = State::Answer;
         true
+    }
+
+    /// Takes the mark that begins the answer, where there is one.
+    fn begin_answer(&mut self) -> bool {
+        self.state = match self.style.frame() {
+            Some((begin, end)) if self.held.starts_with(begin) => {
+                self.held.drain(..begin.len());
+                State::Framed(end)
+            }
+            Some((begin, _)) if begin.starts_with(&self.held) => return false,
+            _ => State::Answer,
+        };
+        true
+    }
+
+    fn in_frame(&mut self, end: &str) -> bool {
+        let found = self.held.find(end);
+        let shown = found.unwrap_or_else(|| self.held.len() - partial_suffix(&self.held, &[end]));
+        let text: String = self.held.drain(..shown).collect();
+        self.emit(Channel::Answer, &text);
+        if found.is_some() {
+            self.held.drain(..end.len());
+            self.state = State::Answer;
+        }
+        found.is_some()
     }
 
     fn in_thought(&mut self, close: &str) -> bool {
@@ -264,7 +329,8 @@ fn partial_suffix(text: &str, tags: &[&str]) -> usize {
 mod tests {
     use super::*;
 
-    const THINK: ReasoningStyle = ReasoningStyle::Tags { open: "<think>", close: "</think>" };
+    const THINK: ReasoningStyle =
+        ReasoningStyle::Tags { open: Cow::Borrowed("<think>"), close: Cow::Borrowed("</think>") };
 
     /// Reasoning, content and calls of an output given in pieces of `size` characters.
     fn split(style: ReasoningStyle, in_thought: bool, text: &str, size: usize) -> (String, String, String) {
@@ -294,6 +360,8 @@ mod tests {
     #[test]
     fn any_cut_gives_the_same_split() {
         let channels = ReasoningStyle::Channels;
+        let opened = |prompt: &str| ReasoningStyle::opened_by(prompt).unwrap();
+        let (kimi, apriel) = (opened("<|open|>think<|sep|>"), opened("Here are my reasoning steps:\n"));
         let cases = [
             (THINK, false, "<think>\nüber 2+2\n\n</think>\n\n4 <think> stays", "über 2+2", "4 <think> stays", ""),
             (THINK, true, "\ntwo </thin two\n</think>4", "two </thin two", "4", ""),
@@ -304,7 +372,19 @@ mod tests {
             (THINK, true, "a</think>b</think>c", "a", "b</think>c", ""),
             (ReasoningStyle::None, false, "<think>x</think>", "", "<think>x</think>", ""),
             (
-                channels,
+                kimi.clone(),
+                true,
+                "hm<|close|>think<|sep|><|open|>response<|sep|>4 <|close|> ok<|close|>response<|sep|>",
+                "hm",
+                "4 <|close|> ok",
+                "",
+            ),
+            (kimi.clone(), false, " <|open|>response<|sep|>4<|close|>resp", "", "4<|close|>resp", ""),
+            (kimi.clone(), true, "hm<|close|>think<|sep|>\n<|open|>res", "hm", "<|open|>res", ""),
+            (kimi, false, "<|open|>table", "", "<|open|>table", ""),
+            (apriel, true, "Add.\n[BEGIN FINAL RESPONSE]\n4", "Add.", "4", ""),
+            (
+                channels.clone(),
                 false,
                 "<|channel|>analysis<|message|>hm 1<2<|end|><|start|>assistant<|channel|>final<|message|>4 <| ok<|return|>",
                 "hm 1<2",
@@ -312,7 +392,7 @@ mod tests {
                 "",
             ),
             (
-                channels,
+                channels.clone(),
                 false,
                 "<|channel|>analysis<|message|>look<|end|><|start|>assistant to=functions.f<|channel|>commentary json<|message|>{\"a\": 1}<|call|>",
                 "look",
@@ -320,20 +400,20 @@ mod tests {
                 "functions.f:{\"a\": 1}",
             ),
             (
-                channels,
+                channels.clone(),
                 false,
                 "<|channel|>commentary to=functions.g <|constrain|>json<|message|>{}<|call|>",
                 "",
                 "",
                 "functions.g:{}",
             ),
-            (channels, false, "<|channel|>commentary<|message|>First, …<|end|>", "", "First, …", ""),
-            (channels, false, "just text <|end|>", "", "just text ", ""),
+            (channels.clone(), false, "<|channel|>commentary<|message|>First, …<|end|>", "", "First, …", ""),
+            (channels.clone(), false, "just text <|end|>", "", "just text ", ""),
             (channels, false, "<|channel|>final<|message|>cut", "", "cut", ""),
         ];
         for (style, in_thought, text, reasoning, content, calls) in cases {
             for size in 1..=text.chars().count() {
-                let found = split(style, in_thought, text, size);
+                let found = split(style.clone(), in_thought, text, size);
                 assert_eq!(found, (reasoning.into(), content.into(), calls.into()), "{text:?} in pieces of {size}");
             }
         }
@@ -357,11 +437,33 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_that_ends_in_any_thought_opens_it() {
+        for (open, close) in TAGS {
+            for end in ["", "\n", "\n\n"] {
+                let opened = ReasoningStyle::opened_by(&format!("<|assistant|>{open}{end}"));
+                assert_eq!(opened, Some(ReasoningStyle::tags((open, close))), "{open}");
+            }
+            assert_eq!(ReasoningStyle::opened_by(&format!("{open}hm{close}")), None, "{close}");
+        }
+        let named = |open: &str, close: &str| ReasoningStyle::Tags {
+            open: open.to_string().into(),
+            close: close.to_string().into(),
+        };
+        let opened = ReasoningStyle::opened_by("<｜hy_Assistant:opensource｜><think:opensource>");
+        assert_eq!(opened, Some(named("<think:opensource>", "</think:opensource>")));
+        for closed in ["<think:a></think:a>", "<think:>", "<think:a b>", "x<think:a", "", "<|assistant|>"] {
+            assert_eq!(ReasoningStyle::opened_by(closed), None, "{closed}");
+        }
+        assert_eq!(split(opened.unwrap(), true, "hm</think:opensource>4", 1).0, "hm");
+    }
+
+    #[test]
     fn styles_of_templates() {
         let style = ReasoningStyle::of_template;
         assert_eq!(style("a '</think>' in content"), THINK);
         assert_eq!(style("<|start|>assistant<|channel|>final<|message|>"), ReasoningStyle::Channels);
-        assert_eq!(style("[THINK]"), ReasoningStyle::Tags { open: "[THINK]", close: "[/THINK]" });
+        assert_eq!(style("[THINK]"), ReasoningStyle::tags(("[THINK]", "[/THINK]")));
+        assert_eq!(style("'<mm:think>'"), ReasoningStyle::tags(("<mm:think>", "</mm:think>")));
         assert_eq!(style("<|im_start|>"), ReasoningStyle::None);
     }
 }

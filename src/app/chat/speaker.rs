@@ -55,9 +55,9 @@ impl Speaker {
     pub fn answer(&mut self, talk: &mut Talk) -> Result<Told> {
         let model = self.session.model().clone();
         let mut forgotten = self.make_room(talk, 0)?;
-        let (mut prompt, in_thought) = self.prompt(talk)?;
+        let (mut prompt, thought) = self.prompt(talk)?;
         let style = ReasoningStyle::of_template(self.template.source());
-        let mut voice = Voice::new(model.tokenizer()?, style, in_thought);
+        let mut voice = Voice::new(model.tokenizer()?, style, thought);
         let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
         let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
         let stop = loop {
@@ -87,8 +87,8 @@ impl Speaker {
         Ok(Told { answer: Answer { tokens, stop, prompt_tokens, prompt_time, decode_time }, forgotten, said })
     }
 
-    /// Tokens of the conversation as it stands, with the start of an answer; and whether that begins in a thought.
-    fn prompt(&self, talk: &Talk) -> Result<(Vec<u32>, bool)> {
+    /// Tokens of the conversation as it stands, with the start of an answer; and the thought that it begins in.
+    fn prompt(&self, talk: &Talk) -> Result<(Vec<u32>, Option<ReasoningStyle>)> {
         self.session.model().prompt(&self.template, talk.messages(), self.think)
     }
 

@@ -16,8 +16,10 @@ pub struct Voice<'t> {
 }
 
 impl<'t> Voice<'t> {
-    /// An answer in a model's `style` of thinking; `in_thought` where the prompt has opened a thought.
-    pub fn new(tokenizer: &'t Tokenizer, style: ReasoningStyle, in_thought: bool) -> Voice<'t> {
+    /// An answer in a model's `style` of thinking; `thought` is the style of the one that the prompt has opened.
+    pub fn new(tokenizer: &'t Tokenizer, style: ReasoningStyle, thought: Option<ReasoningStyle>) -> Voice<'t> {
+        let in_thought = thought.is_some();
+        let style = thought.unwrap_or(style);
         // The marks of a thought may be control tokens: they have to be seen to be told apart.
         let show_special = style != ReasoningStyle::None;
         Voice {

@@ -1,6 +1,6 @@
 //! What a template renders: text in segments, each written by the template or by a user.
 
-use crate::text::Segment;
+use crate::text::{ReasoningStyle, Segment};
 use std::ops::Range;
 
 /// A rendered conversation: segments by who wrote them, neighbours merged, none empty.
@@ -36,11 +36,17 @@ impl Prompt {
         &self.text
     }
 
-    /// Whether the prompt ends inside an open thought (`<think>` with nothing after it), so that the answer begins with
+    /// The style of the thought that the prompt ends in, if it does (`<think>` with nothing after it): then the answer begins with
     /// reasoning without saying so.
+    pub fn opened_thought(&self) -> Option<ReasoningStyle> {
+        match self.segments().pop() {
+            Some(Segment::Template(last)) => ReasoningStyle::opened_by(last),
+            _ => None,
+        }
+    }
+
+    /// Whether the prompt ends inside a thought.
     pub fn opens_thought(&self) -> bool {
-        let Some(Segment::Template(last)) = self.segments().pop() else { return false };
-        let end = last.trim_end();
-        ["<think>", "<|START_THINKING|>", "[THINK]", "<seed:think>"].iter().any(|tag| end.ends_with(tag))
+        self.opened_thought().is_some()
     }
 }

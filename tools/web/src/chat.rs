@@ -54,17 +54,17 @@ pub fn fit(
     mut messages: Vec<Message>,
     options: &ChatOptions,
     context: usize,
-) -> Result<(Vec<u32>, bool, usize)> {
+) -> Result<(Vec<u32>, Option<ReasoningStyle>, usize)> {
     let mut forgotten = 0;
     loop {
-        let (ids, in_thought) = model.prompt(template, &messages, options.think)?;
+        let (ids, thought) = model.prompt(template, &messages, options.think)?;
         let wanted = ids.len() + (context / 4).clamp(1, options.limit.max(1));
         if wanted <= context || !Message::forget_oldest(&mut messages) {
             if ids.len() >= context {
                 let what = format!("this prompt takes {} tokens, and the context has {context}", ids.len());
                 return Err(Error::usage(what).help("use a shorter prompt, or a larger context"));
             }
-            return Ok((ids, in_thought, forgotten));
+            return Ok((ids, thought, forgotten));
         }
         forgotten += 1;
     }
@@ -79,8 +79,9 @@ pub struct Voice<'t> {
 }
 
 impl<'t> Voice<'t> {
-    pub fn new(tokenizer: &'t Tokenizer, template: &ChatTemplate, in_thought: bool) -> Voice<'t> {
-        let style = ReasoningStyle::of_template(template.source());
+    pub fn new(tokenizer: &'t Tokenizer, template: &ChatTemplate, thought: Option<ReasoningStyle>) -> Voice<'t> {
+        let in_thought = thought.is_some();
+        let style = thought.unwrap_or_else(|| ReasoningStyle::of_template(template.source()));
         // The marks of a thought may be control tokens: they have to be seen to be told apart.
         let show_special = style != ReasoningStyle::None;
         Voice {

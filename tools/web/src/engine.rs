@@ -172,13 +172,13 @@ impl Engine {
             session.engine().set_trace(true)?;
         }
         let context = session.context();
-        let (prompt, in_thought, forgotten) = chat::fit(&model, &self.template, messages, &options, context)?;
+        let (prompt, thought, forgotten) = chat::fit(&model, &self.template, messages, &options, context)?;
         if self.sampler.as_ref().is_none_or(|(of, _)| *of != options.sampling) {
             let sampler = model.sampler(&options.sampling, context)?;
             self.sampler = Some((options.sampling.clone(), sampler));
         }
         let Some((_, sampler)) = &mut self.sampler else { unreachable!("just made") };
-        let mut voice = Voice::new(model.tokenizer()?, &self.template, in_thought);
+        let mut voice = Voice::new(model.tokenizer()?, &self.template, thought);
         let mut hear = |token: u32| {
             let (text, thought) = voice.push(token);
             // Whoever hears it cannot fail the answer.
