@@ -95,7 +95,7 @@ pub enum Command {
 pub struct ModelArgs {
     /// A GGUF file, hf:user/repo:QUANT, or an alias. Default: smollm2-135m, small enough for any machine.
     #[arg(short, long, value_name = "MODEL", env = "WGPU_LLM_MODEL")]
-    pub model: Option<String>,
+    pub model: Option<OsString>,
     /// [-hf] A model on the hub. Without QUANT: Q4_K_M, else the nearest there is.
     #[arg(long, value_name = "USER/REPO[:QUANT]")]
     pub hf_repo: Option<String>,

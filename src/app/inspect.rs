@@ -8,13 +8,14 @@ use crate::gguf::{Gguf, Metadata, Value};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// A GGUF file, hf:user/repo:QUANT, or an alias; the same as -m.
-    name: Option<String>,
+    name: Option<OsString>,
     /// List all tensors and all metadata too.
     #[arg(short, long, env = "WGPU_LLM_VERBOSE")]
     verbose: bool,

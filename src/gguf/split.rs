@@ -7,6 +7,7 @@ use super::read::{self, Front};
 use super::{Gguf, Metadata, Mmap, Source, stream};
 use crate::base::{Error, Result};
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 pub(super) const NO: &str = "split.no";
@@ -23,14 +24,24 @@ pub(super) fn part_path(stem: &Path, no: usize, count: usize) -> PathBuf {
 /// What `path`, the first of `count` files, is called without the counting and the extension.
 fn stem(path: &Path, count: usize) -> Result<PathBuf> {
     let ending = format!("-00001-of-{count:05}.gguf");
-    let name = path.file_name().and_then(|n| n.to_str());
-    match name.and_then(|n| n.strip_suffix(&ending)) {
+    match path.file_name().and_then(|name| without(name, &ending)) {
         Some(stem) => Ok(path.with_file_name(stem)),
         None => Err(Error::usage(format!(
             "the first of {count} files of a split model must have a name ending in {ending}"
         ))
         .help("give the file its original name, with the others beside it")),
     }
+}
+
+/// `name` without its `ending`. On Unix names need not be text.
+fn without(name: &OsStr, ending: &str) -> Option<OsString> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        name.as_bytes().strip_suffix(ending.as_bytes()).map(|stem| OsStr::from_bytes(stem).to_owned())
+    }
+    #[cfg(not(unix))]
+    name.to_str()?.strip_suffix(ending).map(OsString::from)
 }
 
 /// Opens a model's file, or all of its files.

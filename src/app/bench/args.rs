@@ -8,6 +8,7 @@ use crate::app::split::SplitArgs;
 use crate::base::{DType, Error, Result};
 use crate::model::synth::Synthetic;
 use clap::Args;
+use std::ffi::OsString;
 use std::str::FromStr;
 
 /// Arguments of `bench`.
@@ -19,7 +20,7 @@ FIRST-LAST*FACTOR, or by giving the flag several times. Every combination is mea
 pub struct BenchArgs {
     /// GGUF files, hf:user/repo:QUANT, or aliases.
     #[arg(short, long, value_name = "MODEL", value_delimiter = ',', env = "WGPU_LLM_MODEL")]
-    pub model: Vec<String>,
+    pub model: Vec<OsString>,
     /// [-hf] A model on the hub.
     #[arg(long, value_name = "USER/REPO[:QUANT]")]
     pub hf_repo: Vec<String>,

@@ -1,6 +1,7 @@
 //! Names of models: a path, `hf:user/repo:QUANT`, or a short alias.
 
 use crate::base::{Error, Result};
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -162,14 +163,16 @@ pub fn alias(name: &str) -> Option<HubName> {
 
 impl ModelName {
     /// Reads what follows `-m`: an existing file, `hf:user/repo:QUANT`, or an alias, in this order.
-    pub fn parse(text: &str) -> Result<ModelName> {
-        if text.is_empty() {
+    pub fn parse(text: impl AsRef<OsStr>) -> Result<ModelName> {
+        let path = Path::new(text.as_ref());
+        if path.as_os_str().is_empty() {
             return Err(Error::usage("the model's name is empty").help("name a GGUF file, hf:user/repo or an alias"));
         }
-        let path = Path::new(text);
         if path.is_file() {
             return Ok(ModelName::Path(path.into()));
         }
+        // Files may have names that are no text; what is no file has not.
+        let text = &*path.to_string_lossy();
         if text.starts_with("hf:") {
             return HubName::parse(text).map(ModelName::Hub);
         }

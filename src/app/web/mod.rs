@@ -11,6 +11,7 @@ use clap::Args;
 use http::Request;
 use serde_json::json;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 pub struct WebArgs {
     /// Models to offer beside those in the cache: GGUF files, hf:user/repo:QUANT or aliases. Of a split model the first file.
     #[arg(short, long, value_name = "MODEL", env = "WGPU_LLM_MODEL")]
-    model: Vec<String>,
+    model: Vec<OsString>,
     /// The port; 0 for any that is free.
     #[arg(long, value_name = "N", default_value_t = 8088, env = "WGPU_LLM_PORT")]
     port: u16,
