@@ -1,25 +1,22 @@
 //! `complete`: goes on with a text as it stands, without a chat template.
 
+use super::input::TextArgs;
 use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
 use super::term;
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::run::{Answer, Session};
 use crate::text::{DetokenizeOptions, Detokenizer};
 use clap::Args;
 use serde_json::json;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 /// Arguments of `complete`.
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
-    /// The text to go on with.
-    #[arg(short, long, value_name = "TEXT", env = "WGPU_LLM_PROMPT", conflicts_with = "file")]
-    prompt: Option<String>,
-    /// A file with the text.
-    #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
-    file: Option<PathBuf>,
+    /// What is gone on with.
+    #[command(flatten)]
+    pub text: TextArgs,
     /// New tokens at most; -1 for as many as the model wants.
     #[arg(
         short,
@@ -42,21 +39,21 @@ pub struct CompleteArgs {
 
 /// Prints the continuation as it comes.
 pub fn run(args: &CompleteArgs) -> Result<()> {
-    text(args)?;
+    let text = args.text.read()?;
     args.sampling.options()?;
     let mut session = load::session(&args.engine)?;
-    let done = go_on(args, &mut session);
+    let done = go_on(args, &text, &mut session);
     load::finish(&args.engine, &mut session, done)?;
     term::check_interrupt()
 }
 
-/// The same in a session that is there already.
-pub fn go_on(args: &CompleteArgs, session: &mut Session) -> Result<()> {
-    let (text, options) = (text(args)?, args.sampling.options()?);
+/// The same with a text and in a session that are there already.
+pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<()> {
+    let options = args.sampling.options()?;
     let limit = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
     let model = session.model().clone();
     let tokenizer = model.tokenizer()?;
-    let prompt = tokenizer.encode_text(&text, true)?;
+    let prompt = tokenizer.encode(&[args.text.segment(text)], true)?;
     let mut chain = session.model().sampler(&options, session.context())?;
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
@@ -88,17 +85,6 @@ pub fn go_on(args: &CompleteArgs, session: &mut Session) -> Result<()> {
     }
     term::note(speed(&answer));
     Ok(())
-}
-
-/// The text that is meant.
-pub fn text(args: &CompleteArgs) -> Result<String> {
-    match (&args.prompt, &args.file) {
-        (Some(text), _) => Ok(text.clone()),
-        (None, Some(path)) => {
-            std::fs::read_to_string(path).map_err(|e| Error::io("can't read the text", e).at(path.display()))
-        }
-        (None, None) => Err(Error::usage("nothing to go on with").help("give a text with -p or a file with -f")),
-    }
 }
 
 /// How fast an answer came, in words.

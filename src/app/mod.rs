@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod eval;
 pub mod fit;
 pub mod hub;
+pub mod input;
 pub mod inspect;
 pub mod load;
 pub mod ls;

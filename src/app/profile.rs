@@ -30,13 +30,13 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         return traces(args);
     }
     // Before anything is loaded: without a text there is nothing to run.
-    complete::text(&args.complete)?;
+    let text = args.complete.text.read()?;
     let mut session = load::session(&args.complete.engine)?;
     let window = if args.no_window { None } else { Some(load::watch(&mut session)?) };
     if window.is_none() {
         load::trace(&mut session)?;
     }
-    let done = complete::go_on(&args.complete, &mut session);
+    let done = complete::go_on(&args.complete, &text, &mut session);
     if let Err(e) = load::finish(&args.complete.engine, &mut session, done) {
         // The window keeps what there is: the records' sender goes with the session.
         drop(session);

@@ -4,9 +4,15 @@
 //! quietly.
 
 use crate::base::{Error, ErrorKind, Result};
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +84,6 @@ pub fn note(text: impl std::fmt::Display) {
 pub fn print(text: impl std::fmt::Display) -> Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io("can't write the answer", e).at("stdout"))
-}
-
-/// All of standard input, as text.
-pub fn read_stdin() -> Result<String> {
-    io::read_to_string(io::stdin()).map_err(|e| Error::io("can't read the text", e).at("stdin"))
 }
 
 /// Whether the reader of stdout has left.
@@ -176,12 +177,33 @@ pub fn check_interrupt() -> Result<()> {
 
 /// Sends log events to stderr, as `RUST_LOG` asks; warnings without it.
 pub fn init_logs() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("wgpu_llm=warn"));
+    let asked = EnvFilter::try_from_default_env();
+    let plain = asked.is_err();
     let var = |name: &str| std::env::var(name).ok();
     let ansi = colours(&var, Stream::Stderr.is_terminal());
+    let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi);
+    let logs = logs.with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new("wgpu_llm=warn")));
     // Fails only where a subscriber is set already: then that one is wanted.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
+    let _ = if plain { logs.event_format(Plain).try_init() } else { logs.try_init() };
+}
+
+/// Log events that look like the program's other messages. Time and place are for who asks for logs.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (code, label) = match *event.metadata().level() {
+            Level::ERROR => ("1;31", "error:"),
+            _ => ("1;33", "warning:"),
+        };
+        write!(out, "{} ", paint(Stream::Stderr, code, label))?;
+        context.format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
 }
 
 /// A number of bytes for people: `93.8 MiB`.
