@@ -5,7 +5,7 @@
 //! log-likelihood.
 
 use super::load::{self, EngineArgs};
-use super::term;
+use super::{input, term};
 use crate::base::{Error, Result};
 use crate::run::Session;
 use clap::Args;
@@ -15,12 +15,12 @@ use std::path::PathBuf;
 /// Arguments of `perplexity`.
 #[derive(Debug, Args)]
 pub struct PerplexityArgs {
-    /// The text.
-    #[arg(short, long, value_name = "FILE", required = true, env = "WGPU_LLM_FILE")]
-    file: PathBuf,
-    /// Only this many pieces.
-    #[arg(long, value_name = "N", env = "WGPU_LLM_CHUNKS")]
-    chunks: Option<usize>,
+    /// A file with the text; - for standard input, which is read too where none is given and it is no terminal.
+    #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
+    file: Option<PathBuf>,
+    /// Only this many pieces; -1 for all.
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "WGPU_LLM_CHUNKS")]
+    chunks: i64,
     /// Print JSON.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
@@ -31,19 +31,33 @@ pub struct PerplexityArgs {
 /// llama.cpp's context for perplexity.
 const CONTEXT: u32 = 512;
 
+/// Fewest tokens of a piece whose second half has one that is foretold.
+const SHORTEST: usize = 3;
+
 /// Scores the text.
 pub fn run(args: &PerplexityArgs) -> Result<()> {
-    let text = std::fs::read(&args.file).map_err(|e| Error::io("can't read the text", e).at(args.file.display()))?;
     let mut engine = args.engine.clone();
-    engine.context.ctx_size.get_or_insert(CONTEXT);
+    let wanted = *engine.context.ctx_size.get_or_insert(CONTEXT);
+    // Before anything is read or loaded: nothing would be scored. 0 is the model's own context.
+    let pieces = match args.chunks {
+        0 => return Err(Error::usage("--chunks 0 leaves nothing to score").help("use 1 or more, or -1 for all pieces")),
+        n => usize::try_from(n).unwrap_or(usize::MAX),
+    };
+    if wanted > 0 {
+        check_context(wanted as usize)?;
+    }
+    let text = input::text(None, args.file.as_deref())?;
     let mut session = load::session(&engine)?;
     let model = session.model().clone();
-    let tokens = model.tokenizer()?.encode_text(&String::from_utf8_lossy(&text), true)?;
+    let tokens = model.tokenizer()?.encode_text(&text, true)?;
     let context = session.context();
-    let pieces = (tokens.len() / context).min(args.chunks.unwrap_or(usize::MAX));
+    check_context(context)?;
+    let pieces = (tokens.len() / context).min(pieces);
     if pieces == 0 {
         let what = format!("{} tokens are less than one context of {context}", tokens.len());
-        return Err(Error::usage(what).at(args.file.display()).help("use a longer text or a smaller context (-c)"));
+        return Err(Error::usage(what)
+            .at(input::place(args.file.as_deref()))
+            .help("use a longer text or a smaller context (-c)"));
     }
     let mut scores: Vec<f64> = Vec::new();
     for (i, piece) in tokens.chunks_exact(context).take(pieces).enumerate() {
@@ -68,6 +82,16 @@ pub fn run(args: &PerplexityArgs) -> Result<()> {
         return term::print(format_args!("{record}\n"));
     }
     term::print(format_args!("perplexity {perplexity:.4} ± {spread:.4} over {} tokens\n", scores.len()))
+}
+
+fn check_context(context: usize) -> Result<()> {
+    if context >= SHORTEST {
+        return Ok(());
+    }
+    let what = format!(
+        "a context of {context} leaves nothing to score: the second half of each piece has no token that is foretold"
+    );
+    Err(Error::usage(what).help(format!("use -c {SHORTEST} or more")))
 }
 
 /// Adds the negative log-likelihoods of the piece's second half.
