@@ -6,6 +6,7 @@ mod talk;
 mod voice;
 
 use super::complete::speed;
+use super::input;
 use super::load::{self, EngineArgs};
 use super::repl::{Editor, HELP, Input, ReplCommand, Topic};
 use super::sampling::SamplingArgs;
@@ -16,18 +17,22 @@ use crate::run::Stop;
 use crate::text::ChatTemplate;
 use clap::Args;
 use speaker::{Speaker, Told};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use talk::{Talk, read_text};
+use talk::Talk;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// The first prompt. On a terminal the chat goes on after its answer.
+    /// The first prompt. On a terminal the chat goes on after its answer. What is piped in at once goes before it.
     #[arg(short, long, value_name = "TEXT", env = "WGPU_LLM_PROMPT")]
-    prompt: Option<String>,
+    prompt: Option<OsString>,
+    /// A file whose text goes before the first prompt, or is it; - for standard input, which is waited for then.
+    #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
+    file: Option<PathBuf>,
     /// [-sys] What the model is told before the chat; an empty text leaves out the template's own.
     #[arg(long, value_name = "TEXT", env = "WGPU_LLM_SYSTEM_PROMPT", conflicts_with = "system_prompt_file")]
-    system_prompt: Option<String>,
+    system_prompt: Option<OsString>,
     /// [-sysf] A file with what the model is told before the chat.
     #[arg(long, value_name = "FILE", env = "WGPU_LLM_SYSTEM_PROMPT_FILE")]
     system_prompt_file: Option<PathBuf>,
@@ -36,7 +41,7 @@ pub struct ChatArgs {
     n_predict: i64,
     /// The chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
     #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
-    chat_template: Option<String>,
+    chat_template: Option<OsString>,
     /// Show in a window beside the terminal where the time goes.
     #[arg(long, env = "WGPU_LLM_PROFILE")]
     profile: bool,
@@ -57,6 +62,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         talk.set_system(system);
     }
     args.sampling.options()?;
+    let first = first_prompt(args)?;
     let mut editor = Editor::new()?;
     let mut session = load::session(&args.engine)?;
     let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
@@ -69,7 +75,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         attached: String::new(),
         last: None,
     };
-    let done = chat.go_on(args.prompt.clone(), &mut editor);
+    let done = chat.go_on(first, &mut editor);
     load::finish(&args.engine, &mut chat.speaker.session, done)?;
     if let Some(mut window) = window {
         chat.speaker.session.engine().set_trace(false)?;
@@ -78,23 +84,40 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     Ok(())
 }
 
+/// The first prompt, if the command line has one: a text from a file or a pipe goes before the question.
+fn first_prompt(args: &ChatArgs) -> Result<Option<String>> {
+    let question = args.prompt.as_deref().map(|text| input::argument(text, "the prompt"));
+    let text = match &args.file {
+        Some(path) => Some(input::prompt_file(path)?),
+        None if question.is_some() => input::beside_question()?,
+        None => None,
+    };
+    match (text.filter(|text| !text.trim().is_empty()), question) {
+        (Some(text), Some(question)) => Ok(Some(format!("{}\n\n{question}", text.trim_end()))),
+        (Some(text), None) => Ok(Some(text.trim_end().to_string())),
+        (None, None) if args.file.is_some() => Err(Error::usage("an empty prompt")
+            .at(input::place(args.file.as_deref()))
+            .help("write something into it, or ask with -p")),
+        (None, question) => Ok(question),
+    }
+}
+
 fn system(args: &ChatArgs) -> Result<Option<String>> {
     match (&args.system_prompt, &args.system_prompt_file) {
-        (Some(text), _) => Ok(Some(text.clone())),
-        (None, Some(path)) => read_text(path).map(|text| Some(text.trim_end().to_string())),
+        (Some(text), _) => Ok(Some(input::argument(text, "the system prompt"))),
+        (None, Some(path)) => input::small_file(path).map(|text| Some(text.trim_end().to_string())),
         (None, None) => Ok(None),
     }
 }
 
 /// The template that is meant: a file's, a well-known one, or the model's.
-fn template(model: &Model, meant: Option<&str>) -> Result<ChatTemplate> {
-    match meant {
-        None => model.chat_template(),
-        Some(name) if Path::new(name).is_file() => {
-            model.chat_template_from(&read_text(Path::new(name))?).map_err(|e| e.at(name))
-        }
-        Some(name) => model.chat_template_named(name),
+fn template(model: &Model, meant: Option<&OsStr>) -> Result<ChatTemplate> {
+    let Some(name) = meant else { return model.chat_template() };
+    let path = Path::new(name);
+    if path.exists() && !path.is_dir() {
+        return model.chat_template_from(&input::small_file(path)?).map_err(|e| e.at(path.display()));
     }
+    model.chat_template_named(&name.to_string_lossy())
 }
 
 /// A chat under way.
@@ -109,41 +132,59 @@ struct Chat {
 }
 
 impl Chat {
-    /// Takes the prompt there is from the beginning, and what comes, until there is no more.
+    /// Takes the prompt there is from the beginning, and what comes, until there is no more. Mistakes are told, and the chat goes on;
+    /// a script's ends with an error then.
     fn go_on(&mut self, prompt: Option<String>, editor: &mut Editor) -> Result<()> {
         let has_first = prompt.is_some();
         if let Some(prompt) = prompt {
-            self.take(Input::Prompt(prompt))?;
+            match self.ask(prompt) {
+                Err(e) if self.on_terminal && can_go_on(&e) => {
+                    term::report(&e);
+                }
+                done => {
+                    done?;
+                }
+            }
         } else if self.on_terminal {
             term::note("/help lists the commands, Ctrl-D leaves");
         }
+        let (mut inputs, mut failures) = (0, 0);
         // A prompt given in a script is the whole chat: its standard input may never end.
         while self.on_terminal || !has_first {
-            let Some(input) = editor.next_input()? else { break };
-            if self.take(input)? {
-                break;
+            // What ends it: an input that cannot be read; for a script also a model's file that cannot be.
+            let (done, ends) = match editor.next_input() {
+                Ok(Some(Input::Prompt(text))) => (self.ask(text), !self.on_terminal),
+                Ok(Some(Input::Command(command))) => (self.obey(command), false),
+                Ok(None) => break,
+                Err(e) => (Err(e), true),
+            };
+            inputs += 1;
+            match done {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(e) if !can_go_on(&e) || (ends && e.kind() == ErrorKind::Io) => return Err(e),
+                Err(e) if self.on_terminal => {
+                    term::report(&e);
+                }
+                Err(e) => {
+                    failures += 1;
+                    term::report(&e.at(editor.place()));
+                }
             }
+        }
+        if failures > 0 {
+            return Err(
+                Error::format(format!("{failures} of {inputs} prompts and commands failed")).at(input::place(None))
+            );
         }
         Ok(())
     }
 
-    /// Does what was typed; whether it was to leave. A person hears of mistakes and goes on; a script ends with them.
-    fn take(&mut self, input: Input) -> Result<bool> {
-        let done = match input {
-            Input::Prompt(text) => {
-                let (attached, before) = (std::mem::take(&mut self.attached), self.talk.clone());
-                self.talk.ask(format!("{attached}{text}"));
-                self.answer(before).map(|()| false)
-            }
-            Input::Command(command) => self.obey(command),
-        };
-        match done {
-            Err(e) if self.on_terminal && can_go_on(&e) => {
-                term::report(&e);
-                Ok(false)
-            }
-            done => done,
-        }
+    /// Answers a prompt, what was read before it included; never to leave.
+    fn ask(&mut self, text: String) -> Result<bool> {
+        let (attached, before) = (std::mem::take(&mut self.attached), self.talk.clone());
+        self.talk.ask(format!("{attached}{text}"));
+        self.answer(before).map(|()| false)
     }
 
     /// Answers the last question. Without an answer, be it a failure or Ctrl-C, the conversation is as it was `before`.
@@ -181,6 +222,7 @@ impl Chat {
         format!("{}; {used} of {context} tokens of context", speed(&told.answer))
     }
 
+    /// Does what a command says; whether that is to leave.
     fn obey(&mut self, command: ReplCommand) -> Result<bool> {
         match command {
             ReplCommand::Help => term::note(HELP.trim_end()),
@@ -201,7 +243,7 @@ impl Chat {
                 term::note(format_args!("{} messages in {}", self.talk.messages().len(), path.display()));
             }
             ReplCommand::Read(path) => {
-                let text = read_text(&path)?;
+                let text = input::small_file(&path)?;
                 self.attached += &format!("{}\n\n", text.trim_end());
                 term::note(format_args!("{} characters for the next prompt", text.chars().count()));
             }

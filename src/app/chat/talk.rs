@@ -1,5 +1,6 @@
 //! The conversation: what was said, what is forgotten when the context is full, and its file.
 
+use crate::app::input;
 use crate::base::{Error, Result};
 use crate::text::{Message, Role};
 use serde::{Deserialize, Serialize};
@@ -90,26 +91,12 @@ impl Talk {
 
     /// A chat saved by [`save`](Self::save).
     pub fn load(path: &Path) -> Result<Talk> {
-        let text = read_text(path)?;
+        let text = input::small_file(path)?;
         let saved: Saved = serde_json::from_str(&text).map_err(|e| {
             Error::format("this is not a saved chat").at(path.display()).because(e).help("name a file that /save wrote")
         })?;
         Ok(Talk { messages: saved.messages })
     }
-}
-
-/// No prompt and no chat is longer than this.
-const MAX_FILE: u64 = 16 << 20;
-
-/// A text file of reasonable size.
-pub fn read_text(path: &Path) -> Result<String> {
-    let failed = |e| Error::io("can't read the file", e).at(path.display());
-    let size = fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_FILE {
-        let what = format!("a text of {}", crate::app::term::bytes(size));
-        return Err(Error::usage(what).at(path.display()).help("use one of at most 16 MiB"));
-    }
-    fs::read_to_string(path).map_err(failed)
 }
 
 #[cfg(test)]

@@ -1,43 +1,64 @@
-//! Where prompts come from: a line editor on a terminal, plain lines off it.
+//! Where prompts come from: a line editor on a terminal, plain lines off it. Neither writes to stdout where that is no terminal:
+//! it has the answers alone.
 
 use super::{Blocks, COMMANDS, Input};
+use crate::app::input::Lines;
 use crate::app::term;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result};
 use rustyline::completion::Completer;
+use rustyline::config::Behavior;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Context, Helper};
+use std::cell::Cell;
 use std::fs;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufReader, IsTerminal, Stdin, Write};
 use std::path::{Path, PathBuf};
 
 const PROMPT: &str = ">>> ";
 const MORE: &str = "... ";
 const HISTORY_LINES: usize = 1000;
-/// A prompt line from a pipe is never longer: bytes without a newline must not fill the memory.
-const MAX_LINE: u64 = 16 << 20;
+/// Terminals that the line editor can do nothing with, by the names that it has for them.
+const DUMB: [&str; 3] = ["dumb", "cons25", "emacs"];
+/// The terminal by its own name, whatever standard input and output are.
+const TERMINAL: &str = if cfg!(windows) { "CONOUT$" } else { "/dev/tty" };
 
-type Line = rustyline::Editor<Completion, DefaultHistory>;
+type Line = rustyline::Editor<LineHelper, DefaultHistory>;
 
 /// Gives one input after the other.
 pub struct Editor {
     source: Source,
     blocks: Blocks,
+    /// The line that the last input began with.
+    began: String,
 }
 
 enum Source {
-    Terminal { line: Box<Line>, history: Option<PathBuf> },
-    Pipe,
+    Terminal {
+        line: Box<Line>,
+        history: Option<PathBuf>,
+    },
+    /// A terminal that cannot move its cursor.
+    Dumb(Lines<BufReader<Stdin>>),
+    // It locks standard input only while it reads: somebody else may wait for that and never get it.
+    Pipe(Lines<BufReader<Stdin>>),
 }
 
 impl Editor {
     /// An editor with history where a person types, else a reader of lines.
     pub fn new() -> Result<Editor> {
+        let lines = || Lines::new(BufReader::new(io::stdin()));
+        let of = |source, blocks| Editor { source, blocks, began: String::new() };
         if !io::stdin().is_terminal() {
-            return Ok(Editor { source: Source::Pipe, blocks: Blocks::lenient() });
+            return Ok(of(Source::Pipe(lines()), Blocks::lenient()));
+        }
+        let on_stdout = io::stdout().is_terminal();
+        let term = std::env::var("TERM").unwrap_or_default();
+        if DUMB.iter().any(|name| name.eq_ignore_ascii_case(&term)) || !(on_stdout || open_terminal().is_some()) {
+            return Ok(of(Source::Dumb(lines()), Blocks::new()));
         }
         let fail = |e| Error::io("can't use the terminal", into_io(e));
         let config = Config::builder()
@@ -46,9 +67,11 @@ impl Editor {
             .history_ignore_space(true)
             .auto_add_history(false)
             .bracketed_paste(true)
+            // Its other behaviour opens the terminal by name: answers may go to a file.
+            .behavior(if on_stdout { Behavior::Stdio } else { Behavior::PreferTerm })
             .build();
         let mut line = Line::with_config(config).map_err(fail)?;
-        line.set_helper(Some(Completion));
+        line.set_helper(Some(LineHelper::default()));
         let history = history_path(&|name| std::env::var_os(name).map(PathBuf::from), std::env::home_dir());
         if let Some(path) = history.as_deref().filter(|path| path.is_file()) {
             // A history that can't be read is no reason not to chat.
@@ -56,70 +79,107 @@ impl Editor {
                 tracing::warn!("{}: {e}", path.display());
             }
         }
-        Ok(Editor { source: Source::Terminal { line: Box::new(line), history }, blocks: Blocks::new() })
+        Ok(of(Source::Terminal { line: Box::new(line), history }, Blocks::new()))
     }
 
     /// Whether a person types.
     pub fn is_terminal(&self) -> bool {
-        matches!(self.source, Source::Terminal { .. })
+        !matches!(self.source, Source::Pipe(_))
     }
 
-    /// The next input; `None` at the end (Ctrl-D, or the pipe's end). Mistakes in commands are told, and asked again.
+    /// Where the last input began, for errors.
+    pub fn place(&self) -> &str {
+        &self.began
+    }
+
+    /// The next input; `None` at the end (Ctrl-D, or the pipe's end). A person hears of mistakes in commands and is asked again; off
+    /// a terminal they are usage errors, after which the next call goes on.
     pub fn next_input(&mut self) -> Result<Option<Input>> {
         loop {
-            let Some(line) = self.read_line()? else {
-                return Ok(self.blocks.end());
+            let open = self.blocks.is_open();
+            let line = self.read_line();
+            if let Source::Pipe(lines) = &self.source {
+                if !open {
+                    self.began = lines.place();
+                }
+            }
+            let input = match line {
+                Ok(Some(line)) => self.blocks.feed(&line),
+                Ok(None) => return Ok(self.blocks.end()),
+                Err(e) => Err(e),
             };
-            match self.blocks.feed(&line) {
+            match input {
                 Ok(Some(input)) => return Ok(Some(input)),
                 Ok(None) => {}
-                Err(e) => term::note(e),
+                Err(e) if e.kind() == ErrorKind::Usage && self.is_terminal() => term::note(e),
+                Err(e) => return Err(e),
             }
         }
     }
 
-    /// Ctrl-C on an empty line asks to leave: then an error, with [`term::interrupted`] set.
     fn read_line(&mut self) -> Result<Option<String>> {
-        let Source::Terminal { line, history } = &mut self.source else {
-            return read_pipe(&mut io::stdin().lock());
-        };
-        let mut pressed = false;
-        loop {
-            let prompt = if self.blocks.is_open() { MORE } else { PROMPT };
-            match line.readline(prompt) {
-                Ok(text) => {
-                    remember(line, history.as_deref(), &text);
-                    return Ok(Some(text));
-                }
-                Err(ReadlineError::Eof) => return Ok(None),
-                Err(ReadlineError::Interrupted) if pressed => {
-                    term::interrupt();
-                    term::check_interrupt()?;
-                }
-                Err(ReadlineError::Interrupted) => {
-                    pressed = true;
-                    self.blocks.cancel();
-                    term::note("Ctrl-C again or Ctrl-D leaves");
-                }
-                // A resized window, or the like: ask again.
-                Err(ReadlineError::Signal(_)) => {}
-                Err(e) => return Err(Error::io("can't read from the terminal", into_io(e))),
+        let prompt = if self.blocks.is_open() { MORE } else { PROMPT };
+        match &mut self.source {
+            Source::Pipe(lines) => lines.next_line(),
+            Source::Dumb(lines) => {
+                // The terminal may be gone; then reading fails too.
+                let _ = console().write_all(prompt.as_bytes());
+                let line = lines.next_line();
+                // A Ctrl-C before this line was not meant for its answer.
+                term::clear_interrupt();
+                line
             }
+            Source::Terminal { line, history } => read_edited(line, history.as_deref(), prompt, &mut self.blocks),
         }
     }
 }
 
-/// A line of UTF-8; bytes that are none become U+FFFD.
-fn read_pipe(input: &mut dyn BufRead) -> Result<Option<String>> {
-    let mut bytes = Vec::new();
-    let read = io::Read::take(&mut *input, MAX_LINE).read_until(b'\n', &mut bytes);
-    let read = read.map_err(|e| Error::io("can't read prompts", e).at("stdin"))?;
-    if read as u64 == MAX_LINE && !bytes.ends_with(b"\n") {
-        return Err(Error::usage("a line of more than 16 MiB")
-            .at("stdin")
-            .help("give prompts of reasonable length, one per line"));
+/// A line from the editor. Ctrl-C drops what is typed; twice on an empty line it asks to leave: then an error, with
+/// [`term::interrupted`] set.
+fn read_edited(
+    line: &mut Line,
+    history: Option<&Path>,
+    mut prompt: &str,
+    blocks: &mut Blocks,
+) -> Result<Option<String>> {
+    let mut pressed = false;
+    loop {
+        match line.readline(prompt) {
+            Ok(text) => {
+                remember(line, history, &text);
+                return Ok(Some(text));
+            }
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(ReadlineError::Interrupted) => {
+                if pressed && line.helper().is_none_or(|helper| helper.empty.get()) {
+                    term::interrupt();
+                    term::check_interrupt()?;
+                }
+                pressed = true;
+                blocks.cancel();
+                prompt = PROMPT;
+                term::note("Ctrl-C again or Ctrl-D leaves");
+            }
+            // A resized window, or the like: ask again.
+            Err(ReadlineError::Signal(_)) => {}
+            Err(e) => return Err(Error::io("can't read from the terminal", into_io(e))),
+        }
     }
-    Ok((read > 0).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn open_terminal() -> Option<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).open(TERMINAL).ok()
+}
+
+/// Where a person sees prompts.
+fn console() -> Box<dyn Write> {
+    if io::stderr().is_terminal() {
+        return Box::new(io::stderr());
+    }
+    match open_terminal() {
+        Some(terminal) => Box::new(terminal),
+        None => Box::new(io::stderr()),
+    }
 }
 
 fn remember(line: &mut Line, history: Option<&Path>, text: &str) {
@@ -153,10 +213,13 @@ fn history_path(var: &dyn Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) ->
     Some(state.join("wgpu-llm").join("history"))
 }
 
-/// Completes the names of commands.
-struct Completion;
+/// Completes the names of commands, and knows whether anything is typed.
+#[derive(Default)]
+struct LineHelper {
+    empty: Cell<bool>,
+}
 
-impl Completer for Completion {
+impl Completer for LineHelper {
     type Candidate = String;
 
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
@@ -166,11 +229,18 @@ impl Completer for Completion {
     }
 }
 
-impl Helper for Completion {}
-impl Highlighter for Completion {}
-impl Validator for Completion {}
-impl Hinter for Completion {
+impl Helper for LineHelper {}
+impl Highlighter for LineHelper {}
+impl Validator for LineHelper {}
+
+impl Hinter for LineHelper {
     type Hint = String;
+
+    // Asked after every change: the only way to see what is typed when Ctrl-C drops it.
+    fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        self.empty.set(line.is_empty());
+        None
+    }
 }
 
 #[cfg(test)]
@@ -187,19 +257,5 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(history_path(&|_| None, home), Some("/home/ann/.local/state/wgpu-llm/history".into()));
         }
-    }
-
-    #[test]
-    fn lines_from_a_pipe_are_text_whatever_they_are() {
-        let mut input: &[u8] = b"one\ntw\xffo";
-        assert_eq!(read_pipe(&mut input).unwrap().as_deref(), Some("one\n"));
-        assert_eq!(read_pipe(&mut input).unwrap().as_deref(), Some("tw\u{fffd}o"));
-        assert_eq!(read_pipe(&mut input).unwrap(), None);
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_refused() {
-        let mut endless = io::BufReader::new(io::repeat(b'x'));
-        assert!(read_pipe(&mut endless).unwrap_err().to_string().contains("16 MiB"));
     }
 }

@@ -4,6 +4,8 @@ use super::ReplCommand;
 use crate::base::Result;
 
 const FENCE: &str = "\"\"\"";
+/// What people write to leave, where they are not told how.
+const BYE: [&str; 3] = ["exit", "quit", "bye"];
 
 /// One thing that was typed.
 #[derive(Debug, PartialEq)]
@@ -22,7 +24,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// For a terminal: a line that begins with a slash is a command, or an error.
+    /// For a terminal: a line that begins with a slash is a command, or an error; one that is only exit, quit or bye leaves.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,6 +66,9 @@ impl Blocks {
             if !line.contains('\n') {
                 return ReplCommand::parse(line).map(|command| Some(Input::Command(command)));
             }
+        }
+        if !self.lenient && BYE.contains(&line.trim_end()) {
+            return Ok(Some(Input::Command(ReplCommand::Exit)));
         }
         Ok(prompt(line))
     }
@@ -119,6 +124,17 @@ mod tests {
         assert_eq!(prompts(&["/etc/passwd\nis a file"]), ["/etc/passwd\nis a file"]);
         let piped = feed_all(Blocks::lenient(), &["/etc/passwd", "/clear"]);
         assert_eq!(piped, [Input::Prompt("/etc/passwd".into()), Input::Command(ReplCommand::Clear)]);
+    }
+
+    #[test]
+    fn on_a_terminal_a_line_that_says_goodbye_leaves() {
+        assert_eq!(prompts(&["exit", "quit ", "bye\n"]), ["Exit", "Exit", "Exit"]);
+        assert_eq!(
+            prompts(&["exit now", " exit", "Bye", "\"\"\"", "quit", "\"\"\""]),
+            ["exit now", "exit", "Bye", "quit"]
+        );
+        let piped = feed_all(Blocks::lenient(), &["exit", "bye"]);
+        assert_eq!(piped, [Input::Prompt("exit".into()), Input::Prompt("bye".into())]);
     }
 
     #[test]

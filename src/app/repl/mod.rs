@@ -71,7 +71,7 @@ pub const HELP: &str = "\
 /regen           another answer to the last prompt
 /clear           forget the chat
 /save FILE       save the chat       /load FILE   go on with a saved one
-/help            this                /exit        leave (Ctrl-D too)
+/help            this                /exit        leave (exit, quit, bye and Ctrl-D too)
 \"\"\"              begins and ends a prompt of several lines
 Ctrl-C           stops an answer; again leaves
 A line that begins with a space is never a command.
