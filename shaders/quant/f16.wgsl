@@ -38,3 +38,8 @@ fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
 fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
     return dot(c.a, x[0]) + dot(c.b, x[1]);
 }
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.a, c.b);
+}

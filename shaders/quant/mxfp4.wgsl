@@ -61,6 +61,11 @@ fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
 fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
     return c.d * (32768.0 * (dot(c.a, x[0]) + dot(c.b, x[1])));
 }
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * (32768.0 * c.a), c.d * (32768.0 * c.b));
+}
 #else
 fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     let e = extractBits(q.e, 8u * (at / 4u % 4u), 8u);
@@ -74,5 +79,10 @@ fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
 
 fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
     return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]));
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a, c.d * c.b);
 }
 #end

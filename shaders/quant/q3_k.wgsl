@@ -66,3 +66,8 @@ fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
 fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
     return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]) - 4.0 * sum);
 }
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a - 4.0 * c.d, c.d * c.b - 4.0 * c.d);
+}

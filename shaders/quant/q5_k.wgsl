@@ -56,3 +56,8 @@ fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
 fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
     return c.s.x * (dot(c.a, x[0]) + dot(c.b, x[1])) - c.s.y * sum;
 }
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.s.x * c.a - c.s.y, c.s.x * c.b - c.s.y);
+}

@@ -194,7 +194,8 @@ impl<'a> Product<'a> {
     fn coop_threads(&self, unit: u32) -> Option<u32> {
         let (size, largest) = self.caps.subgroups?;
         let threads = size * if unit == 16 { 4 } else { 8 };
-        (size == largest && threads <= self.caps.max_invocations).then_some(threads)
+        // The shader deals out rows to threads by 64.
+        (size == largest && threads.is_multiple_of(64) && threads <= self.caps.max_invocations).then_some(threads)
     }
 
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {

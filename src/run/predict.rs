@@ -6,12 +6,12 @@ use super::speed::Speed;
 use super::trace::{CPU, GPU};
 use super::{Options, Placement, Rules};
 use crate::arch::{self, Batch};
-use crate::base::{Error, Result};
+use crate::base::{Error, Meta, Result};
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
-use crate::graph::{Cache, Graph, Node, Place, Plan, Segment, Storage, by_size};
+use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
 use crate::model::Model;
-use crate::ops::Attention;
+use crate::ops::AnyOp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Tokens in the cache, at the most, for which a token's time is told.
@@ -169,9 +169,11 @@ impl<'a> Sizes<'a> {
             let on_gpu = scratch.iter().zip(places).filter(|(_, place)| *place == Place::Gpu);
             on_gpu.for_each(|(sizes, _)| Needs::join_scratch(&mut sum.scratch, sizes));
         }
-        let attends = |n: &&Node| n.op.name() == "attention" && placement.uses(Place::Gpu);
-        for node in self.graphs[1].nodes.iter().filter(attends) {
-            Needs::join_scratch(&mut sum.scratch, &[Attention::most_scratch(&node.dst.meta)]);
+        for node in self.graphs[1].nodes.iter().filter(|_| placement.uses(Place::Gpu)) {
+            if let AnyOp::Attention(op) = &node.op {
+                let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+                Needs::join_scratch(&mut sum.scratch, &op.most_scratch(&src));
+            }
         }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
         Ok(self.prediction(placement, sum, pieces, seconds))
