@@ -13,13 +13,16 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// Nothing takes longer, even on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A terminal with a program on it.
 pub struct Terminal {
     keys: File,
     screen: Receiver<Vec<u8>>,
+    /// What was seen and not yet passed over.
     seen: String,
+    /// All that was ever seen.
+    all: String,
     child: Child,
 }
 
@@ -65,7 +68,7 @@ impl Terminal {
                 }
             }
         });
-        Terminal { keys, screen, seen: String::new(), child }
+        Terminal { keys, screen, seen: String::new(), all: String::new(), child }
     }
 
     /// Types all of `keys` at once.
@@ -79,8 +82,8 @@ impl Terminal {
         let end = Instant::now() + TIMEOUT;
         while !self.seen.contains(what) {
             match self.screen.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
-                Err(e) => panic!("{e}: no {what:?} in {:?}", self.seen),
+                Ok(bytes) => self.see(&bytes),
+                Err(e) => panic!("{e}: no {what:?} in {:?} of {:?}", self.seen, self.all),
             }
         }
         let (before, after) = self.seen.split_once(what).expect("it is there");
@@ -94,7 +97,7 @@ impl Terminal {
     pub fn wait(mut self) -> Option<i32> {
         // What it still says must be taken, or it cannot end.
         while let Ok(bytes) = self.screen.recv_timeout(TIMEOUT) {
-            self.seen += &String::from_utf8_lossy(&bytes);
+            self.see(&bytes);
         }
         for _ in 0..100 {
             match self.child.try_wait().expect("is ours") {
@@ -103,6 +106,12 @@ impl Terminal {
             }
         }
         let _ = self.child.kill();
-        panic!("it does not end: {:?}", self.seen);
+        panic!("it does not end: {:?}", self.all);
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        self.seen += &text;
+        self.all += &text;
     }
 }

@@ -98,10 +98,8 @@ impl Editor {
         loop {
             let open = self.blocks.is_open();
             let line = self.read_line();
-            if let Source::Pipe(lines) = &self.source {
-                if !open {
-                    self.began = lines.place();
-                }
+            if let (Source::Pipe(lines), false) = (&self.source, open) {
+                self.began = lines.place();
             }
             let input = match line {
                 Ok(Some(line)) => self.blocks.feed(&line),
