@@ -42,7 +42,7 @@ fn caps() -> Caps {
 }
 
 fn token(context: usize) -> Batch {
-    Batch { tokens: 1, rows: 1, context, kv: DType::F16, sample: true }
+    Batch { tokens: 1, rows: 1, context, kv: DType::F16.into(), sample: true }
 }
 
 /// Dispatches, and bytes of weights that are read, of one run.
@@ -148,7 +148,7 @@ fn prompts() {
         let of = |speed: f64| {
             let (mut counts, mut longest) = (Vec::new(), 0.0);
             for context in [4096, 32768] {
-                let batch = Batch { tokens: 512, rows: 1, context, kv: DType::F16, sample: true };
+                let batch = Batch { tokens: 512, rows: 1, context, kv: DType::F16.into(), sample: true };
                 let all = submissions(&build(&spec, &batch).expect("a graph").fuse(), &Caps { speed, ..caps() });
                 longest = all.iter().copied().fold(longest, f64::max);
                 counts.push(all.len());

@@ -77,7 +77,7 @@ fn jobs_of_model(name: &'static str, vocab: usize) -> Vec<Job> {
     let model = Rc::new(Model::new(file.expect("memory for one layer")).expect("a whole model"));
     let (mut jobs, mut seen) = (Vec::new(), HashSet::new());
     for &(phase, tokens, past) in BATCHES {
-        let batch = Batch { tokens, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
+        let batch = Batch { tokens, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
         let graph = Rc::new(arch::build(model.spec(), &batch).expect("the model is supported").fuse());
         for (i, node) in graph.nodes.iter().enumerate() {
             let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();

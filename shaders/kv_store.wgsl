@@ -1,5 +1,5 @@
 // keys[pos[t]] = k[t], values[pos[t]] = v[t], in place; one workgroup per head of keys or of values, and token.
-// Consts: WG, DIM_K, DIM_V channels of a head. Flags: KV_* as in kv_write.wgsl.
+// Consts: WG, DIM_K, DIM_V channels of a head. Flags: KEYS_*, VALUES_*, KV_* as in kv_write.wgsl.
 
 struct Params {
   heads: u32,
@@ -9,8 +9,10 @@ struct Params {
   v_stride: u32,
   v_offset: u32,
   pos_offset: u32,
-#if KV_BLOCKS
+#if KEYS_BLOCKS
   key_scales: u32,
+#end
+#if VALUES_BLOCKS
   value_scales: u32,
 #end
 }

@@ -70,6 +70,11 @@ alias MatrixC = coop_mat8x8<f32, C>;
 const ROWS: u32 = 64u;
 const STEP: u32 = 32u;
 const EACH: u32 = TOKENS * 16u / WG; // tokens of a thread
+// What a thread loads of rows and of tokens: so many times eight values; and whether all threads do the last time. WG is a multiple of 64.
+const TRIPS_W: u32 = (ROWS * STEP / 8u + WG - 1u) / WG;
+const TRIPS_X: u32 = (TOKENS * STEP / 8u + WG - 1u) / WG;
+const ALL_W: bool = ROWS * STEP / 8u % WG == 0u;
+const ALL_X: bool = TOKENS * STEP / 8u % WG == 0u;
 
 #if F16
 alias Cell = f16;
@@ -78,13 +83,15 @@ alias Cell = f32;
 #end
 
 #if COOP
-// Rows and tokens first: matrices of the subgroups' units are read from here, A by rows and B by columns.
-var<workgroup> tile_w: array<f16, ROWS * STEP>;
-var<workgroup> tile_x: array<f16, TOKENS * STEP>;
+// Rows and tokens first: matrices of the subgroups' units are read from here, A by rows and B by columns. Rows of 80 bytes: of 64, every
+// other would begin in the same bank of memory.
+const PITCH: u32 = STEP + 8u;
+var<workgroup> tile_w: array<f16, ROWS * PITCH>;
+var<workgroup> tile_x: array<f16, TOKENS * PITCH>;
 var<workgroup> stage: array<f32, ROWS * TOKENS>;
 
-fn place_w(row: u32, i: u32) -> u32 { return row * STEP + i; }
-fn place_x(token: u32, i: u32) -> u32 { return token * STEP + i; }
+fn place_w(row: u32, i: u32) -> u32 { return row * PITCH + i; }
+fn place_x(token: u32, i: u32) -> u32 { return token * PITCH + i; }
 
 // Puts eight values of a row into the tile.
 fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
@@ -120,10 +127,16 @@ fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
 var<workgroup> tile_w: array<vec4<Cell>, STEP / 4u * ROWS>;
 var<workgroup> tile_x: array<vec4<Cell>, STEP / 4u * TOKENS>;
 
+// Where a row lies among those of the same fours. Even rows come before odd ones, since a thread multiplies two neighbours; and eight
+// rows in turn lie in eight different parts of the memory's banks.
+fn place_w(row: u32) -> u32 {
+  return (row & 1u) * (ROWS / 2u) + ((row / 2u) ^ (4u * (row & 1u)));
+}
+
 // Puts eight values of a row into the tile.
 fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
-  tile_w[2u * eighth * ROWS + row] = vec4<Cell>(v[0]);
-  tile_w[(2u * eighth + 1u) * ROWS + row] = vec4<Cell>(v[1]);
+  tile_w[2u * eighth * ROWS + place_w(row)] = vec4<Cell>(v[0]);
+  tile_w[(2u * eighth + 1u) * ROWS + place_w(row)] = vec4<Cell>(v[1]);
 }
 
 // The same of a token.
@@ -211,35 +224,64 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   var c10 = MatrixC();
   var c11 = MatrixC();
 #else
+  let places = vec4<u32>(place_w(rows.x), place_w(rows.y), place_w(rows.z), place_w(rows.w));
   for (var t = 0u; t < EACH; t++) {
     sums[t] = vec4<f32>(0.0);
   }
 #end
-  for (var start = 0u; start < params.k; start += STEP) {
-    workgroupBarrier();
-    // Loading: a row, or a token, and an eighth of eight values, for each thread.
-    for (var u = thread; u < ROWS * STEP / 8u; u += WG) {
-      let r = u % ROWS;
-      put_w(r, u / ROWS, quant_w8((shard_row + min(row + r, params.rows - 1u)) * params.row_w8 + start / 8u + u / ROWS));
-    }
-    for (var u = thread; u < TOKENS * STEP / 8u; u += WG) {
-      let t = u % TOKENS;
-      let place = first_token + min(t, count - 1u);
-      var v = x8(source(place), start / 8u + u / TOKENS);
+  // Loading: eight values of a row, or a token, at a time; sixteen threads side by side take as many rows. The trips are constant, so
+  // that what all of them ask for is on its way before any is waited for.
+  let eighth = thread / 16u % 4u;
+  let my_line = thread / 64u * 16u + thread % 16u;
+  var rows_at: array<u32, TRIPS_W>;
+  for (var j = 0u; j < TRIPS_W; j++) {
+    rows_at[j] = (shard_row + min(row + my_line + j * (WG / 4u), params.rows - 1u)) * params.row_w8;
+  }
+  var tokens_at: array<u32, TRIPS_X>;
 #if SCALED
-      let scale = scales[scale_row(place)];
-      v[0] *= scale;
-      v[1] *= scale;
+  var factors: array<f32, TRIPS_X>;
 #end
-      put_x(t, u / TOKENS, v);
+  for (var j = 0u; j < TRIPS_X; j++) {
+    let place = first_token + min(my_line + j * (WG / 4u), count - 1u);
+    tokens_at[j] = source(place);
+#if SCALED
+    factors[j] = scales[scale_row(place)];
+#end
+  }
+  for (var start = 0u; start < params.k; start += STEP) {
+    let i = start / 8u + eighth;
+    var w: array<QuantRaw, TRIPS_W>;
+    var v: array<array<vec4<f32>, 2>, TRIPS_X>;
+    for (var j = 0u; j < TRIPS_W; j++) {
+      w[j] = quant_load(rows_at[j] + i);
+    }
+    for (var j = 0u; j < TRIPS_X; j++) {
+      v[j] = x8(tokens_at[j], i);
+    }
+    workgroupBarrier();
+    for (var j = 0u; j < TRIPS_W; j++) {
+      let r = my_line + j * (WG / 4u);
+      if (ALL_W || r < ROWS) {
+        put_w(r, eighth, quant_weights(quant_codes(w[j], rows_at[j] + i, i)));
+      }
+    }
+    for (var j = 0u; j < TRIPS_X; j++) {
+      let t = my_line + j * (WG / 4u);
+      if (ALL_X || t < TOKENS) {
+#if SCALED
+        v[j][0] *= factors[j];
+        v[j][1] *= factors[j];
+#end
+        put_x(t, eighth, quant_order(v[j]));
+      }
     }
     workgroupBarrier();
 #if COOP
     for (var i = 0u; i < STEP; i += UNIT) {
-      let a0 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row, i)], STEP);
-      let a1 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row + UNIT, i)], STEP);
-      let b0 = coopLoad<MatrixB>(&tile_x[place_x(unit_token, i)], STEP);
-      let b1 = coopLoad<MatrixB>(&tile_x[place_x(unit_token + UNIT, i)], STEP);
+      let a0 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row, i)], PITCH);
+      let a1 = coopLoadT<MatrixA>(&tile_w[place_w(unit_row + UNIT, i)], PITCH);
+      let b0 = coopLoad<MatrixB>(&tile_x[place_x(unit_token, i)], PITCH);
+      let b1 = coopLoad<MatrixB>(&tile_x[place_x(unit_token + UNIT, i)], PITCH);
       c00 = coopMultiplyAdd(a0, b0, c00);
       c01 = coopMultiplyAdd(a0, b1, c01);
       c10 = coopMultiplyAdd(a1, b0, c10);
@@ -247,10 +289,10 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     }
 #else
     for (var i = 0u; i < STEP / 4u; i++) {
-      let w0 = vec4<f32>(tile_w[i * ROWS + rows.x]);
-      let w1 = vec4<f32>(tile_w[i * ROWS + rows.y]);
-      let w2 = vec4<f32>(tile_w[i * ROWS + rows.z]);
-      let w3 = vec4<f32>(tile_w[i * ROWS + rows.w]);
+      let w0 = vec4<f32>(tile_w[i * ROWS + places.x]);
+      let w1 = vec4<f32>(tile_w[i * ROWS + places.y]);
+      let w2 = vec4<f32>(tile_w[i * ROWS + places.z]);
+      let w3 = vec4<f32>(tile_w[i * ROWS + places.w]);
       for (var t = 0u; t < EACH; t++) {
         let v = vec4<f32>(tile_x[i * TOKENS + my_token + t]);
         sums[t] += vec4<f32>(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v));

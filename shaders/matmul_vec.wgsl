@@ -3,7 +3,8 @@
 // A workgroup computes ROWS rows of w for COLS tokens; its threads share out k, eight weights at a time, and add up at the
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
-// Consts: WG, ROWS, COLS. Flags: X4 (x is read four values at a time), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
+// Products are taken of codes rather than of weights, d · (Σ q x − offset · Σ x): scales and offsets are applied once for eight.
+// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
 // experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it: GLU (rows of gate and up
 // in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
 // EPILOGUE where any of these needs its constants.
@@ -157,47 +158,73 @@ fn statistics(start: u32, thread: Thread) -> vec2<f32> {
 var<private> stats: array<vec2<f32>, COLS>;
 #end
 
-// Adds the products of rows `row` .. of the matrix at row `base` of w with the inputs from `start` on, times `factor`.
-fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) {
-  for (var i = thread; 8u * i < params.k; i += WG) {
-    var w: array<array<vec4<f32>, 2>, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-      // Rows past the end repeat the last one and are not stored.
-      w[r] = quant_w8((base + min(row + r, params.rows - 1u)) * params.row_w8 + i);
-    }
-#if NORM_W
-    let g0 = norm_w4(8u * i);
-    let g1 = norm_w4(8u * i + 4u);
-#end
-#if NORM_B
-    let b0 = norm_b4(8u * i);
-    let b1 = norm_b4(8u * i + 4u);
-#end
-    for (var t = 0u; t < COLS; t++) {
-      var v = x8(start + t * params.x_stride, i);
+// Values 8 i .. 8 i + 7 of token t's input, normalised.
+fn input(start: u32, i: u32, t: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) -> array<vec4<f32>, 2> {
+  var v = x8(start + t * params.x_stride, i);
 #if RMS
-      (*sums)[ROWS * COLS + t] += dot(v[0], v[0]) + dot(v[1], v[1]);
+  (*sums)[ROWS * COLS + t] += dot(v[0], v[0]) + dot(v[1], v[1]);
 #end
 #if LAYER
-      v[0] = (v[0] - stats[t].x) * stats[t].y;
-      v[1] = (v[1] - stats[t].x) * stats[t].y;
+  v[0] = (v[0] - stats[t].x) * stats[t].y;
+  v[1] = (v[1] - stats[t].x) * stats[t].y;
 #end
 #if NORM_W
-      v[0] *= g0;
-      v[1] *= g1;
+  v[0] *= norm_w4(8u * i);
+  v[1] *= norm_w4(8u * i + 4u);
 #end
 #if NORM_B
-      v[0] += b0;
-      v[1] += b1;
+  v[0] += norm_b4(8u * i);
+  v[1] += norm_b4(8u * i + 4u);
 #end
-      for (var r = 0u; r < ROWS; r++) {
 #if COMBINE
-        (*sums)[r * COLS + t] += factor * (dot(w[r][0], v[0]) + dot(w[r][1], v[1]));
-#else
-        (*sums)[r * COLS + t] += dot(w[r][0], v[0]) + dot(w[r][1], v[1]);
+  v[0] *= factor;
+  v[1] *= factor;
 #end
-      }
+  return v;
+}
+
+// Adds the products of eight weights of each row with the inputs.
+fn multiply(q: array<QuantRaw, ROWS>, rows: array<u32, ROWS>, start: u32, i: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) {
+  var codes: array<QuantCodes, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    codes[r] = quant_codes(q[r], rows[r] + i, i);
+  }
+  for (var t = 0u; t < COLS; t++) {
+    let v = input(start, i, t, factor, sums);
+    let sum = dot(v[0], vec4<f32>(1.0)) + dot(v[1], vec4<f32>(1.0));
+    let x = quant_order(v);
+    for (var r = 0u; r < ROWS; r++) {
+      (*sums)[r * COLS + t] += quant_dot(codes[r], x, sum);
     }
+  }
+}
+
+fn load(rows: array<u32, ROWS>, i: u32) -> array<QuantRaw, ROWS> {
+  var q: array<QuantRaw, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    q[r] = quant_load(rows[r] + i);
+  }
+  return q;
+}
+
+// Adds the products of rows `row` .. of the matrix at row `base` of w with the inputs from `start` on, times `factor`. What two steps
+// need of w is asked for before either is computed: memory is far away.
+fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) {
+  var rows: array<u32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    // Rows past the end repeat the last one and are not stored.
+    rows[r] = (base + min(row + r, params.rows - 1u)) * params.row_w8;
+  }
+  let eights = (params.k + 7u) / 8u;
+  var i = thread;
+  for (; i + WG < eights; i += 2u * WG) {
+    let p = load(rows, i);
+    let q = load(rows, i + WG);
+    multiply(p, rows, start, i, factor, sums);
+    multiply(q, rows, start, i + WG, factor, sums);
+  }
+  if (i < eights) {
+    multiply(load(rows, i), rows, start, i, factor, sums);
   }
 }
 
@@ -216,6 +243,10 @@ fn total(s: u32, thread: Thread) -> f32 {
 
 @compute @workgroup_size(WG)
 fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+#if TABLE
+  quant_prepare(thread.index);
+  workgroupBarrier();
+#end
   var sums: array<f32, SUMS>;
   for (var s = 0u; s < SUMS; s++) {
     sums[s] = 0.0;

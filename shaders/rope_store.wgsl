@@ -1,6 +1,6 @@
 // q' = rope(norm(q)), keys[pos] = rope(norm(k)), values[pos] = v; one workgroup per head of q, k or v, and token.
 // Consts: WG, DIM_K, DIM_V channels of a head; HEADS of q; KV_HEADS.
-// Flags: KV_* as in kv_write.wgsl; ADJACENT (pairs of channels 2j and 2j + 1); NORMS: NORM (RMS, before turning) or NORM_AFTER; WIDE (over
+// Flags: KEYS_*, VALUES_*, KV_* as in kv_write.wgsl; ADJACENT (pairs of channels 2j and 2j + 1); NORMS: NORM (RMS, before turning) or NORM_AFTER; WIDE (over
 // all heads' channels together); NORM_HEADS (a weight for each head's channels);
 // LAYER (layer norm of each head instead of RMS).
 
@@ -23,8 +23,10 @@ struct Params {
   y_offset: u32,
   mscale: f32,
   eps: f32,
-#if KV_BLOCKS
+#if KEYS_BLOCKS
   key_scales: u32,
+#end
+#if VALUES_BLOCKS
   value_scales: u32,
 #end
 }

@@ -14,13 +14,19 @@ use wgpu_llm::arch::{Batch, Spec, build, supported};
 use wgpu_llm::base::{DType, Result};
 use wgpu_llm::cpu::{Memory, ThreadPool};
 use wgpu_llm::graph::{Graph, Input, Storage};
-use wgpu_llm::ops::{AnyOp, RopeTable, SampleParams, nmse};
+use wgpu_llm::ops::{AnyOp, CacheTypes, RopeTable, SampleParams, nmse};
 
 /// Cells of the cache.
 const CONTEXT: usize = 64;
 
 /// A token that is decoded.
-const DECODE: Batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
+const DECODE: Batch = Batch {
+    tokens: 1,
+    rows: 1,
+    context: CONTEXT,
+    kv: CacheTypes { keys: DType::F16, values: DType::F16 },
+    sample: false,
+};
 
 /// The graph of a decoded token of a fixture, changed before its model is made.
 fn changed_fixture(name: &str, change: impl FnOnce(&mut Json)) -> Result<Graph> {
@@ -212,7 +218,7 @@ fn queries_beyond_the_original_context_grow() {
 
 /// Runs the whole prompt with some rows wanted.
 fn rows_of(f: &Fixture, rows: &[u32]) -> Vec<Vec<f32>> {
-    let batch = Batch { tokens: f.tokens.len(), rows: rows.len(), kv: DType::F32, ..DECODE };
+    let batch = Batch { tokens: f.tokens.len(), rows: rows.len(), kv: DType::F32.into(), ..DECODE };
     let mut memory = Memory::default();
     let mut runner = Runner::new(f, build(&f.spec, &batch).unwrap(), &mut memory);
     fill(&mut memory, Input::Tokens, &f.tokens);
@@ -238,12 +244,12 @@ fn a_batch_without_rows_fills_the_cache_all_the_same() {
     for name in ["llama-dense", "phi2-dense", "gpt-oss-moe"] {
         let f = Fixture::load(name);
         let (pool, mut memory, n) = (ThreadPool::new(2), Memory::default(), f.tokens.len() - 1);
-        let fill_only = Batch { tokens: n, rows: 0, kv: DType::F32, ..DECODE };
+        let fill_only = Batch { tokens: n, rows: 0, kv: DType::F32.into(), ..DECODE };
         let mut runner = Runner::new(&f, build(&f.spec, &fill_only).unwrap(), &mut memory);
         fill(&mut memory, Input::Tokens, &f.tokens[..n]);
         fill(&mut memory, Input::Positions, &Vec::from_iter(0..n as u32));
         assert!(runner.run(&mut memory, &pool).is_empty());
-        let decode = build(&f.spec, &Batch { kv: DType::F32, ..DECODE }).unwrap();
+        let decode = build(&f.spec, &Batch { kv: DType::F32.into(), ..DECODE }).unwrap();
         let logits = Runner::new(&f, decode, &mut memory).feed(n, &mut memory, &pool).concat();
         let want: Vec<f64> = f.logits.last().unwrap().iter().map(|x| f64::from(*x)).collect();
         let error = nmse(&logits, &want);
@@ -263,7 +269,7 @@ fn a_sampled_token_feeds_the_next_run_by_itself() {
     fill(&mut memory, Input::Tokens, &f.tokens);
     fill(&mut memory, Input::Positions, &Vec::from_iter(0..n as u32));
     fill(&mut memory, Input::Rows, &[n as u32 - 1]);
-    let batch = Batch { kv: DType::F32, sample: true, ..DECODE };
+    let batch = Batch { kv: DType::F32.into(), sample: true, ..DECODE };
     Runner::new(&f, build(&f.spec, &Batch { tokens: n, ..batch }).unwrap(), &mut memory).run(&mut memory, &pool);
     let mut decode = Runner::new(&f, build(&f.spec, &batch).unwrap(), &mut memory);
     let mut text = f.tokens.clone();
@@ -406,7 +412,7 @@ fn compare(name: &str, graph: &Graph) {
 fn decoded_tokens_are_fused_like_this() {
     for name in ["qwen3-dense", "gemma3-dense", "gpt2-dense", "phi3-dense", "qwen2moe-moe", "gpt-oss-moe"] {
         let f = Fixture::load(name);
-        let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
+        let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
         compare(&format!("{name}-decode-fused"), &build(&f.spec, &batch).unwrap().fuse());
     }
 }
@@ -414,7 +420,7 @@ fn decoded_tokens_are_fused_like_this() {
 #[test]
 fn a_decoded_token_of_llama_is_this_graph() {
     let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: true };
+    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
     let graph = build(&f.spec, &batch).unwrap();
     compare("llama-dense-decode", &graph);
     compare("llama-dense-decode-fused", &graph.fuse());
@@ -423,7 +429,7 @@ fn a_decoded_token_of_llama_is_this_graph() {
 #[test]
 fn a_batch_without_rows_ends_with_the_last_cache() {
     let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 8, rows: 0, context: CONTEXT, kv: DType::F16, sample: false };
+    let batch = Batch { tokens: 8, rows: 0, context: CONTEXT, kv: DType::F16.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap();
     assert!(graph.output.is_none());
     let last = graph.nodes.last().unwrap();
@@ -433,14 +439,14 @@ fn a_batch_without_rows_ends_with_the_last_cache() {
 #[test]
 fn a_batch_that_cannot_be_is_an_error() {
     let f = Fixture::load("llama-dense");
-    let fine = Batch { tokens: 8, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
+    let fine = Batch { tokens: 8, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: false };
     assert!(build(&f.spec, &fine).is_ok());
     for batch in [
         Batch { tokens: 0, ..fine },
         Batch { tokens: 65, ..fine },
         Batch { rows: 9, ..fine },
         Batch { rows: 2, sample: true, ..fine },
-        Batch { kv: DType::Q5_1, ..fine },
+        Batch { kv: DType::Q5_1.into(), ..fine },
     ] {
         assert!(build(&f.spec, &batch).is_err(), "{batch:?}");
     }
@@ -449,8 +455,8 @@ fn a_batch_that_cannot_be_is_an_error() {
 #[test]
 fn a_cache_takes_the_bytes_it_says() {
     let f = Fixture::load("qwen3-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
+    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap();
     let caches = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_)));
-    assert_eq!(f.spec.cache_bytes(CONTEXT, DType::F16), caches.map(|b| b.meta.span_bytes()).sum::<usize>());
+    assert_eq!(f.spec.cache_bytes(CONTEXT, DType::F16.into()), caches.map(|b| b.meta.span_bytes()).sum::<usize>());
 }

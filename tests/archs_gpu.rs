@@ -14,16 +14,17 @@ use wgpu_llm::base::DType;
 use wgpu_llm::gpu::{Counters, Device, Weights};
 use wgpu_llm::graph::{Graph, Tensor};
 use wgpu_llm::model::Model;
-use wgpu_llm::ops::{AnyOp, SampleParams, nmse};
+use wgpu_llm::ops::{AnyOp, CacheTypes, SampleParams, nmse};
 use wgpu_llm::run::{Options, Session};
 use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const CONTEXT: usize = 64;
 const GREEDY: SampleParams = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
 
-fn session(name: &str, device: &Device, kv: DType) -> Session {
+fn session(name: &str, device: &Device, kv: impl Into<CacheTypes>) -> Session {
     let model = Model::new(fixture::gguf(&fixture::json(name)).expect("a model")).expect("a model");
-    let options = Options { context: CONTEXT, batch: CONTEXT, kv, threads: 1, ..Options::default() };
+    let context = Fixture::load(name).context;
+    let options = Options { context, batch: context, kv: kv.into(), threads: 1, ..Options::default() };
     Session::new(Arc::new(model), Some(device.clone()), options).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
@@ -45,7 +46,7 @@ fn errors(f: &Fixture, session: &mut Session) -> [f64; 2] {
 fn every_architecture_gives_the_references_logits() {
     let Some(device) = device::open("every_architecture_gives_the_references_logits") else { return };
     let mut failures = Vec::new();
-    for name in fixture::names() {
+    for name in fixture::names().into_iter().chain(fixture::more_names()) {
         let f = Fixture::load(&name);
         let mut session = session(&name, &device, DType::F32);
         let errors = errors(&f, &mut session);
@@ -69,6 +70,29 @@ fn quantized_caches_change_little() {
             assert!(errors.iter().all(|e| *e <= most), "{name} with a cache of {kv}: {errors:?}");
         }
     }
+}
+
+/// Whatever keys and values are made of, each as exact as its own type.
+#[test]
+fn keys_and_values_may_be_of_different_types() {
+    let Some(device) = device::open("keys_and_values_may_be_of_different_types") else { return };
+    let most = |dtype| match dtype {
+        DType::Q4_0 => 0.2,
+        DType::Q8_0 => 1e-3,
+        _ => 1e-5,
+    };
+    let mut pairs = 0;
+    for (kv, name) in
+        CacheTypes::mixed().zip(["llama-dense", "qwen3-dense", "gpt2-dense", "gemma3-dense"].iter().cycle())
+    {
+        let f = Fixture::load(name);
+        let errors = errors(&f, &mut session(name, &device, kv));
+        println!("{name} with a cache of {kv}: nmse {:.1e}, token by token {:.1e}", errors[0], errors[1]);
+        let most = most(kv.keys) + most(kv.values);
+        assert!(errors.iter().all(|e| *e <= most), "{name} with a cache of {kv}: {errors:?}");
+        pairs += 1;
+    }
+    assert_eq!(pairs, 12);
 }
 
 /// The weights that products and lookups of `graph` read, each once, in bytes on the device.

@@ -76,7 +76,7 @@ fn wrong_usage_ends_with_code_2_and_a_hint() {
     expect(&run(&["pull", "-hf", "../../etc"]), 2, "user/repo");
     expect(&run(&["rm", NAME]), 2, "not in the cache");
     expect(&run(&["run", "-n", "0"]), 2, "no room for an answer");
-    expect(&run(&["chat", "--temp=-1"]), 2, "0 or more");
+    expect(&run(&["chat", "--top-p", "-1"]), 2, "between 0 and 1");
     expect(&run(&["doctor", "--device", "tpu"]), 2, "gpu:NAME");
 }
 
@@ -104,6 +104,105 @@ fn a_model_is_pulled_listed_and_removed() {
     expect(&run(&["rm", NAME]), 0, "removed hf:ann/model-GGUF:Q4_0, 29.3 KiB");
     assert_eq!(stdout(&run(&["ls", "--json"])).trim(), "[]");
     assert!(!dir.path().join("models--ann--model-GGUF").exists());
+}
+
+/// A hub of two models, one of two files, that breaks off in the middle of the last of them.
+fn breaking_hub() -> Server {
+    let part = |n| format!("big-Q8_0-0000{n}-of-00002.gguf");
+    let (small, big) = (noise(30_000, 1), [noise(20_000, 2), noise(60_000, 3)]);
+    let repo = Repo::new(REPO, &[(FILE, &small), (&part(1), &big[0]), (&part(2), &big[1])]);
+    Server::start(move |request| {
+        // Whoever goes on where it stopped gets nothing more.
+        if request.from().is_some() {
+            return Reply::new(403, "");
+        }
+        let cut = request.path.ends_with("-00002-of-00002.gguf").then_some(9_600);
+        Reply { cut, ..repo.answer(request) }
+    })
+}
+
+#[test]
+fn downloads_that_have_not_ended_are_listed_and_removed_by_name() {
+    let server = breaking_hub();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| program(dir.path(), &server.url).args(args).output().unwrap();
+    let rows = || -> serde_json::Value { serde_json::from_str(&stdout(&run(&["ls", "--json"]))).unwrap() };
+    expect(&run(&["pull", NAME]), 0, "");
+    expect(&run(&["pull", "hf:ann/model-GGUF:Q8_0"]), 1, "refuses access");
+
+    let list = stdout(&run(&["ls"]));
+    let row = list.lines().find(|line| line.contains(":Q8_0")).expect(&list);
+    assert!(row.contains("78.1 KiB") && row.ends_with("incomplete 37 %"), "{list}");
+    let begun = &rows()[1];
+    assert_eq!((&begun["name"], &begun["complete"]), (&"hf:ann/model-GGUF:Q8_0".into(), &false.into()));
+    assert_eq!((&begun["size"], &begun["done"], &begun["percent"]), (&80_000.into(), &29_600.into(), &37.into()));
+    assert_eq!((&rows()[0]["complete"], &rows()[0]["size"]), (&true.into(), &30_000.into()));
+    expect(&run(&["rm", "hf:ann/model-GGUF:Q2_K"]), 2, "hf:ann/model-GGUF:Q8_0");
+
+    expect(&run(&["rm", "hf:ann/model-GGUF:q8_0"]), 0, "removed hf:ann/model-GGUF:q8_0, 28.9 KiB");
+    assert_eq!(rows().as_array().unwrap().len(), 1, "{}", rows());
+    let blobs = fs::read_dir(dir.path().join("models--ann--model-GGUF/blobs")).unwrap().count();
+    assert_eq!(blobs, 1, "no bytes of it are left");
+    expect(&run(&["rm", NAME]), 0, "removed");
+    assert!(!dir.path().join("models--ann--model-GGUF").exists());
+
+    // What another program has begun is of no known model.
+    let other = dir.path().join("models--bob--other/blobs");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("0".repeat(64) + ".incomplete"), "begun").unwrap();
+    let list = stdout(&run(&["ls"]));
+    assert!(list.contains("hf:bob/other") && list.contains("5 B") && list.trim_end().ends_with("incomplete"), "{list}");
+    expect(&run(&["rm", "hf:bob/other"]), 0, "removed");
+    assert_eq!(rows(), serde_json::json!([]));
+}
+
+#[test]
+fn addresses_from_the_hubs_pages_name_models() {
+    let spaced = "my model (v1) Q8_0.gguf";
+    let repo = Repo::new(REPO, &[(FILE, &noise(3_000, 1)), (spaced, &noise(2_000, 2))]);
+    // The test hub serves paths as they come.
+    let server = Server::start(move |request| {
+        repo.answer(&hubserver::Request {
+            path: request.path.replace("%20", " ").replace("%28", "(").replace("%29", ")"),
+            ..request.clone()
+        })
+    });
+    let page = format!("{}/{REPO}", server.url);
+    for (text, want) in [
+        // Without a quantization Q8_0 comes before Q4_0.
+        (page.clone(), spaced),
+        (format!("{page}/tree/main"), spaced),
+        (format!("{page}:q8_0"), spaced),
+        (format!("{page}/blob/main/{FILE}"), FILE),
+        (format!("{page}/resolve/main/my%20model%20(v1)%20Q8_0.gguf?download=true"), spaced),
+        (format!("huggingface.co/{REPO}:Q4_0"), FILE),
+        (format!("hf.co/{REPO}:Q8_0"), spaced),
+        ("hf:ann/model-GGUF:Q8_0".into(), spaced),
+    ] {
+        for args in [&["pull", text.as_str()][..], &["pull", "-hf", &text], &["pull", "-m", &text]] {
+            let dir = tempfile::tempdir().unwrap();
+            let pulled = program(dir.path(), &server.url).args(args).output().unwrap();
+            expect(&pulled, 0, "");
+            assert!(stdout(&pulled).trim_end().ends_with(want), "{args:?}: {}", stdout(&pulled));
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let with_file = ["pull", "-hf", "ann/model-GGUF:Q4_0", "-hff", spaced];
+    expect(&program(dir.path(), &server.url).args(with_file).output().unwrap(), 0, spaced);
+    expect(&run(&["inspect", "https://example.com/model.gguf"]), 2, "not an address of the hub");
+}
+
+#[test]
+fn a_login_page_instead_of_the_hub_is_told_once() {
+    let server = Server::start(|_| Reply::new(200, "<!DOCTYPE html><title>portal login</title>"));
+    let dir = tempfile::tempdir().unwrap();
+    let output = program(dir.path(), &server.url).args(["pull", NAME]).output().unwrap();
+    expect(&output, 1, "a web page, not a list of files");
+    assert_eq!(stderr(&output).matches("ann/model-GGUF").count(), 1, "{}", stderr(&output));
+    let server = Server::start(|_| Reply::new(200, "{}"));
+    let output = program(dir.path(), &server.url).args(["pull", NAME]).output().unwrap();
+    expect(&output, 1, "the hub's answer makes no sense");
+    assert_eq!(stderr(&output).matches("ann/model-GGUF").count(), 1, "{}", stderr(&output));
 }
 
 #[test]
@@ -227,7 +326,8 @@ fn killed_in_the_middle_a_download_is_never_taken_as_whole() {
         child.wait().unwrap();
         assert!(!blob.exists(), "kill {kill}: a part is named as the whole");
         let list = program(dir.path(), &server.url).args(["ls", "--json"]).output().unwrap();
-        assert_eq!(stdout(&list).trim(), "[]", "kill {kill}");
+        let list: serde_json::Value = serde_json::from_str(&stdout(&list)).unwrap();
+        assert_eq!((&list[0]["name"], &list[0]["complete"]), (&NAME.into(), &false.into()), "kill {kill}");
     }
     let pulled = program(dir.path(), &server.url).args(["pull", NAME]).output().unwrap();
     expect(&pulled, 0, "");

@@ -101,6 +101,23 @@ fn json_has_each_repetition_and_the_kernels() {
 }
 
 #[test]
+fn every_pair_of_the_caches_types_is_measured() {
+    let args = ["bench", "--synthetic", "llama-tiny:q8_0", "--device", "cpu", "-p", "4", "-n", "2", "-r", "1"];
+    let types = ["-ctk", "f16,q8_0", "-ctv", "f16,q4_0"];
+    let bench = |more: &[&str]| stdout(&run(&[&args[..], &types, more].concat()));
+    let rows: Json = serde_json::from_str(&bench(&["--json"])).unwrap();
+    let pairs = |test: &str| -> Vec<[&str; 2]> {
+        let rows = rows.as_array().unwrap().iter().filter(|r| r["test"] == test);
+        rows.map(|r| ["type_k", "type_v"].map(|name| r[name].as_str().unwrap())).collect()
+    };
+    let all = [["f16", "f16"], ["f16", "q4_0"], ["q8_0", "f16"], ["q8_0", "q4_0"]];
+    assert_eq!((pairs("pp4"), pairs("tg2")), (all.to_vec(), all.to_vec()));
+    let table = bench(&[]);
+    let head = table.lines().next().unwrap();
+    assert!(head.contains("type_k") && head.contains("type_v"), "{table}");
+}
+
+#[test]
 fn a_written_model_is_the_one_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["llama-tiny:q4_k_m", "moe-tiny:iq4_xs", "gpt-oss-tiny:mxfp4"] {
@@ -132,7 +149,7 @@ fn wrong_flags_are_told_in_one_line() {
     let with = |more: &[&'static str]| [&TINY[..], more].concat();
     fails(&with(&["-fa", "0"]), "always fused");
     fails(&with(&["-o", "xml"]), "md, csv, json, jsonl or sql");
-    fails(&with(&["-ctk", "q4_0"]), "a cache of q4_0 keys");
+    fails(&with(&["-ctk", "q5_1"]), "f16, f32, q8_0 or q4_0");
     fails(&with(&["-d", "100000"]), "make -p, -n, -pg or -d smaller");
     fails(&with(&["-p", "8-4"]), "FIRST-LAST");
     fails(&["bench", "--synthetic", "llama-tiny:q4_0", "-p", "0", "-n", "0"], "nothing to measure");

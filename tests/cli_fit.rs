@@ -7,8 +7,11 @@ mod cli;
 mod data;
 #[path = "common/device.rs"]
 mod device;
+#[path = "common/fixture.rs"]
+mod fixture;
 
 use cli::{stderr, stdout};
+use fixture::with_heads;
 use serde_json::Value as Json;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -99,7 +102,6 @@ fn what_cannot_be_is_refused_with_need_and_have() {
         (&["--vram-limit", "many"], 2, &["20MB"]),
         (&["-ot", "ffn"], 2, &["REGEX=cpu"]),
         (&["-ot", "(=cpu"], 2, &["regular expression"]),
-        (&["-c", "999999"], 2, &["-c with at most 8192"]),
     ] {
         let output = run_in(home.path(), &[&FIT[..5], more].concat());
         assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
@@ -107,6 +109,30 @@ fn what_cannot_be_is_refused_with_need_and_have() {
             assert!(stderr(&output).contains(part), "{more:?}: {part}: {}", stderr(&output));
         }
     }
+}
+
+/// Heads that the GPU has no kernel for: `fit` and `complete` say where attention goes, also where all layers are asked for.
+#[test]
+fn heads_that_fit_no_workgroup_are_left_to_the_cpu() {
+    if device::open("heads_that_fit_no_workgroup_are_left_to_the_cpu").is_none() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("heads.gguf");
+    std::fs::write(&path, fixture::bytes(&with_heads(fixture::talker(), 4096)).expect("well formed")).expect("written");
+    let model = ["-m", path.to_str().expect("a readable path"), "-c", "128"];
+    let small = ["--device", "gpu", "--workgroup-memory", "16KiB"];
+    for layers in ["all", "auto"] {
+        let plan = json(&run_in(home.path(), &[&["fit", "--json", "-ngl", layers], &model[..], &small].concat()));
+        let why = plan["why"].as_str().expect("a reason");
+        assert!(why.contains("attention of 2 of its layers is left to the CPU"), "-ngl {layers}: {why}");
+        assert_eq!(plan["gpu_layers"].as_u64(), Some(3), "-ngl {layers}: {why}");
+    }
+    let complete = ["complete", "-n", "8", "--temp", "0", "-p", "What is it?"];
+    let alone = run_in(home.path(), &[&complete, &model[..], &["--device", "cpu"]].concat());
+    let split = run_in(home.path(), &[&complete, &model[..], &small, &["-ngl", "all"]].concat());
+    assert!(stderr(&split).contains("is left to the CPU"), "{}", stderr(&split));
+    assert_eq!(stdout(&split), stdout(&alone));
 }
 
 #[test]

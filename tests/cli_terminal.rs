@@ -125,7 +125,7 @@ fn a_mistake_on_a_terminal_is_told_and_the_chat_goes_on() {
     terminal.wait_for(">>> ");
     terminal.send("a\x16\x04b\r/show history\r");
     terminal.wait_for("user: a");
-    // Before the editor is back, the terminal itself takes the key.
+    // Before the editor is there, it would be the end of a line that nobody reads.
     terminal.wait_for(">>> ");
     terminal.send("\x04");
     assert_eq!(terminal.wait(), Some(0));

@@ -5,16 +5,23 @@ use std::path::Path;
 use wgpu_llm::base::DType;
 use wgpu_llm::quant::{self, GpuPlanes};
 
-/// A shader's text with its imports, each once, in front.
+/// A shader's text with its imports, each once, in front, and without what any flag would add.
 fn import(name: &str, seen: &mut HashSet<String>) -> String {
     if !seen.insert(name.to_owned()) {
         return String::new();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(name).with_extension("wgsl");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let line = |line: &str| match line.strip_prefix("#import ") {
-        Some(name) => import(name.trim(), seen),
-        None => format!("{line}\n"),
+    // What lies between #if and #else is left out.
+    let mut left_out = false;
+    let line = |line: &str| match line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim())) {
+        ("#if", _) | ("#else" | "#end", "") => {
+            left_out = line.starts_with("#if");
+            String::new()
+        }
+        _ if left_out => String::new(),
+        ("#import", name) => import(name, seen),
+        _ => format!("{line}\n"),
     };
     text.lines().map(line).collect()
 }

@@ -68,9 +68,11 @@ fn a_warm_sampler_allocates_nothing() {
     let rows: Vec<Vec<f32>> = (0..8).map(|row| (0..TOKENS as u64).map(|i| uniform(row, i) * 12.0).collect()).collect();
     for options in cases {
         let mut sampler = Sampler::new(&options, &info).expect("options are sound");
+        let mut text = Vec::with_capacity(500);
         let mut draw = |i: usize| {
-            let token = sampler.sample(&rows[i % rows.len()]).expect("logits are finite");
+            let token = sampler.sample(&rows[i % rows.len()], &text).expect("logits are finite");
             sampler.accept(token);
+            text.push(token);
         };
         (0..300).for_each(&mut draw);
         let before = COUNT.get();

@@ -51,7 +51,12 @@ fn plan_and_chain_draw_the_same_tokens() {
             };
             for (step, row) in rows.iter().cycle().take(50).enumerate() {
                 let want = by_the_op(params, row, step as u32);
-                assert_eq!(sampler.sample(row).unwrap(), want, "{} at step {step} of seed {seed}", sampler.chain());
+                assert_eq!(
+                    sampler.sample(row, &[]).unwrap(),
+                    want,
+                    "{} at step {step} of seed {seed}",
+                    sampler.chain()
+                );
             }
         }
     }

@@ -89,3 +89,72 @@ fn a_prompt_is_stopped_where_layers_are_on_both_devices() {
     let kept = stops_cleanly(Some(device), Some(2), &[0, 3, 20, 40]);
     assert!(kept[0] == 0 && kept[3] >= BATCH && kept.is_sorted(), "{kept:?}");
 }
+
+/// Frequency, presence and repetition penalties, and DRY without breakers, by their definitions, over the newest 40 tokens of `text`.
+fn penalized(logits: &mut [f32], text: &[u32]) {
+    let text = &text[text.len().saturating_sub(40)..];
+    for id in 0..logits.len() as u32 {
+        let count = text.iter().filter(|t| **t == id).count() as f32;
+        if count > 0.0 {
+            let logit = &mut logits[id as usize];
+            *logit = if *logit <= 0.0 { *logit * 1.25 } else { *logit / 1.25 } - count * 0.5 - 0.25;
+        }
+    }
+    let mut longest = vec![0; logits.len()];
+    for end in 1..text.len() {
+        let repeated = (1..=end).take_while(|n| text[end - n] == text[text.len() - n]).count();
+        longest[text[end] as usize] = repeated.max(longest[text[end] as usize]);
+    }
+    for (logit, repeated) in logits.iter_mut().zip(longest).filter(|(_, repeated)| *repeated >= 2) {
+        *logit -= 3.0 * 2f32.powi(repeated as i32 - 2);
+    }
+}
+
+/// Ten tokens after `prompt`, the likeliest after what [`penalized`] takes from those before.
+fn by_definition(session: &mut Session, prompt: &[u32]) -> Vec<u32> {
+    let mut text = prompt.to_vec();
+    for _ in 0..10 {
+        session.truncate(0);
+        let mut logits = session.logits(&text, &[text.len() - 1]).expect("logits").remove(0);
+        penalized(&mut logits, &text);
+        text.push(
+            (0..logits.len()).reduce(|a, b| if logits[b] > logits[a] { b } else { a }).expect("a vocabulary") as u32
+        );
+    }
+    text.split_off(prompt.len())
+}
+
+#[test]
+fn penalties_see_the_prompt_and_never_what_is_no_longer_there() {
+    let options = SamplerOptions {
+        repeat_penalty: 1.25,
+        frequency_penalty: 0.5,
+        presence_penalty: 0.25,
+        repeat_last_n: 40,
+        dry_multiplier: 3.0,
+        dry_base: 2.0,
+        dry_penalty_last_n: 40,
+        dry_sequence_breakers: vec![],
+        ..SamplerOptions::greedy()
+    };
+    let mut session = session(None, None);
+    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
+    let mut sampler = Sampler::new(&options, &info).expect("valid options");
+    let mut generate = |session: &mut Session, prompt: &[u32]| {
+        session.generate(prompt, &mut sampler, 10, &mut |_| ControlFlow::Continue(())).expect("an answer").tokens
+    };
+    let turn: Vec<u32> = (3..20).chain(5..9).collect();
+    let plain = self::generate(&mut session, &turn).tokens;
+    let want = by_definition(&mut session, &turn);
+    assert_ne!(plain[..6], want[..6], "the penalties do something");
+    session.truncate(0);
+    assert_eq!(generate(&mut session, &turn), want);
+    assert_eq!(generate(&mut session, &turn), want, "another answer: the first one is gone");
+    let two: Vec<u32> = turn.iter().copied().chain(want).chain(30..41).collect();
+    let answer = generate(&mut session, &two);
+    assert_eq!(answer, by_definition(&mut session, &two));
+    // The first turn is forgotten.
+    let later: Vec<u32> = (30..41).chain(answer).chain(50..53).collect();
+    let answer = generate(&mut session, &later);
+    assert_eq!(answer, by_definition(&mut session, &later));
+}

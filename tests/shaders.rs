@@ -8,8 +8,9 @@ use naga::back::{hlsl, msl, spv, wgsl};
 use naga::valid::ModuleInfo;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
+use wgpu_llm::base::{DType, Meta};
 use wgpu_llm::gpu::{COOP, Shader, names, source};
-use wgpu_llm::ops::{Bind, Caps};
+use wgpu_llm::ops::{Attention, Bind, CACHE_TYPES, CacheTypes, Caps, Op};
 
 /// Storage buffers that every WebGPU device can bind at once.
 const MAX_BINDINGS: usize = 8;
@@ -66,6 +67,33 @@ fn check(variant: &shaders::Variant, caps: &Caps, texts: &mut HashSet<String>) -
         translate(&shader, &info, pass.flags.contains(&COOP))?;
     }
     Ok(())
+}
+
+/// Of heads as wide as any model's, whatever keys and values are made of, where workgroups have as little memory as browsers promise.
+#[test]
+fn wide_heads_have_kernels_on_every_kind_of_device() {
+    let op = Attention { scale: 0.1, window: 0, softcap: 0.0, max_bias: 0.0 };
+    let mut checked = 0;
+    for (dim, shared) in [(512, 16), (576, 16), (1024, 16), (576, 32), (1024, 32)] {
+        let caps = Caps { max_shared: shared << 10, ..Caps::BASELINE };
+        for kv in CACHE_TYPES.iter().map(|t| CacheTypes::from(*t)).chain(CacheTypes::mixed()) {
+            for (tokens, heads) in [(1, 1), (1, 4), (2, 8), (70, 8)] {
+                let [keys, values] = [kv.keys, kv.values].map(|t| Meta::new(t, [4096, 1, dim]));
+                let q = Meta::f32([tokens, heads, dim]);
+                let kernels = op.gpu(&[q, keys, values, Meta::new(DType::U32, [tokens])], &q, &caps);
+                assert!(
+                    !kernels.is_empty(),
+                    "{tokens} tokens, {heads} heads of {dim} channels of {kv} in {shared} KiB"
+                );
+                for pass in kernels.iter().flat_map(|k| &k.passes) {
+                    let valid = Shader::new(pass).and_then(|shader| shader.validate(&caps).map(drop));
+                    valid.unwrap_or_else(|e| panic!("{dim} channels of {kv} in {shared} KiB: {e}"));
+                    checked += 1;
+                }
+            }
+        }
+    }
+    println!("{checked} passes checked");
 }
 
 /// Translates for Vulkan, Metal, DX12 and back to WGSL; matrices of subgroups exist in the first two only.

@@ -32,7 +32,7 @@ const TOKENS: usize = 7;
 const NMSE: f64 = 1e-4;
 
 fn options(placement: Option<Placement>) -> Options {
-    Options { context: 64, batch: 16, kv: DType::F32, threads: 1, placement, ..Options::default() }
+    Options { context: 64, batch: 16, kv: DType::F32.into(), threads: 1, placement, ..Options::default() }
 }
 
 /// The logits of a prompt's last token and of single tokens after it.
@@ -89,7 +89,8 @@ fn random(random: &mut Random, layers: usize, sizes: &Sizes) -> Placement {
         format!("{pattern}={place}").parse::<Override>().expect("a rule")
     });
     let overrides = overrides.collect();
-    let rules = Rules { overrides, cpu_experts: pick(2) * pick(layers + 1), cpu_cache: pick(6) == 0 };
+    let rules =
+        Rules { overrides, cpu_experts: pick(2) * pick(layers + 1), cpu_cache: pick(6) == 0, ..Rules::default() };
     placement.under(&rules, sizes.graph())
 }
 

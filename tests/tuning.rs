@@ -27,7 +27,7 @@ fn quantized() -> Gguf {
 
 fn logits(device: &Device, gguf: Gguf) -> Vec<f32> {
     let model = Model::new(gguf).expect("a model");
-    let options = Options { context: 64, batch: 64, kv: DType::F32, threads: 1, ..Options::default() };
+    let options = Options { context: 64, batch: 64, kv: DType::F32.into(), threads: 1, ..Options::default() };
     let mut session = Session::new(Arc::new(model), Some(device.clone()), options).expect("a session");
     let tokens: Vec<u32> = (0..20).collect();
     let mut all = session.logits(&tokens, &[19]).expect("logits").concat();

@@ -20,3 +20,29 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     let s = quant_word(w.w, d);
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
+
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { w: u32, d: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, d: f32 }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 8u]);
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    return QuantCodes(quant_look(quant_nibbles(q.w)), quant_look(quant_nibbles(q.w >> 16u)), quant_half(q.d >> (16u * (at / 4u & 1u))));
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return v;
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]));
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a, c.d * c.b);
+}

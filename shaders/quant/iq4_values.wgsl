@@ -7,3 +7,20 @@ fn quant_value(q: vec4<u32>) -> vec4<f32> {
     let w = select(low, high, q >= vec4(8u));
     return vec4<f32>(bitcast<vec4<i32>>(w << (vec4(24u) - 8u * (q & vec4(3u)))) >> vec4(24u));
 }
+
+#if TABLE
+// The same from workgroup memory, once quant_prepare has filled it.
+var<workgroup> quant_table: array<f32, 16>;
+
+fn quant_prepare(thread: u32) {
+    if thread < 16u { quant_table[thread] = quant_value(vec4(thread)).x; }
+}
+
+fn quant_look(q: vec4<u32>) -> vec4<f32> {
+    return vec4(quant_table[q.x], quant_table[q.y], quant_table[q.z], quant_table[q.w]);
+}
+#else
+fn quant_look(q: vec4<u32>) -> vec4<f32> {
+    return quant_value(q);
+}
+#end

@@ -29,3 +29,31 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     let s = quant_word(w.w, d);
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
+
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { w: u32, low: u32, high: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, d: f32 }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 32u], wd[params.planes.z + i / 32u]);
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    let j = i / 4u % 8u;
+    let s = extractBits(q.low, 4u * j, 4u) | (extractBits(q.high, 2u * j, 2u) << 4u);
+    return QuantCodes(quant_look(quant_nibbles(q.w)), quant_look(quant_nibbles(q.w >> 16u)), quant_half(q.high >> 16u) * (f32(s) - 32.0));
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return v;
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]));
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a, c.d * c.b);
+}

@@ -31,3 +31,58 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     let s = quant_word(w.w, d);
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { w: u32, e: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, d: f32 }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 16u]);
+}
+
+#if HALF
+// A code is an f16 in disguise: its three low bits are the top of exponent and mantissa, and the value is 2^15 times as large. Code 1
+// is a subnormal. Two codes, 4 bits apart from the word's middle, at a time.
+fn quant_pair(w: u32) -> vec2<f32> {
+    return unpack2x16float(((w & 0x00070007u) << 9u) | ((w & 0x00080008u) << 12u));
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    let e = extractBits(q.e, 8u * (at / 4u % 4u), 8u);
+    let d = bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u));
+    let a = vec4(quant_pair(q.w), quant_pair(q.w >> 4u));
+    return QuantCodes(a, vec4(quant_pair(q.w >> 8u), quant_pair(q.w >> 12u)), d);
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return array(vec4(v[0].x, v[1].x, v[0].y, v[1].y), vec4(v[0].z, v[1].z, v[0].w, v[1].w));
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.d * (32768.0 * (dot(c.a, x[0]) + dot(c.b, x[1])));
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * (32768.0 * c.a), c.d * (32768.0 * c.b));
+}
+#else
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    let e = extractBits(q.e, 8u * (at / 4u % 4u), 8u);
+    let d = bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u));
+    return QuantCodes(quant_value(quant_nibbles(q.w)), quant_value(quant_nibbles(q.w >> 16u)), d);
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return v;
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]));
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a, c.d * c.b);
+}
+#end

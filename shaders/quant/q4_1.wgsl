@@ -21,3 +21,29 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     let s = quant_word(w.w, dm);
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
+
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { w: u32, dm: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, dm: vec2<f32> }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 4u]);
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    return QuantCodes(quant_even(q.w), quant_odd(q.w), quant_halves(q.dm));
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return quant_parity(v);
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.dm.x * (dot(c.a, x[0]) + dot(c.b, x[1])) + c.dm.y * sum;
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.dm.x * c.a + c.dm.y, c.dm.x * c.b + c.dm.y);
+}

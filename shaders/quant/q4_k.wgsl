@@ -28,3 +28,31 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
     let s = quant_word(w.w, d);
     return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
 }
+
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { w: u32, s: u32, dm: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, s: vec2<f32> }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 8u], wd[params.planes.z + i / 32u]);
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    let s = q.s >> (16u * (i / 4u % 2u));
+    let scale = quant_halves(q.dm) * vec2(f32(s & 255u), f32((s >> 8u) & 255u));
+    return QuantCodes(quant_even(q.w), quant_odd(q.w), scale);
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return quant_parity(v);
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.s.x * (dot(c.a, x[0]) + dot(c.b, x[1])) - c.s.y * sum;
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.s.x * c.a - c.s.y, c.s.x * c.b - c.s.y);
+}

@@ -22,3 +22,30 @@ fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
         quant_bytes(w.x, d), quant_bytes(w.y, d), quant_bytes(w.z, d), quant_bytes(w.w, d),
     );
 }
+
+// The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
+// their product with eight values of x in quant_order, of which `sum` is the sum.
+struct QuantRaw { v: u32, w: u32, d: u32 }
+struct QuantCodes { a: vec4<f32>, b: vec4<f32>, d: f32 }
+
+fn quant_load(i: u32) -> QuantRaw {
+    return QuantRaw(wd[params.planes.x + 2u * i], wd[params.planes.x + 2u * i + 1u], wd[params.planes.y + i / 8u]);
+}
+
+fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
+    // With the sign turned over, q + 128: an unsigned byte takes one instruction, a signed one two.
+    return QuantCodes(quant_u8(q.v ^ 0x80808080u), quant_u8(q.w ^ 0x80808080u), quant_half(q.d >> (16u * (at / 4u & 1u))));
+}
+
+fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
+    return v;
+}
+
+fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
+    return c.d * (dot(c.a, x[0]) + dot(c.b, x[1]) - 128.0 * sum);
+}
+
+// The eight weights, in quant_order too.
+fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
+    return array(c.d * c.a - 128.0 * c.d, c.d * c.b - 128.0 * c.d);
+}

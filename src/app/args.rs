@@ -1,14 +1,15 @@
 //! The command line: commands, and the groups of flags that they share. Names are llama.cpp's.
 //!
-//! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins.
+//! Every flag is also a variable of the environment, `WGPU_LLM_<FLAG>`; the flag wins. Other spellings of llama.cpp's: [`super::flags`].
 
 use super::hub::name::{DEFAULT_MODEL, HubName, ModelName, alias};
+use super::overrides::OverrideArgs;
 use super::split::SplitArgs;
 use super::{
     bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
 };
 use crate::base::{DType, Error, Result};
-use crate::ops::CACHE_TYPES;
+use crate::ops::{CACHE_TYPES, CacheTypes};
 use crate::quant::Precision;
 pub use crate::run::fit::Layers;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -16,10 +17,12 @@ use std::ffi::OsString;
 use std::str::FromStr;
 
 const AFTER_HELP: &str = "\
-Models are named by a path, by hf:user/repo:QUANT (QUANT as in Q4_K_M; any case), or by an alias (see `ls --aliases`).
+Models are named by a path, by hf:user/repo:QUANT (QUANT as in Q4_K_M; any case), by the address of their page on the hub, or by an
+alias (see `ls --aliases`).
 They lie in the Hugging Face cache: HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub.
 
-Environment: WGPU_LLM_<FLAG> for every flag; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
+Flags that are given twice count as they were given last, but for those that collect.
+Environment: WGPU_LLM_<FLAG> for every flag, unless it is empty; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
 /// Run language models on any GPU, or on the CPU.
@@ -41,7 +44,7 @@ pub struct Cli {
 impl Cli {
     /// Reads the process's arguments. Wrong usage ends the process with code 2 and a hint, `--help` with code 0.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Cli {
-        let matches = without_env(Cli::command()).get_matches_from(super::argv::rewrite(args));
+        let matches = super::argv::parse(without_env(Cli::command()), args).unwrap_or_else(|e| e.exit());
         Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
     }
 }
@@ -96,19 +99,28 @@ pub struct ModelArgs {
     /// A GGUF file, hf:user/repo:QUANT, or an alias. Default: smollm2-135m, small enough for any machine.
     #[arg(short, long, value_name = "MODEL", env = "WGPU_LLM_MODEL")]
     pub model: Option<OsString>,
-    /// [-hf] A model on the hub. Without QUANT: Q4_K_M, else the nearest there is.
+    /// [-hf] A model on the hub. Without QUANT the first that is there of Q4_K_M, Q8_0, Q5_K_M, Q4_K_S, Q6_K, Q4_0 and others.
     #[arg(long, value_name = "USER/REPO[:QUANT]")]
     pub hf_repo: Option<String>,
+    /// [-hff] With -hf: the file in the repository, instead of QUANT.
+    #[arg(long, value_name = "FILE", requires = "hf_repo")]
+    pub hf_file: Option<String>,
     /// Use the cache alone; never the network.
     #[arg(long, env = "WGPU_LLM_OFFLINE")]
     pub offline: bool,
+    /// What of the file is taken otherwise than it stands.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
 }
 
 impl ModelArgs {
     /// The model that is meant. `-hf` wins: the other may come from the environment's `WGPU_LLM_MODEL`.
     pub fn name(&self) -> Result<ModelName> {
         match (&self.hf_repo, &self.model) {
-            (Some(repo), _) => HubName::parse(repo).map(ModelName::Hub),
+            (Some(repo), _) => {
+                let name = HubName::parse(repo)?;
+                Ok(ModelName::Hub(HubName { want: self.hf_file.clone().or(name.want.clone()), ..name }))
+            }
             (None, Some(model)) => ModelName::parse(model),
             (None, None) => Ok(ModelName::Hub(alias(DEFAULT_MODEL).expect("the default is an alias"))),
         }
@@ -131,8 +143,8 @@ pub struct DeviceArgs {
     /// Take kernels as they come, instead of measuring once which are the fastest on this GPU.
     #[arg(long, env = "WGPU_LLM_NO_AUTOTUNE")]
     pub no_autotune: bool,
-    /// CPU threads. Default: one per physical core.
-    #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// CPU threads; 0 or less for the default: one per physical core.
+    #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = threads)]
     pub threads: Option<u32>,
     /// What the CPU rounds a prompt's activations to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do.
     /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
@@ -169,8 +181,8 @@ impl ActivationBits {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Context")]
 pub struct ContextArgs {
-    /// Tokens of context; 0 for as many as the model was trained with. Default: that, or less where memory is short.
-    #[arg(short, long, value_name = "N", env = "WGPU_LLM_CTX_SIZE")]
+    /// Tokens of context; 0 or -1 for as many as the model was trained with. Default: that, or less where memory is short.
+    #[arg(short, long, value_name = "N", env = "WGPU_LLM_CTX_SIZE", value_parser = context)]
     pub ctx_size: Option<u32>,
     /// Tokens of a prompt that are given to the model at a time.
     #[arg(short, long, value_name = "N", default_value_t = 2048, env = "WGPU_LLM_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -187,17 +199,63 @@ pub struct ContextArgs {
 }
 
 impl ContextArgs {
-    /// The cache's type. Keys and values have the same.
-    pub fn kv(&self) -> Result<DType> {
-        Self::kv_of(&self.cache_type_k, &self.cache_type_v)
+    /// The cache's types.
+    pub fn kv(&self) -> Result<CacheTypes> {
+        Ok(CacheTypes { keys: Self::cache_type(&self.cache_type_k)?, values: Self::cache_type(&self.cache_type_v)? })
     }
 
-    /// The type that keys and values called so have.
-    pub fn kv_of(keys: &str, values: &str) -> Result<DType> {
-        match CACHE_TYPES.iter().find(|t| t.name() == keys) {
-            Some(dtype) if keys == values => Ok(*dtype),
-            _ => Err(Error::usage(format!("a cache of {keys} keys and {values} values"))
-                .help("use f16, f32, q8_0 or q4_0 for both")),
+    /// The type of keys or values that is called so.
+    pub fn cache_type(name: &str) -> Result<DType> {
+        let found = CACHE_TYPES.iter().find(|t| t.name().eq_ignore_ascii_case(name));
+        found.copied().ok_or_else(|| {
+            Error::usage(format!("a cache of {name}")).help("keys and values can be f16, f32, q8_0 or q4_0")
+        })
+    }
+}
+
+fn threads(text: &str) -> Result<u32> {
+    let n: i64 = text.parse().map_err(|_| Error::usage("write a number of threads, or 0 for the default"))?;
+    let n = u32::try_from(n.max(0)).ok().filter(|n| *n <= 1024);
+    n.ok_or_else(|| Error::usage("write at most 1024"))
+}
+
+fn context(text: &str) -> Result<u32> {
+    match text {
+        "-1" => Ok(0),
+        _ => text.parse().map_err(|_| Error::usage("write a number of tokens, or 0 or -1 for the model's")),
+    }
+}
+
+/// How long an answer may become: `-n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// So many tokens.
+    AtMost(usize),
+    /// Until the model ends it, -1: a chat forgets old turns for it where the context is full.
+    UntilEnd,
+    /// Until the context is full, -2, if the model does not end it before.
+    UntilFull,
+}
+
+impl Length {
+    /// Tokens at most.
+    pub fn limit(self) -> usize {
+        match self {
+            Length::AtMost(n) => n,
+            Length::UntilEnd | Length::UntilFull => usize::MAX,
+        }
+    }
+}
+
+impl FromStr for Length {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |_| Error::usage("write a number of tokens, -1 for no limit or -2 until the context is full");
+        match text {
+            "-1" => Ok(Length::UntilEnd),
+            "-2" => Ok(Length::UntilFull),
+            _ => text.parse().map(Length::AtMost).map_err(wrong),
         }
     }
 }
@@ -241,7 +299,7 @@ impl FromStr for Layers {
     fn from_str(text: &str) -> Result<Self> {
         match text.to_ascii_lowercase().as_str() {
             "auto" | "-1" => Ok(Layers::Auto),
-            "all" => Ok(Layers::All),
+            "all" | "-2" => Ok(Layers::All),
             number => number.parse().map(Layers::Count).map_err(|_| Error::usage("write auto, all or a number")),
         }
     }
@@ -266,13 +324,14 @@ mod tests {
 
     fn parse(args: &[&str]) -> std::result::Result<Everything, clap::Error> {
         let args = ["x"].iter().chain(args).map(OsString::from);
-        Everything::try_parse_from(crate::app::argv::rewrite(args))
+        Everything::from_arg_matches(&crate::app::argv::parse(Everything::command(), args)?)
     }
 
     fn check(command: &clap::Command) {
         for arg in command.get_arguments() {
-            // WGPU_LLM_MODEL=hf:user/repo says what --hf-repo does; two variables could only disagree.
-            let Some(long) = arg.get_long().filter(|l| !["help", "version", "hf-repo"].contains(l)) else { continue };
+            // WGPU_LLM_MODEL=hf:user/repo:FILE says what --hf-repo and --hf-file do; two variables could only disagree.
+            let others = ["help", "version", "hf-repo", "hf-file"];
+            let Some(long) = arg.get_long().filter(|l| !others.contains(l)) else { continue };
             let want = format!("WGPU_LLM_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(
                 arg.get_env().and_then(|e| e.to_str()),
@@ -299,9 +358,18 @@ mod tests {
         for arg in command.get_arguments() {
             let help = arg.get_help().map(|h| h.to_string()).unwrap_or_default();
             let Some(short) = help.strip_prefix('[').and_then(|h| h.split(']').next()) else { continue };
-            let (_, long) = crate::app::argv::SHORT.iter().find(|(s, _)| *s == short).expect(short);
-            assert_eq!(arg.get_long().map(|l| format!("--{l}")).as_deref(), Some(*long));
+            let long = format!("--{}", arg.get_long().expect("a long name"));
+            let fate = crate::app::flags::find(short).map(|flag| flag.fate);
+            assert!(matches!(fate, Some(crate::app::flags::Fate::Is(name)) if name == long), "{short}: {fate:?}");
         }
+    }
+
+    #[test]
+    fn help_tells_the_order_of_quantizations_that_is_tried() {
+        let command = Everything::command();
+        let arg = command.get_arguments().find(|a| a.get_long() == Some("hf-repo")).expect("a flag");
+        let order = crate::app::hub::pick::PREFERENCE[..6].join(", ");
+        assert!(arg.get_help().expect("help").to_string().contains(&order), "{order}");
     }
 
     #[test]
@@ -326,9 +394,10 @@ mod tests {
             (&["-dev", "gpu:"], "gpu:NAME"),
             (&["-ngl", "many"], "auto, all or a number"),
             (&["--devise", "cpu"], "--device"),
-            (&["-t", "0"], "1..=1024"),
+            (&["-t", "1025"], "at most 1024"),
+            (&["-c", "-2"], "0 or -1"),
             (&["--top-p", "1.5"], "between 0 and 1"),
-            (&["--temp", "nan"], "0 or more"),
+            (&["--temp", "nan"], "a number"),
             (&["--logit-bias", "x"], "ID+BIAS"),
         ] {
             let e = parse(args).unwrap_err();

@@ -1,5 +1,6 @@
 //! `complete`: goes on with a text as it stands, without a chat template.
 
+use super::args::Length;
 use super::input::TextArgs;
 use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
@@ -17,16 +18,9 @@ pub struct CompleteArgs {
     /// What is gone on with.
     #[command(flatten)]
     pub text: TextArgs,
-    /// New tokens at most; -1 for as many as the model wants.
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        default_value_t = 128,
-        allow_negative_numbers = true,
-        env = "WGPU_LLM_N_PREDICT"
-    )]
-    n_predict: i64,
+    /// New tokens at most; -1 for as many as the model wants, -2 until the context is full.
+    #[arg(short, long, value_name = "N", default_value = "128", env = "WGPU_LLM_N_PREDICT")]
+    n_predict: Length,
     /// Print one JSON object instead of the text as it comes.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
@@ -50,7 +44,6 @@ pub fn run(args: &CompleteArgs) -> Result<()> {
 /// The same with a text and in a session that are there already.
 pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<()> {
     let options = args.sampling.options()?;
-    let limit = usize::try_from(args.n_predict).unwrap_or(usize::MAX);
     let model = session.model().clone();
     let tokenizer = model.tokenizer()?;
     let prompt = tokenizer.encode(&[args.text.segment(text)], true)?;
@@ -58,7 +51,7 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
     let mut failed = None;
-    let answer = session.generate(&prompt, &mut chain, limit, &mut |token| {
+    let answer = session.generate(&prompt, &mut chain, args.n_predict.limit(), &mut |token| {
         let piece = out.push(token);
         let told = if args.json {
             written.push_str(piece);

@@ -1,7 +1,7 @@
 //! `fit`: what of a model would go where, what it takes, and why; without loading it.
 
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
-use super::{load, pull, split, term};
+use super::{load, split, term};
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::Place;
@@ -47,7 +47,7 @@ struct Measured {
 
 /// Plans, and prints the plan.
 pub fn run(args: &FitArgs) -> Result<()> {
-    let model = Arc::new(open(args)?);
+    let model = open(args)?;
     let (device, why) = load::device(&args.device)?;
     let options = load::options(&args.device, &args.context, false)?;
     let budget = args.device.split.budget(device.as_ref());
@@ -74,14 +74,14 @@ pub fn run(args: &FitArgs) -> Result<()> {
     term::print(text)
 }
 
-fn open(args: &FitArgs) -> Result<Model> {
+fn open(args: &FitArgs) -> Result<Arc<Model>> {
     match &args.synthetic {
-        Some(synthetic) if args.measure.is_none() => Model::new(synthetic.outline()?),
+        Some(synthetic) if args.measure.is_none() => Model::new(synthetic.outline()?).map(Arc::new),
         Some(synthetic) => {
             let pool = crate::cpu::ThreadPool::per_core();
-            Model::new(synthetic.model_file(&pool as &dyn Pool, &mut |_| term::check_interrupt())?)
+            Model::new(synthetic.model_file(&pool as &dyn Pool, &mut |_| term::check_interrupt())?).map(Arc::new)
         }
-        None => Model::open(pull::hub(args.model.offline)?.resolve(&args.model.name()?)?),
+        None => load::model(&args.model).map(|(_, model)| model),
     }
 }
 

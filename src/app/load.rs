@@ -1,14 +1,16 @@
 //! From flags to a session: which model, which device and why, how much context.
 
 use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
+use super::hub::name::ModelName;
 use super::hub::progress::Progress;
+use super::overrides::OverrideArgs;
 use super::window::{self, Window};
 use super::{pull, split, term};
-use crate::base::{DType, Error, ErrorKind, Result, human};
+use crate::base::{Error, ErrorKind, Result, human};
 use crate::gpu::{self, Fault, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
-use crate::ops::Caps;
+use crate::ops::{CacheTypes, Caps};
 use crate::run::budget::Budget;
 use crate::run::fit::{Fit, LEAST_CONTEXT};
 use crate::run::{Options, Session, chrome, summary};
@@ -63,8 +65,7 @@ const MOST_LOSSES: usize = 2;
 
 /// Opens the model and sets up a session, telling on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
-    let path = pull::hub(args.model.offline)?.resolve(&args.model.name()?)?;
-    let model = Arc::new(Model::open(&path)?);
+    let (path, model) = model(&args.model)?;
     let (mut session, fit, why) = fitted(args, model)?;
     session.stop_when(term::interrupted);
     session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
@@ -77,6 +78,24 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     }
     dump(&args.debug, &mut session)?;
     Ok(session)
+}
+
+/// The model that is meant, and where it lies. What it says that nothing is known of is told on stderr.
+pub(super) fn model(args: &ModelArgs) -> Result<(PathBuf, Arc<Model>)> {
+    model_named(&args.name()?, args.offline, &args.overrides)
+}
+
+/// The model of this name, likewise.
+pub(super) fn model_named(name: &ModelName, offline: bool, overrides: &OverrideArgs) -> Result<(PathBuf, Arc<Model>)> {
+    let path = pull::hub(offline)?.resolve(name)?;
+    let model = Model::open_with(&path, &overrides.overrides())?;
+    let unknown = &model.spec().unknown_keys;
+    if !unknown.is_empty() {
+        let some = unknown.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if unknown.len() > 5 { " …" } else { "" };
+        term::warn(format_args!("the file has metadata that this version knows nothing of: {some}{more}"));
+    }
+    Ok((path, Arc::new(model)))
 }
 
 /// The session that is planned, its plan, and why its device was chosen. Where the GPU fails while it is made ready, less is tried.
@@ -251,7 +270,10 @@ fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
 
 /// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
 pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    let (device, why) = choose(args)?;
+    let (mut device, why) = choose(args)?;
+    if let (Some(device), Some(most)) = (&mut device, args.split.workgroup_memory) {
+        device.restrict(|caps| caps.max_shared = caps.max_shared.min(u32::try_from(most.0).unwrap_or(u32::MAX)));
+    }
     if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
         && let Some(path) = tuning_file()
     {
@@ -307,8 +329,10 @@ pub(super) fn contexts(
         Some(0) => return Ok(vec![spec.context_length]),
         Some(n) => {
             if n as usize > spec.context_length {
-                let what = format!("a context of {n} tokens; this model has {}", spec.context_length);
-                return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
+                term::warn(format_args!(
+                    "a context of {n} tokens; the model was trained with {}: beyond that its answers may be no good",
+                    spec.context_length
+                ));
             }
             return Ok(vec![n as usize]);
         }
@@ -320,9 +344,10 @@ pub(super) fn contexts(
     let room = usize::try_from(system.max(own.unwrap_or(0))).unwrap_or(usize::MAX);
     let layers = spec.layers.iter().filter(|l| l.kv_heads > 0).count().max(1);
     let fits = |context: usize| {
-        let bytes = spec.cache_bytes(context, kv);
         // A layer's keys, or its values, are one binding.
-        bytes <= room && device.is_none_or(|d| (bytes / layers / 2) as u64 <= d.caps().max_binding)
+        let part = [kv.keys, kv.values].map(|of| spec.cache_bytes(context, of.into()) / layers / 2);
+        let largest = part[0].max(part[1]) as u64;
+        spec.cache_bytes(context, kv) <= room && device.is_none_or(|d| largest <= d.caps().max_binding)
     };
     let mut all = vec![spec.context_length];
     while let Some(context) = all.last().copied().filter(|c| *c > LEAST_CONTEXT) {
@@ -347,7 +372,7 @@ pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>, shares: bool) -
 }
 
 /// An error where weights and cache cannot fit into system memory.
-pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: DType) -> Result<()> {
+pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: CacheTypes) -> Result<()> {
     match memory_total() {
         Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
             model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")

@@ -1,7 +1,8 @@
-//! `ls`: the models in the cache, and the aliases.
+//! `ls`: the models in the cache, downloads that have not ended, and the aliases.
 
 use super::hub::cache::Cached;
 use super::hub::name::{ALIASES, Alias, DEFAULT_MODEL};
+use super::hub::unfinished::Unfinished;
 use super::{pull, term};
 use crate::base::Result;
 use clap::Args;
@@ -25,17 +26,18 @@ pub fn run(args: &LsArgs) -> Result<()> {
         return print_aliases(args.json);
     }
     let hub = pull::hub(true)?;
-    let models = hub.cache().list();
+    let (models, begun) = (hub.cache().list(), hub.cache().unfinished());
     if args.json {
-        let rows: Vec<Value> = models.iter().map(json).collect();
+        let rows: Vec<Value> = models.iter().map(json).chain(begun.iter().map(json_of_begun)).collect();
         return term::print(format_args!("{:#}\n", Value::from(rows)));
     }
-    if models.is_empty() {
+    if models.is_empty() && begun.is_empty() {
         term::note(format_args!("no models in {}; `pull` fetches one", hub.cache().root().display()));
         return Ok(());
     }
     let mut rows = vec![["NAME", "SIZE", "FETCHED"].map(String::from).to_vec()];
     rows.extend(models.iter().map(|m| vec![m.name(), term::bytes(m.size), m.modified.map(ago).unwrap_or_default()]));
+    rows.extend(begun.iter().map(|u| vec![u.name(), term::bytes(u.total.unwrap_or(u.done)), progress(u)]));
     term::print(term::table(&rows))
 }
 
@@ -49,6 +51,27 @@ pub fn json(model: &Cached) -> Value {
         "size": model.size,
         "fetched": fetched,
         "paths": model.paths,
+        "complete": true,
+    })
+}
+
+/// How far an unfinished download is, in words.
+fn progress(begun: &Unfinished) -> String {
+    begun.percent().map_or("incomplete".into(), |percent| format!("incomplete {percent} %"))
+}
+
+/// A download that has not ended: `done` of `size` bytes are here.
+fn json_of_begun(begun: &Unfinished) -> Value {
+    json!({
+        "name": begun.name(),
+        "repo": begun.repo.to_string(),
+        "quant": begun.candidate.as_ref().and_then(|c| c.quant.clone()),
+        "size": begun.total,
+        "fetched": null,
+        "paths": [],
+        "complete": false,
+        "done": begun.done,
+        "percent": begun.percent(),
     })
 }
 

@@ -24,7 +24,7 @@ pub struct PullArgs {
 pub fn run(args: &PullArgs) -> Result<()> {
     // A name written here wins over one from the environment.
     let model = match &args.name {
-        Some(name) => ModelArgs { model: Some(name.into()), hf_repo: None, offline: args.model.offline },
+        Some(name) => ModelArgs { model: Some(name.into()), hf_repo: None, hf_file: None, ..args.model.clone() },
         None => args.model.clone(),
     };
     let name = on_hub(&model.name()?)?;

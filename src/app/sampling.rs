@@ -1,7 +1,7 @@
 //! The flags that say how the next token is drawn. Absent ones leave the choice to the model file and the defaults.
 
 use crate::base::{Error, Result};
-use crate::sample::SamplerOptions;
+use crate::sample::{SamplerOptions, order_from_letters};
 use clap::Args;
 use std::str::FromStr;
 
@@ -9,15 +9,15 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Seed of the random numbers. The same seed gives the same text. Default: another one each time.
+    /// Seed of the random numbers. The same seed gives the same text. Default, and -1: another one each time.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_SEED")]
-    pub seed: Option<u64>,
-    /// Temperature; 0 always takes the likeliest token. Default: 0.8.
-    #[arg(long, value_name = "T", env = "WGPU_LLM_TEMP", value_parser = not_negative)]
+    pub seed: Option<Seed>,
+    /// Temperature; at 0 and below always the likeliest token. Default: 0.8.
+    #[arg(long, value_name = "T", env = "WGPU_LLM_TEMP", value_parser = zero_at_least)]
     pub temp: Option<f32>,
-    /// Only the K likeliest tokens; 0 is off. Default: 40.
-    #[arg(long, value_name = "K", env = "WGPU_LLM_TOP_K")]
-    pub top_k: Option<u32>,
+    /// Only the K likeliest tokens; 0 or less is off. Default: 40.
+    #[arg(long, value_name = "K", env = "WGPU_LLM_TOP_K", value_parser = count)]
+    pub top_k: Option<i32>,
     /// Only the likeliest tokens that together have this probability; 1 is off. Default: 0.95.
     #[arg(long, value_name = "P", env = "WGPU_LLM_TOP_P", value_parser = fraction)]
     pub top_p: Option<f32>,
@@ -27,8 +27,8 @@ pub struct SamplingArgs {
     /// Locally typical sampling with this probability; 1 is off. Default: 1.
     #[arg(long, value_name = "P", env = "WGPU_LLM_TYPICAL", value_parser = fraction)]
     pub typical: Option<f32>,
-    /// Only tokens within this many standard deviations of the best logit. Default: off.
-    #[arg(long, value_name = "N", env = "WGPU_LLM_TOP_NSIGMA", value_parser = not_negative)]
+    /// Only tokens within this many standard deviations of the best logit; 0 or less is off. Default: off.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_TOP_NSIGMA", value_parser = finite)]
     pub top_nsigma: Option<f32>,
     /// Chance to leave out the likeliest tokens (XTC); 0 is off. Default: 0.
     #[arg(long, value_name = "P", env = "WGPU_LLM_XTC_PROBABILITY", value_parser = fraction)]
@@ -43,13 +43,13 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X", env = "WGPU_LLM_REPEAT_PENALTY", value_parser = positive)]
     pub repeat_penalty: Option<f32>,
     /// How many tokens back penalties look; 0 is off, -1 is the whole context. Default: 64.
-    #[arg(long, value_name = "N", env = "WGPU_LLM_REPEAT_LAST_N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "WGPU_LLM_REPEAT_LAST_N")]
     pub repeat_last_n: Option<i32>,
     /// Penalty on tokens that came at all; 0 is off. Default: 0.
-    #[arg(long, value_name = "X", env = "WGPU_LLM_PRESENCE_PENALTY", value_parser = finite, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", env = "WGPU_LLM_PRESENCE_PENALTY", value_parser = finite)]
     pub presence_penalty: Option<f32>,
     /// Penalty for each time a token came; 0 is off. Default: 0.
-    #[arg(long, value_name = "X", env = "WGPU_LLM_FREQUENCY_PENALTY", value_parser = finite, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", env = "WGPU_LLM_FREQUENCY_PENALTY", value_parser = finite)]
     pub frequency_penalty: Option<f32>,
     /// Strength of the penalty on repeated sequences (DRY); 0 is off. Default: 0.
     #[arg(long, value_name = "X", env = "WGPU_LLM_DRY_MULTIPLIER", value_parser = not_negative)]
@@ -61,7 +61,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", env = "WGPU_LLM_DRY_ALLOWED_LENGTH")]
     pub dry_allowed_length: Option<u32>,
     /// How many tokens back DRY looks; 0 is off, -1 is the whole context. Default: -1.
-    #[arg(long, value_name = "N", env = "WGPU_LLM_DRY_PENALTY_LAST_N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", env = "WGPU_LLM_DRY_PENALTY_LAST_N")]
     pub dry_penalty_last_n: Option<i32>,
     /// A text that DRY does not look beyond; may be given several times, "none" for none. Default: newline : " *.
     #[arg(long, value_name = "TEXT", env = "WGPU_LLM_DRY_SEQUENCE_BREAKER")]
@@ -81,8 +81,8 @@ pub struct SamplingArgs {
     /// Mirostat's target entropy in bits. Default: 5.
     #[arg(long, value_name = "X", env = "WGPU_LLM_MIROSTAT_ENT", value_parser = not_negative)]
     pub mirostat_ent: Option<f32>,
-    /// Steers the draw to tokens near this probability (adaptive-p). Default: off.
-    #[arg(long, value_name = "P", env = "WGPU_LLM_ADAPTIVE_TARGET", value_parser = fraction)]
+    /// Steers the draw to tokens near this probability (adaptive-p); below 0 it is off. Default: off.
+    #[arg(long, value_name = "P", env = "WGPU_LLM_ADAPTIVE_TARGET", value_parser = at_most_1)]
     pub adaptive_target: Option<f32>,
     /// How slowly adaptive-p forgets. Default: 0.9.
     #[arg(long, value_name = "X", env = "WGPU_LLM_ADAPTIVE_DECAY", value_parser = fraction)]
@@ -90,19 +90,26 @@ pub struct SamplingArgs {
     /// Adds to the logit of a token, as 15043+1 or 15043-1; may be given several times.
     #[arg(long, value_name = "ID+BIAS", env = "WGPU_LLM_LOGIT_BIAS")]
     pub logit_bias: Vec<LogitBias>,
+    /// The filters and their order, separated by semicolons; those left out do not act.
+    /// Default: penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature.
+    #[arg(long, value_name = "NAMES", env = "WGPU_LLM_SAMPLERS", value_parser = order)]
+    pub samplers: Option<String>,
+    /// The same with a letter for each. Default: edskypmxt.
+    #[arg(long, value_name = "LETTERS", env = "WGPU_LLM_SAMPLER_SEQ", value_parser = order_from_letters, overrides_with = "samplers")]
+    pub sampler_seq: Option<String>,
 }
 
 impl SamplingArgs {
     /// The options in force: the defaults, with what was asked for instead.
     pub fn options(&self) -> Result<SamplerOptions> {
-        let mut o = SamplerOptions { seed: self.seed, ..SamplerOptions::default() };
+        let mut o = SamplerOptions { seed: self.seed.and_then(|s| s.0), ..SamplerOptions::default() };
         fn set<T>(to: &mut T, from: Option<T>) {
             if let Some(value) = from {
                 *to = value;
             }
         }
         set(&mut o.temp, self.temp);
-        set(&mut o.top_k, self.top_k.map(|k| k as i32));
+        set(&mut o.top_k, self.top_k);
         set(&mut o.top_p, self.top_p);
         set(&mut o.min_p, self.min_p);
         set(&mut o.typical_p, self.typical);
@@ -125,6 +132,7 @@ impl SamplingArgs {
         set(&mut o.mirostat_tau, self.mirostat_ent);
         set(&mut o.adaptive_target, self.adaptive_target);
         set(&mut o.adaptive_decay, self.adaptive_decay);
+        set(&mut o.samplers, self.samplers.clone().or(self.sampler_seq.clone()));
         o.logit_bias.extend(self.logit_bias.iter().map(|b| (b.token, b.bias)));
         if !self.dry_sequence_breaker.is_empty() {
             let given = self.dry_sequence_breaker.iter().filter(|b| *b != "none");
@@ -132,6 +140,22 @@ impl SamplingArgs {
         }
         o.validate()?;
         Ok(o)
+    }
+}
+
+/// A seed; `None` for another one each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed(pub Option<u64>);
+
+impl FromStr for Seed {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::usage("write a whole number below 2^64, or -1 for another seed each time");
+        if text.parse::<i64>().is_ok_and(|n| n < 0) {
+            return Ok(Seed(None));
+        }
+        text.parse().map(|n| Seed(Some(n))).map_err(|_| wrong())
     }
 }
 
@@ -174,6 +198,26 @@ fn not_negative(text: &str) -> Result<f32> {
     number(text, |x| x >= 0.0, "of 0 or more")
 }
 
+/// What is below counts as 0.
+fn zero_at_least(text: &str) -> Result<f32> {
+    finite(text).map(|x| x.max(0.0))
+}
+
+fn at_most_1(text: &str) -> Result<f32> {
+    number(text, |x| x <= 1.0, "of at most 1")
+}
+
+/// A number of tokens; less than none is none.
+fn count(text: &str) -> Result<i32> {
+    let n: i64 = text.parse().map_err(|_| Error::usage("write a whole number"))?;
+    Ok(n.clamp(0, i32::MAX.into()) as i32)
+}
+
+fn order(text: &str) -> Result<String> {
+    let order = SamplerOptions { samplers: text.into(), ..SamplerOptions::default() };
+    order.validate().map(|()| order.samplers)
+}
+
 fn positive(text: &str) -> Result<f32> {
     number(text, |x| x > 0.0, "above 0")
 }
@@ -185,6 +229,31 @@ fn finite(text: &str) -> Result<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_below_what_makes_sense_turn_things_off() {
+        use clap::{Command, FromArgMatches};
+        let command = || SamplingArgs::augment_args(Command::new("x"));
+        let options = |args: &[&str]| {
+            let args = ["x"].iter().chain(args).map(std::ffi::OsString::from);
+            let matches = crate::app::argv::parse(command(), args).unwrap_or_else(|e| panic!("{e}"));
+            SamplingArgs::from_arg_matches(&matches).unwrap().options().unwrap()
+        };
+        let off =
+            options(&["-s", "-1", "--temp", "-1", "--top-k", "-1", "--top-nsigma", "-1", "--adaptive-target", "-1"]);
+        assert_eq!((off.seed, off.temp, off.top_k), (None, 0.0, 0));
+        assert!(off.top_n_sigma <= 0.0 && off.adaptive_target < 0.0);
+        let other =
+            options(&["--temperature", "0.5", "--top-n-sigma", "2", "--typical-p", ".9", "-l", "3-1.5", "-l", "4+1"]);
+        assert_eq!((other.temp, other.top_n_sigma, other.typical_p), (0.5, 2.0, 0.9));
+        assert_eq!(other.logit_bias, [(3, -1.5), (4, 1.0)]);
+        let last = options(&["-s", "1", "--top-k", "5", "-s", "2", "--top-k=9"]);
+        assert_eq!((last.seed, last.top_k), (Some(2), 9));
+        assert_eq!(options(&["--sampling-seq", "kt"]).samplers, "top_k;temperature");
+        assert_eq!(options(&["--samplers", "min_p;temp"]).samplers, "min_p;temp");
+        assert_eq!("18446744073709551615".parse::<Seed>().unwrap(), Seed(Some(u64::MAX)));
+        assert!("1.5".parse::<Seed>().is_err() && order("topk").is_err() && order_from_letters("z").is_err());
+    }
 
     #[test]
     fn biases_are_read_as_llama_cpp_writes_them() {

@@ -39,6 +39,9 @@ pub struct SplitArgs {
     /// Keep so much of the GPU's free memory free, where there is no --vram-limit. Default: 1 GiB, or a tenth of all where that is less.
     #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN")]
     pub vram_margin: Option<Size>,
+    /// Use at most so much workgroup memory of the GPU, as if it had no more: 16KiB is what browsers promise. For tests.
+    #[arg(long, value_name = "SIZE", hide = true, env = "WGPU_LLM_WORKGROUP_MEMORY")]
+    pub workgroup_memory: Option<Size>,
 }
 
 /// A number of bytes.
@@ -76,7 +79,12 @@ impl SplitArgs {
 
     fn rules(&self) -> Rules {
         let cpu_experts = if self.cpu_moe { usize::MAX } else { self.n_cpu_moe.unwrap_or(0) as usize };
-        Rules { overrides: self.override_tensor.clone(), cpu_experts, cpu_cache: self.no_kv_offload }
+        Rules {
+            overrides: self.override_tensor.clone(),
+            cpu_experts,
+            cpu_cache: self.no_kv_offload,
+            cpu_caches: Vec::new(),
+        }
     }
 
     /// The memory that there is for a model, on `device` and beside it.

@@ -151,7 +151,11 @@ impl Builder<'_> {
     /// The cache for keys or values like `x` `[tokens, heads, dim]`.
     fn cache(&mut self, part: CachePart, x: Tensor) -> Tensor {
         let layer = self.layer.expect("attention stands in a layer") as u32;
-        let meta = Meta::new(self.batch.kv, [self.batch.context, x.meta.shape[1], x.meta.shape[2]]);
+        let dtype = match part {
+            CachePart::Key => self.batch.kv.keys,
+            CachePart::Value => self.batch.kv.values,
+        };
+        let meta = Meta::new(dtype, [self.batch.context, x.meta.shape[1], x.meta.shape[2]]);
         self.g.cache(Cache { layer, part }, meta)
     }
 }

@@ -4,7 +4,7 @@ use super::row::{Biases, Norm, Norms, Row};
 use super::spec::{Layer, Spec};
 use crate::base::{DType, Error, Meta, Result, Shape};
 use crate::graph::{Graph, Input, Tensor};
-use crate::ops::{Add, AnyOp, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
+use crate::ops::{Add, AnyOp, CacheTypes, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
 
 /// The shape of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,8 +15,8 @@ pub struct Batch {
     pub rows: usize,
     /// Tokens the cache holds.
     pub context: usize,
-    /// Element type of the cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
-    pub kv: DType,
+    /// Types of the cache.
+    pub kv: CacheTypes,
     /// Draw the next token from the logits (of which there must be one row) and advance the positions.
     pub sample: bool,
 }
@@ -110,11 +110,26 @@ impl Builder<'_> {
     /// y = W · x, with the bias if the file has one and `bias` lets it take part. W is `[n, k]`, x `[tokens, k]`.
     pub fn linear(&mut self, label: &'static str, x: Tensor, n: usize, bias: bool) -> Result<Tensor> {
         let weight = self.tensor(label, "weight", [n, x.meta.inner()])?;
-        let mut src = vec![weight, x];
-        if bias && self.meta(label, "bias").is_some() {
-            src.push(self.tensor(label, "bias", [n])?);
-        }
-        self.g.op(label, MatMul, &src)
+        let bias = match bias && self.meta(label, "bias").is_some() {
+            true => Some(self.tensor(label, "bias", [n])?),
+            false => None,
+        };
+        self.product(label, weight, x, bias)
+    }
+
+    /// y = s · W · x (+ bias), where the file has a scale s for the weight.
+    fn product(&mut self, label: &'static str, weight: Tensor, x: Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+        let name = self.name(label, "scale");
+        let Some(scale) = self.spec.weight_scales.get(&name) else {
+            let src: Vec<Tensor> = [weight, x].into_iter().chain(bias).collect();
+            return self.g.op(label, MatMul, &src);
+        };
+        let [scale] = scale[..] else {
+            return Err(Error::format(format!("{} scales for one matrix", scale.len())).at(format!("tensor {name}")));
+        };
+        let y = self.g.op(label, MatMul, &[weight, x])?;
+        let y = self.g.op(label, Unary::Scale(scale), &[y])?;
+        bias.map_or(Ok(y), |bias| self.g.op(label, Add { scale: 1.0 }, &[y, bias]))
     }
 
     /// Whether biases of projections other than those of queries, keys and values take part.
@@ -232,7 +247,7 @@ impl Builder<'_> {
     /// The mixer of a layer; `None` where nothing is wanted beyond the cache.
     fn mix(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         if layer.kv_heads == 0 {
-            return self.linear("attn_output", x, self.spec.n_embd, self.biases()).map(Some);
+            return self.linear("attn_output", x, self.spec.n_embd, false).map(Some);
         }
         self.attention(layer, x, last)
     }
@@ -251,11 +266,12 @@ impl Builder<'_> {
         let x = self.hidden_norm("output_norm", x)?;
         // Without a matrix of their own, logits come from the embedding's.
         let table = if self.has("output") { "output" } else { "token_embd" };
-        let mut src = vec![self.tensor(table, "weight", [vocab, self.spec.n_embd])?, x];
-        if self.meta("output", "bias").is_some() {
-            src.push(self.tensor("output", "bias", [vocab])?);
-        }
-        let mut logits = self.g.op("output", MatMul, &src)?;
+        let weight = self.tensor(table, "weight", [vocab, self.spec.n_embd])?;
+        let bias = match self.meta("output", "bias") {
+            Some(_) => Some(self.tensor("output", "bias", [vocab])?),
+            None => None,
+        };
+        let mut logits = self.product("output", weight, x, bias)?;
         if scales.logits != 1.0 {
             logits = self.g.op("logit_scale", Unary::Scale(scales.logits), &[logits])?;
         }

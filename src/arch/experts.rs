@@ -4,9 +4,9 @@
 use super::builder::Builder;
 use super::ffn::Names;
 use super::spec::{Layer, RouterSpec};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::graph::Tensor;
-use crate::ops::{Act, Add, Combine, MatMulId, Router, Unary};
+use crate::ops::{Act, Add, Combine, MatMulId, Router, ScaleId, Unary};
 
 const SHARED: Names = Names { gate: "ffn_gate_shexp", up: "ffn_up_shexp", down: "ffn_down_shexp" };
 
@@ -56,13 +56,23 @@ impl Builder<'_> {
         self.g.op("ffn_glu", self.row.act, &[gate, up])
     }
 
-    /// y = W[ids] · x + b[ids] for W `[experts, n, k]`.
+    /// y = s[ids] · W[ids] · x + b[ids] for W `[experts, n, k]`.
     fn expert_linear(&mut self, label: &'static str, x: Tensor, ids: Tensor, n: usize) -> Result<Tensor> {
         let experts = self.spec.experts;
         let mut src = vec![self.tensor(label, "weight", [experts, n, x.meta.shape.row()])?, x, ids];
-        if self.meta(label, "bias").is_some() {
+        let bias = self.meta(label, "bias").is_some();
+        if bias {
             src.push(self.tensor(label, "bias", [experts, n])?);
         }
-        self.g.op(label, MatMulId, &src)
+        let scale = self.name(label, "scale");
+        if !self.spec.weight_scales.contains_key(&scale) {
+            return self.g.op(label, MatMulId, &src);
+        }
+        if bias {
+            return Err(Error::unsupported("experts with both a scale and a bias").at(format!("tensor {scale}")));
+        }
+        let y = self.g.op(label, MatMulId, &src)?;
+        let scales = self.tensor(label, "scale", [experts])?;
+        self.g.op(label, ScaleId, &[y, scales, ids])
     }
 }

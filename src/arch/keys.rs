@@ -17,6 +17,11 @@ impl<'a> Keys<'a> {
         Keys { metadata, prefix }
     }
 
+    /// What stands before the keys: the architecture's name.
+    pub fn architecture(&self) -> &'a str {
+        self.prefix
+    }
+
     /// The whole name of a key.
     pub fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.prefix)
@@ -27,7 +32,7 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.u32(&self.name(key))?.filter(|n| *n != 0).map(|n| n as usize))
     }
 
-    /// A size that has to be there.
+    /// A size that has to be there, and not 0.
     pub fn need_size(&self, key: &str) -> Result<usize> {
         self.size(key)?.ok_or_else(|| self.missing(key))
     }
@@ -72,8 +77,12 @@ impl<'a> Keys<'a> {
         marks.map(Some).ok_or_else(wrong)
     }
 
-    fn missing(&self, key: &str) -> Error {
-        Error::format(format!("the file has no key {}", self.name(key)))
-            .help("it is no whole model of this kind: download or convert it again")
+    /// The error for a key that is not there, or is 0 where that says nothing.
+    pub fn missing(&self, key: &str) -> Error {
+        let what = match self.metadata.get(&self.name(key)) {
+            None => format!("the file has no key {}", self.name(key)),
+            Some(value) => format!("the key {} is {value}, which no model can have", self.name(key)),
+        };
+        Error::format(what).help("it is no whole model of this kind: download or convert it again")
     }
 }

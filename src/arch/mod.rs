@@ -5,9 +5,12 @@
 
 mod attention;
 mod builder;
+mod census;
 mod experts;
+mod factors;
 mod ffn;
 mod keys;
+mod known;
 mod rope;
 pub mod row;
 mod spec;

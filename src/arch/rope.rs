@@ -1,9 +1,9 @@
 //! Rotary embedding of one model: its frequencies with their context-length scaling, for layers with and without a window.
 //! Source: arXiv 2104.09864 (RoPE), 2309.00071 (YaRN), 2402.13753 (LongRoPE).
 
+use super::factors::read_f32;
 use super::keys::Keys;
 use super::row::{Rope, Row, WindowRope};
-use super::spec::read_f32;
 use crate::base::{Error, Result};
 use crate::gguf::Gguf;
 use crate::ops::{Pairs, RopeTable};
@@ -102,11 +102,16 @@ fn read_table(keys: &Keys, dim: usize) -> Result<RopeTable> {
                 .at(format!("key {}", keys.name("rope.scaling.type"))));
         }
     };
-    let attn_factor = keys.factor("rope.scaling.attn_factor")?.map_or(1.0, f64::from);
+    let attn_factor = keys.factor("rope.scaling.attn_factor")?.map_or(1.0, f64::from)
+        * keys.factor("rope.scaling.yarn_attn_factor")?.map_or(1.0, f64::from);
     let context = keys.need_size("context_length")?;
     Ok(RopeTable {
         freq_scale: 1.0 / factor,
-        ext_factor: if yarn { 1.0 } else { 0.0 },
+        // A negative one is none that was set.
+        ext_factor: match keys.factor("rope.scaling.yarn_ext_factor")?.map(f64::from).filter(|x| *x >= 0.0) {
+            Some(factor) => factor,
+            None => f64::from(u8::from(yarn)),
+        },
         attn_factor: attn_factor * if yarn { yarn_attention(keys, factor)? } else { 1.0 },
         beta_fast: keys.factor("rope.scaling.yarn_beta_fast")?.map_or(32.0, f64::from),
         beta_slow: keys.factor("rope.scaling.yarn_beta_slow")?.map_or(1.0, f64::from),

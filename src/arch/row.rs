@@ -18,6 +18,8 @@ pub struct Row {
     pub ffn_norm: &'static str,
     /// Whether attention and FFN follow each other.
     pub residual: Residual,
+    /// What a layer may lack.
+    pub layers: Layers,
     /// How wide a fused projection of queries, keys and values is.
     pub qkv: Qkv,
     /// How positions turn queries and keys.
@@ -54,6 +56,8 @@ pub struct Row {
     pub logit_scale: Scale,
     /// What `logit_scale` does.
     pub logits: Logits,
+    /// Beginnings of the names, within a layer, of tensors that files have and the reference loads and leaves alone.
+    pub idle: &'static [&'static str],
 }
 
 /// A normalisation.
@@ -89,6 +93,16 @@ pub enum Residual {
     Key,
     /// Parallel where the FFN has no norm of its own.
     MissingNorm,
+}
+
+/// What a layer may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// Nothing.
+    Whole,
+    /// Parts that were pruned: no query heads is no attention, no key heads a plain projection in its place, and a network of width 0 is no
+    /// layer at all. Source: arXiv 2411.19146; that a layer without a network has no attention either is the reference's reading.
+    Pruned,
 }
 
 /// How wide a fused projection of queries, keys and values is.
@@ -256,6 +270,7 @@ impl Row {
         norms: Norms::Pre,
         ffn_norm: "ffn_norm",
         residual: Residual::Sequential,
+        layers: Layers::Whole,
         qkv: Qkv::Heads,
         rope: Rope::Adjacent,
         rope_layers: RopeLayers::All,
@@ -274,6 +289,7 @@ impl Row {
         residual_scale: Scale::Is(1.0),
         logit_scale: Scale::Is(1.0),
         logits: Logits::Times,
+        idle: &[],
     };
 
     /// GPT-2, and what the classic LayerNorm models share.

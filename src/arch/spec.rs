@@ -1,12 +1,15 @@
 //! A model's shape: the row of its architecture with the sizes of its file and the index of its tensors.
 
+use super::factors::{read_act_factors, read_weight_scales};
 use super::keys::Keys;
 use super::rope::Rotation;
 use super::row::*;
 use super::table::ROWS;
+use super::{census, known};
 use crate::base::{DType, Error, Meta, Result};
-use crate::gguf::{Gguf, TensorInfo};
-use crate::ops::Gate;
+use crate::gguf::Gguf;
+use crate::ops::{CacheTypes, Gate};
+use regex::Regex;
 use std::collections::HashMap;
 
 /// Everything the builder needs to know of a model file. Holds no weights, only their shapes and a few small tables.
@@ -28,6 +31,8 @@ pub struct Spec {
     pub experts: usize,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
+    /// Layers in the file: those, and such as predict further tokens.
+    pub(super) blocks: usize,
     /// Added under the root of every norm.
     pub(super) eps: f32,
     pub(super) parallel: bool,
@@ -38,6 +43,10 @@ pub struct Spec {
     pub(super) tensors: HashMap<String, Meta>,
     /// 1 / `ffn.act.scales`, by layer.
     pub(super) act_factors: HashMap<usize, Vec<f32>>,
+    /// What products are multiplied by, by the name of the tensor that says so.
+    pub(super) weight_scales: HashMap<String, Vec<f32>>,
+    /// Metadata keys of the file that nothing is known of.
+    pub unknown_keys: Vec<String>,
 }
 
 /// One layer.
@@ -100,8 +109,20 @@ fn find_row(name: &str) -> Result<&'static Row> {
 }
 
 impl Spec {
-    /// Reads a model file's shape. Fails for an architecture without a row, and for keys or tensors that are missing or do not fit.
+    /// Reads a model file's shape. Fails for an architecture without a row, for keys or tensors that are missing or do not fit, and for
+    /// such as nothing here reads.
     pub fn read(gguf: &Gguf) -> Result<Spec> {
+        Self::read_ignoring(gguf, None)
+    }
+
+    /// As [`read`](Self::read), but tensors whose names match `ignored` need not be read by anything.
+    pub fn read_ignoring(gguf: &Gguf, ignored: Option<&Regex>) -> Result<Spec> {
+        let spec = Self::read_shape(gguf)?;
+        census::check(&spec, gguf, ignored)?;
+        Ok(spec)
+    }
+
+    fn read_shape(gguf: &Gguf) -> Result<Spec> {
         let metadata = gguf.metadata();
         let name = metadata.str("general.architecture")?.ok_or_else(|| {
             Error::format("the file has no key general.architecture").help("it holds no model, or is damaged")
@@ -120,7 +141,7 @@ impl Spec {
         }
         let key_dim = keys.size("attention.key_length")?.unwrap_or(n_embd / heads);
         let value_dim = keys.size("attention.value_length")?.unwrap_or(n_embd / heads);
-        check_heads(&keys, &layers, key_dim.max(value_dim))?;
+        check_heads(&keys, row, &layers, key_dim.max(value_dim))?;
         let embd = tensors.get("token_embd.weight").or_else(|| tensors.get("output.weight"));
         let embd = embd.ok_or_else(|| super::builder::missing(row, "token_embd.weight"))?;
         let experts = keys.size("expert_count")?.unwrap_or(0);
@@ -142,7 +163,10 @@ impl Spec {
             router: read_router(&keys, row)?,
             rotation: Rotation::read(&keys, row, gguf, key_dim)?,
             act_factors: read_act_factors(gguf, layers.len())?,
+            weight_scales: read_weight_scales(gguf)?,
+            unknown_keys: known::check(metadata, &keys)?,
             layers,
+            blocks: keys.need_size("block_count")?,
             tensors,
         })
     }
@@ -158,9 +182,10 @@ impl Spec {
     }
 
     /// Bytes of keys and values that `context` tokens of cache take.
-    pub fn cache_bytes(&self, context: usize, kv: DType) -> usize {
-        let widths = self.layers.iter().map(|l| l.kv_heads * (self.key_dim + self.value_dim));
-        widths.sum::<usize>() * context * kv.block_bytes() / kv.block()
+    pub fn cache_bytes(&self, context: usize, kv: CacheTypes) -> usize {
+        let heads: usize = self.layers.iter().map(|l| l.kv_heads).sum();
+        let bytes = |dim: usize, of: DType| heads * dim * context * of.block_bytes() / of.block();
+        bytes(self.key_dim, kv.keys) + bytes(self.value_dim, kv.values)
     }
 }
 
@@ -174,27 +199,37 @@ fn read_layers(keys: &Keys, row: &Row, tensors: usize) -> Result<Vec<Layer>> {
     }
     // Layers that predict further tokens stand after the others and take no part in plain decoding.
     let n = all.saturating_sub(keys.size("nextn_predict_layers")?.unwrap_or(0));
-    let missing = || Error::format(format!("the file has no key {}", keys.name("attention.head_count")));
-    let heads = keys.per_layer("attention.head_count", all)?.ok_or_else(missing)?;
+    let heads = keys.per_layer("attention.head_count", all)?.ok_or_else(|| keys.missing("attention.head_count"))?;
     let kv_heads = keys.per_layer("attention.head_count_kv", all)?.unwrap_or_else(|| heads.clone());
     let used = keys.per_layer("expert_used_count", all)?.unwrap_or_else(|| vec![0; all]);
     let ffn = keys.per_layer("feed_forward_length", all)?;
     let windows = read_windows(keys, row, n)?;
     let rope = rotated_layers(keys, row, &windows)?;
-    let layer = |i: usize| Layer {
-        heads: heads[i],
-        kv_heads: kv_heads[i],
-        window: windows[i],
-        experts_used: used[i],
-        rope: rope[i],
-        ffn: ffn.as_ref().is_none_or(|n| n[i] > 0),
+    let layer = |i: usize| {
+        let network = ffn.as_ref().is_none_or(|n| n[i] > 0);
+        let skipped = row.layers == Layers::Pruned && !network;
+        Layer {
+            heads: if skipped { 0 } else { heads[i] },
+            kv_heads: if skipped { 0 } else { kv_heads[i] },
+            window: windows[i],
+            experts_used: used[i],
+            rope: rope[i],
+            ffn: network,
+        }
     };
     Ok((0..n).map(layer).collect())
 }
 
-fn check_heads(keys: &Keys, layers: &[Layer], dim: usize) -> Result<()> {
+fn check_heads(keys: &Keys, row: &Row, layers: &[Layer], dim: usize) -> Result<()> {
     let wrong = |what: String| Err(Error::format(what).at(format!("key {}", keys.name("attention.head_count"))));
     for (i, l) in layers.iter().enumerate() {
+        if row.layers == Layers::Whole && (l.heads == 0 || l.kv_heads == 0) {
+            let key = if l.heads == 0 { "attention.head_count" } else { "attention.head_count_kv" };
+            let what = format!("layer {i} has {} query heads and {} key heads", l.heads, l.kv_heads);
+            return Err(Error::format(what)
+                .at(format!("key {}", keys.name(key)))
+                .help("layers of this architecture have attention: download or convert the model again"));
+        }
         if l.kv_heads > 0 && !l.heads.is_multiple_of(l.kv_heads) {
             return wrong(format!("layer {i} has {} query heads for {} key heads", l.heads, l.kv_heads));
         }
@@ -317,23 +352,4 @@ fn read_router(keys: &Keys, row: &Row) -> Result<Option<RouterSpec>> {
         );
     }
     Ok(Some(RouterSpec { gate, normalize, scale: keys.factor("expert_weights_scale")?.unwrap_or(1.0) }))
-}
-
-/// The values of a small `f32` tensor.
-pub(super) fn read_f32(gguf: &Gguf, info: &TensorInfo) -> Result<Vec<f32>> {
-    Meta::new(info.dtype, info.shape).want("a table", DType::F32).map_err(|e| e.at(format!("tensor {}", info.name)))?;
-    // Read, since a browser's file has nothing in memory to point at.
-    let mut bytes = vec![0; info.bytes()];
-    gguf.read_into(info, 0, &mut bytes)?;
-    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-}
-
-fn read_act_factors(gguf: &Gguf, layers: usize) -> Result<HashMap<usize, Vec<f32>>> {
-    let mut factors = HashMap::new();
-    for i in 0..layers {
-        if let Some(info) = gguf.tensor(&format!("blk.{i}.ffn.act.scales")) {
-            factors.insert(i, read_f32(gguf, info)?.into_iter().map(|s| 1.0 / s).collect());
-        }
-    }
-    Ok(factors)
 }

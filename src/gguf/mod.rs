@@ -6,6 +6,7 @@
 
 mod aligned;
 mod cursor;
+mod experts;
 mod metadata;
 mod read;
 mod source;
@@ -48,6 +49,11 @@ impl Gguf {
     /// Fails where a file is missing, not GGUF, damaged, or a later part of a split model.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf> {
         Self::open_with(path, Mmap::Yes)
+    }
+
+    /// The key–value pairs, to be changed before the model is read from them.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
     }
 
     /// [`Gguf::open`] with a choice of mapping the files or reading them into memory.
@@ -117,6 +123,9 @@ impl Gguf {
     /// have to have all of them, and call [`Gguf::check`] afterwards.
     pub fn data_unchecked(&self, tensor: &TensorInfo) -> Result<&[u8]> {
         let source = self.source(tensor)?;
+        if !tensor.pieces.is_empty() {
+            return Err(Error::usage("the tensor lies in pieces: it can only be read").at(source.name()));
+        }
         let start = usize::try_from(tensor.start).ok();
         let bytes = start.and_then(|start| source.bytes().get(start..start + tensor.bytes()));
         bytes.ok_or_else(|| Error::usage("the file is read piece by piece, and not in memory").at(source.name()))
@@ -125,6 +134,11 @@ impl Gguf {
     /// Whether tensors' bytes are in memory or mapped. Elsewhere only [`Gguf::read_into`] gives them.
     pub fn is_in_memory(&self) -> bool {
         !self.sources.iter().any(Source::is_streamed)
+    }
+
+    /// Whether [`Gguf::data`] gives this tensor: it is in memory or mapped, and in one piece.
+    pub fn has_data(&self, tensor: &TensorInfo) -> bool {
+        self.is_in_memory() && tensor.pieces.is_empty()
     }
 
     /// The bytes of a tensor of this model on a multiple of 8, copied if they do not lie on one in the file.
@@ -142,7 +156,10 @@ impl Gguf {
             let what = format!("bytes {offset} + {} of a tensor of {}", into.len(), tensor.bytes());
             return Err(at(Error::usage(what)));
         }
-        source.read_at(tensor.start + offset as u64, into).map_err(at)
+        if tensor.pieces.is_empty() {
+            return source.read_at(tensor.start + offset as u64, into).map_err(at);
+        }
+        experts::read_pieces(self, tensor, offset, into).map_err(at)
     }
 
     /// Fails if a mapped file has shrunk: then what was read from it since may be zeros.
@@ -153,7 +170,8 @@ impl Gguf {
     /// The file that `tensor` lies in, all of it.
     fn source(&self, tensor: &TensorInfo) -> Result<&Source> {
         // Only a TensorInfo of another model can be out of range: those of this one were checked when read.
-        let end = tensor.start.checked_add(tensor.bytes() as u64);
+        let bytes = tensor.bytes() / tensor.pieces.len().max(1);
+        let end = tensor.start.checked_add(bytes as u64);
         self.sources
             .get(tensor.part)
             .filter(|source| end.is_some_and(|end| end <= source.len()))

@@ -119,6 +119,7 @@ fn assemble(parts: Vec<(Source, Front)>) -> Result<Gguf> {
         let what = format!("{} tensors in {given} files, but {TENSORS} says {}", tensors.len(), in_all.unwrap_or(0));
         return Err(Error::format(what).at(name).help("the files are not of one model: download them again"));
     }
+    let tensors = super::experts::join(tensors)?;
     let mut by_name = HashMap::with_capacity(tensors.len());
     for (i, tensor) in tensors.iter().enumerate() {
         if by_name.insert(tensor.name.clone(), i).is_some() {

@@ -19,6 +19,8 @@ pub struct TensorInfo {
     pub(super) part: usize,
     /// Where it starts: first in the data section, later in the file.
     pub(super) start: u64,
+    /// Where its equal pieces lie (file, start), if they are tensors of their own in the file; empty if it is in one piece, as most are.
+    pub(super) pieces: Vec<(usize, u64)>,
 }
 
 impl TensorInfo {
@@ -34,7 +36,7 @@ impl TensorInfo {
         check_name(name)?;
         let name = std::str::from_utf8(name).map_err(|_| Error::format("a tensor's name is not UTF-8"))?.to_owned();
         let (dtype, shape, start) = Self::read_rest(cursor).map_err(|e| e.at(format!("tensor {name:?}")))?;
-        Ok(TensorInfo { name, dtype, shape, part: 0, start })
+        Ok(TensorInfo { name, dtype, shape, part: 0, start, pieces: Vec::new() })
     }
 
     fn read_rest(cursor: &mut Cursor<'_>) -> Result<(DType, Shape, u64)> {

@@ -71,7 +71,7 @@ impl Writer {
         if !self.names.insert(name.clone()) {
             return Err(at(Error::usage("the name is taken")));
         }
-        self.tensors.push(TensorInfo { name, dtype, shape, part: 0, start: 0 });
+        self.tensors.push(TensorInfo { name, dtype, shape, part: 0, start: 0, pieces: Vec::new() });
         Ok(())
     }
 

@@ -120,7 +120,7 @@ impl<'a> Builder<'a> {
         let node = &self.graph.nodes[i];
         let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
         let kernels = choose(i, node.op.gpu(&src, &node.dst.meta, self.device.caps()));
-        let mut reason = "there is no kernel for it".to_owned();
+        let mut reason = "its limits allow no kernel of this size".to_owned();
         'kernels: for kernel in kernels {
             for pass in &kernel.passes {
                 let entry = self.device.inner.pipelines.shader(pass)?;
@@ -128,7 +128,7 @@ impl<'a> Builder<'a> {
                     let binding = entry.shader.binding(name)?;
                     self.unfit(node, *bind, binding, entry.shader.takes_offset(name))
                 });
-                if let Some(why) = unfit {
+                if let Some(why) = entry.shader.unfit(self.device.caps()).or(unfit) {
                     reason = why;
                     continue 'kernels;
                 }

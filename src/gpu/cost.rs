@@ -97,12 +97,12 @@ pub fn seconds(node: &Node, passes: &[Pass], caps: &Caps) -> Vec<f64> {
     shares(passes).into_iter().map(|share| seconds * share).collect()
 }
 
-/// Estimated seconds of each submission of `graph`, all of it on one device, each node by the first of its kernels.
+/// Estimated seconds of each submission of `graph`, all of it on one device, each node by the first of its kernels; nodes without one aside.
 pub fn submissions(graph: &Graph, caps: &Caps) -> Vec<f64> {
     let of = |node: &Node| {
         let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
-        let kernel = node.op.gpu(&metas, &node.dst.meta, caps).swap_remove(0);
-        seconds(node, &kernel.passes, caps)
+        let kernel = node.op.gpu(&metas, &node.dst.meta, caps).into_iter().next();
+        kernel.map_or(Vec::new(), |kernel| seconds(node, &kernel.passes, caps))
     };
     let costs: Vec<f64> = graph.nodes.iter().flat_map(of).collect();
     cut(&costs).into_iter().map(|run| costs[run].iter().sum()).collect()

@@ -7,6 +7,7 @@
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
 use super::failure::{Failures, NAP, POLL_PANIC, Trouble, watch};
 use super::pipeline::Pipelines;
+use super::probe;
 use super::profile::Clock;
 use super::signal::Signal;
 use super::tuning::Tuning;
@@ -155,7 +156,10 @@ impl Device {
             failures,
             identity: adapter.identity(),
         };
-        Ok(Device { inner: Arc::new(inner) })
+        let mut device = Device { inner: Arc::new(inner) };
+        let halves = probe::keeps_subnormals(&device).await;
+        device.restrict(|caps| caps.halves = halves);
+        Ok(device)
     }
 
     /// Opens the same adapter once more, after this device has failed. The new one is as restricted as this, has its budget, and is
@@ -406,6 +410,7 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
         // The room that kernels have for the parts of a sum is for subgroups of four and more.
         subgroups: info.subgroups.filter(|(min, _)| *min >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        halves: false,
         coop: None,
         dot4: false,
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_BINDING),

@@ -14,6 +14,7 @@ mod memory;
 mod needs;
 mod pipeline;
 mod preprocess;
+pub mod probe;
 mod profile;
 mod readback;
 pub mod roofline;

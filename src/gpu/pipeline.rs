@@ -54,10 +54,8 @@ impl Entry {
         if let Some(pipeline) = self.pipeline.get() {
             return Ok(pipeline);
         }
-        let limits = device.caps();
-        let invocations: u32 = self.shader.workgroup.iter().product();
-        if invocations > limits.max_invocations || self.shader.shared_bytes() > limits.max_shared {
-            let what = format!("{} is too large for {}", self.shader.name, device.info().name);
+        if let Some(why) = self.shader.unfit(device.caps()) {
+            let what = format!("{} cannot run on {}: {why}", self.shader.name, device.info().name);
             return Err(Error::unsupported(what).help("use --device cpu"));
         }
         let pipeline = self.compile(device, pass)?;

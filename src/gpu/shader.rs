@@ -51,6 +51,8 @@ pub struct Shader {
     pub bindings: Vec<Binding>,
     /// `@workgroup_size`.
     pub workgroup: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub shared_bytes: u32,
     params: Option<Params>,
 }
 
@@ -65,6 +67,7 @@ impl Shader {
         let mut shader = Shader {
             name: pass.shader,
             workgroup: [0; 3],
+            shared_bytes: shared_bytes(&module),
             bindings: Vec::new(),
             params: None,
             expanded,
@@ -164,27 +167,28 @@ impl Shader {
             let line = e.location(&self.expanded.text).map_or(0, |l| l.line_number as usize);
             Error::format(e.emit_to_string(&self.expanded.text)).at(self.expanded.place(line))
         })?;
-        let at = || format!("shaders/{}.wgsl", self.name);
-        let invocations: u32 = self.workgroup.iter().product();
-        if invocations > caps.max_invocations {
-            return Err(Error::format(format!("{invocations} invocations, allowed {}", caps.max_invocations)).at(at()));
+        match self.unfit(caps) {
+            Some(why) => Err(Error::format(why).at(format!("shaders/{}.wgsl", self.name))),
+            None => Ok(info),
         }
-        let shared = self.shared_bytes();
-        if shared > caps.max_shared {
-            return Err(
-                Error::format(format!("{shared} bytes of workgroup memory, allowed {}", caps.max_shared)).at(at())
-            );
-        }
-        Ok(info)
     }
 
-    /// Bytes of workgroup memory.
-    pub fn shared_bytes(&self) -> u32 {
-        let mut layouter = naga::proc::Layouter::default();
-        layouter.update(self.module.to_ctx()).expect("a parsed module has sized types");
-        let shared = self.module.global_variables.iter().filter(|(_, g)| g.space == AddressSpace::WorkGroup);
-        shared.map(|(_, g)| layouter[g.ty].to_stride()).sum()
+    /// Why its workgroups are too large for a device with `caps`, if they are.
+    pub fn unfit(&self, caps: &Caps) -> Option<String> {
+        let invocations: u32 = self.workgroup.iter().product();
+        if invocations > caps.max_invocations {
+            return Some(format!("{invocations} invocations in a workgroup, {} are allowed", caps.max_invocations));
+        }
+        let (shared, most) = (self.shared_bytes, caps.max_shared);
+        (shared > most).then(|| format!("{shared} bytes of workgroup memory, {most} are there"))
     }
+}
+
+fn shared_bytes(module: &Module) -> u32 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a parsed module has sized types");
+    let shared = module.global_variables.iter().filter(|(_, g)| g.space == AddressSpace::WorkGroup);
+    shared.map(|(_, g)| layouter[g.ty].to_stride()).sum()
 }
 
 fn member(module: &Module, m: &naga::StructMember) -> Result<(String, u32, Kind)> {
@@ -217,7 +221,7 @@ mod tests {
         let names: Vec<_> = shader.bindings.iter().map(|b| (b.name.as_str(), b.index, b.writes, b.stride)).collect();
         assert_eq!(names, [("a", 1, false, 4), ("b", 2, false, 4), ("y", 3, true, 4)]);
         assert!(shader.takes_offset("a") && !shader.takes_offset("c"));
-        assert_eq!(shader.shared_bytes(), 0);
+        assert_eq!(shader.shared_bytes, 0);
         shader.validate(&Caps::BASELINE).unwrap();
         assert!(shader.validate(&Caps { max_invocations: 128, ..Caps::BASELINE }).is_err());
     }

@@ -44,6 +44,18 @@ impl Model {
         } else {
             Vec::new()
         };
-        Sampler::new(options, &VocabInfo { tokens: self.spec().vocab, context, dry_breakers: &breakers })
+        let mut options = options.clone();
+        // Tokens that the model's makers never want drawn; what the user says of one wins.
+        let suppressed = self.gguf().metadata().i32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
+        for token in suppressed
+            .into_iter()
+            .filter_map(|id| u32::try_from(id).ok())
+            .filter(|id| (*id as usize) < self.spec().vocab)
+        {
+            if options.logit_bias.iter().all(|(biased, _)| *biased != token) {
+                options.logit_bias.push((token, f32::NEG_INFINITY));
+            }
+        }
+        Sampler::new(&options, &VocabInfo { tokens: self.spec().vocab, context, dry_breakers: &breakers })
     }
 }

@@ -3,6 +3,7 @@
 mod converse;
 mod keys;
 pub mod mix;
+mod overrides;
 pub mod synth;
 
 use crate::arch::Spec;
@@ -12,6 +13,7 @@ use crate::ops::Pool;
 use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 use keys::Keys;
+pub use overrides::Overrides;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -37,13 +39,23 @@ const COPIED: usize = 1 << 20;
 impl Model {
     /// Opens a GGUF file (the first one of a split model) and checks that it can be run.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
+        Self::open_with(path, &Overrides::default())
+    }
+
+    /// As [`open`](Self::open), with some of the file taken otherwise than it stands.
+    pub fn open_with(path: impl AsRef<Path>, overrides: &Overrides) -> Result<Model> {
         let path = path.as_ref();
-        Model::new(Gguf::open(path)?).map_err(|e| e.at(path.display()))
+        Model::with(Gguf::open(path)?, overrides).map_err(|e| e.at(path.display()))
     }
 
     /// A model from a file already read.
     pub fn new(gguf: Gguf) -> Result<Model> {
-        let spec = Spec::read(&gguf)?;
+        Self::with(gguf, &Overrides::default())
+    }
+
+    fn with(mut gguf: Gguf, overrides: &Overrides) -> Result<Model> {
+        overrides.apply(&mut gguf)?;
+        let spec = Spec::read_ignoring(&gguf, overrides.ignore_tensors.as_ref())?;
         let (tokenizer, panels, copies, watcher) = Default::default();
         Ok(Model { gguf: Arc::new(gguf), spec, tokenizer, panels, copies, watcher })
     }
@@ -171,7 +183,7 @@ impl cpu::Weights for Model {
         let tensor = self.tensor(name)?;
         // A file that is read piece by piece has nothing in memory to point at.
         let small = tensor.shape.dims().len() < 2 && tensor.bytes() <= COPIED;
-        if small || !self.gguf.is_in_memory() {
+        if small || !self.gguf.has_data(tensor) {
             return self.copy(tensor);
         }
         let aligned = self.gguf.data_aligned(tensor)?;

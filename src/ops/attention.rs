@@ -5,11 +5,10 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
-use super::kv_store::{cache_flags, scale_planes};
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
+use super::{CacheTypes, Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
-/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (both of one of
+/// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (each of one of
 /// [`CACHE_TYPES`](super::CACHE_TYPES)),
 /// positions `[tokens]` `u32`, optional sinks `[heads]`. Result: `[tokens, heads, value_dim]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,125 +46,6 @@ impl Attention {
     }
 }
 
-/// Shape of the GPU kernel's tile: rows of queries by columns of cells, one thread each.
-struct Tile {
-    rows: usize,
-    cols: usize,
-}
-
-/// Tiles that fit the device's workgroups, best first: as many rows as there are to fill, then as many columns.
-fn tiles(src: &[Meta], group: usize, rows: usize, caps: &Caps) -> Vec<Tile> {
-    let (dim, value_dim) = (src[0].shape[2], src[2].shape[2]);
-    let useful = if rows <= group { group.next_power_of_two() } else { 16 };
-    let shapes = [(16, 16), (8, 32), (8, 16), (4, 32), (4, 16), (8, 8), (4, 8), (2, 32), (2, 16), (1, 32), (1, 16), (1, 8)];
-    let fits = |tile: &Tile| {
-        let words = tile.rows * dim + tile.cols * (dim.max(value_dim) + 1) + tile.rows * tile.cols;
-        tile.rows <= useful && 4 * words <= caps.max_shared as usize && tile.rows * tile.cols <= caps.max_invocations as usize
-    };
-    let all = shapes.map(|(rows, cols)| Tile { rows, cols }).into_iter().filter(fits);
-    let best: Vec<Tile> = all.take(2).collect();
-    assert!(!best.is_empty(), "attention over {dim} channels fits no workgroup of this device");
-    best
-}
-
-impl Attention {
-    fn kernel(&self, src: &[Meta], tile: &Tile, splits: usize, caps: &Caps) -> Kernel {
-        let (q, kv_heads, value_dim) = (&src[0], src[1].shape[1], src[2].shape[2]);
-        let (tokens, heads) = (q.shape[0], q.shape[1]);
-        let (rows, sinks) = (tokens * heads / kv_heads, src.len() > 4);
-        let slopes = self.slopes(heads);
-        let powers = 1usize << heads.ilog2();
-        let rest = if powers < heads { slopes[powers] } else { 0.0 };
-        let mut flags = Vec::new();
-        flags.extend(cache_flags(src[1].dtype));
-        flags.extend((splits > 1).then_some("SPLIT"));
-        flags.extend((sinks && splits == 1).then_some("SINKS"));
-        let target = if splits > 1 { Bind::Scratch(0) } else { Bind::Dst };
-        let mut main = Pass {
-            shader: "attention",
-            flags,
-            consts: vec![
-                ("DIM", q.shape[2] as u32),
-                ("DIM_V", value_dim as u32),
-                ("GROUP", (heads / kv_heads) as u32),
-                ("ROWS", tile.rows as u32),
-                ("COLS", tile.cols as u32),
-                ("WG", (tile.rows * tile.cols) as u32),
-                ("OWN", value_dim.div_ceil(tile.cols) as u32),
-            ],
-            params: vec![
-                ("rows", rows.into()),
-                ("kv_heads", kv_heads.into()),
-                ("q_stride", q.stride.into()),
-                ("window", self.window.into()),
-                ("splits", splits.into()),
-                ("cells", src[1].outer().into()),
-                ("scale", self.scale.into()),
-                ("softcap", self.softcap.into()),
-                ("slope_base", slopes[0].into()),
-                ("slope_base_rest", rest.into()),
-                ("slope_heads", powers.into()),
-            ],
-            binds: vec![
-                ("q", Bind::Src(0)),
-                ("keys", Bind::Src(1)),
-                ("values", Bind::Src(2)),
-                ("pos", Bind::Src(3)),
-                ("y", target),
-            ],
-            workgroups: [rows.div_ceil(tile.rows) as u32, kv_heads as u32, splits as u32],
-            ..Pass::default()
-        };
-        main.params.extend(scale_planes(&src[1], &src[2]));
-        let of_tile = 2.0 * (tile.rows * kv_heads * (q.shape[2] + value_dim) * self.cells(src)) as f64;
-        if splits == 1 {
-            main.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
-            let passes = main.pieces(tile.rows, of_tile, caps);
-            return Kernel { variant: tile.name(), passes, scratch: vec![], rounding: 0.0 };
-        }
-        let mut merge = Pass {
-            shader: "attention_reduce",
-            flags: sinks.then_some("SINKS").into_iter().collect(),
-            consts: vec![("DIM_V", value_dim as u32), ("WG", 64)],
-            params: vec![("heads", heads.into()), ("splits", splits.into())],
-            binds: vec![("partial", Bind::Scratch(0)), ("y", Bind::Dst)],
-            workgroups: [heads as u32, tokens as u32, 1],
-            ..Pass::default()
-        };
-        merge.binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
-        let scratch = vec![tokens * heads * splits * (value_dim + 2) * 4];
-        let mut passes = main.pieces(tile.rows, of_tile, caps);
-        passes.push(merge);
-        Kernel { variant: "split", passes, scratch, rounding: 0.0 }
-    }
-}
-
-/// Workgroups that keep a GPU busy.
-const WORKGROUPS: usize = 128;
-/// Queries that a workgroup takes at the most.
-const MOST_ROWS: usize = 16;
-
-impl Attention {
-    /// Bytes of scratch that any number of tokens needs at the most, of as many heads and values as the result `y` has: splits and
-    /// blocks of queries together are no more than the workgroups that keep a GPU busy, and each has a sum for each of its queries.
-    pub fn most_scratch(y: &Meta) -> usize {
-        let most = (WORKGROUPS * MOST_ROWS).min(32 * y.outer() * y.shape[1]);
-        4 * (y.shape[2] + 2) * most
-    }
-}
-
-impl Tile {
-    fn name(&self) -> &'static str {
-        match self.rows {
-            16 => "tile16",
-            8 => "tile8",
-            4 => "tile4",
-            2 => "tile2",
-            _ => "tile1",
-        }
-    }
-}
-
 impl Op for Attention {
     const NAME: &str = "attention";
 
@@ -185,20 +65,7 @@ impl Op for Attention {
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        let (rows, kv_heads) = (src[0].outer() * src[0].shape[1] / src[1].shape[1], src[1].shape[1]);
-        let group = src[0].shape[1] / kv_heads;
-        let tiles = tiles(src, group, rows, caps);
-        let kernel = |tile: &Tile| {
-            let blocks = rows.div_ceil(tile.rows) * kv_heads;
-            // Cells are split until so many workgroups are busy, but no part is shorter than 64 cells.
-            let splits = (WORKGROUPS / blocks).clamp(1, (src[1].outer() / 64).clamp(1, 32));
-            self.kernel(src, tile, splits, caps)
-        };
-        let mut kernels: Vec<Kernel> = tiles.iter().map(kernel).collect();
-        // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
-        let other = if kernels[0].scratch.is_empty() { 3 } else { 1 };
-        kernels.push(self.kernel(src, &tiles[0], other, caps));
-        kernels
+        self.kernels(src, caps)
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
@@ -231,15 +98,18 @@ impl Op for Attention {
 
     fn cases() -> Vec<Case<Self>> {
         let plain = Attention { scale: 0.125, window: 0, softcap: 0.0, max_bias: 0.0 };
-        let case = |op: Attention, kv, [tokens, heads, kv_heads, dim, cells, start]: [usize; 6], sinks: bool| {
-            let cache = Input::uniform(Meta::new(kv, [cells, kv_heads, dim]));
+        let of = |op: Attention, kv: CacheTypes, sizes: [usize; 6], value_dim: usize, sinks: bool| {
+            let [tokens, heads, kv_heads, dim, cells, start] = sizes;
+            let cache = |dtype, dim| Input::uniform(Meta::new(dtype, [cells, kv_heads, dim]));
+            let (keys, values) = (cache(kv.keys, dim), cache(kv.values, value_dim));
             let q = Input { fill: Fill::Uniform { scale: 3.0, offset: 0.0 }, ..Input::f32([tokens, heads, dim]) };
             let pos = Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start as u32));
-            let mut src = vec![q.strided(heads * dim + 64, 32), cache.clone(), cache, pos];
+            let mut src = vec![q.strided(heads * dim + 64, 32), keys, values, pos];
             src.extend(sinks.then(|| Input::f32([heads])));
             Case { op, src, nmse: 1e-7 }
         };
-        vec![
+        let case = |op, kv: DType, sizes: [usize; 6], sinks| of(op, kv.into(), sizes, sizes[3], sinks);
+        let mut all = vec![
             case(plain, DType::F16, [1, 9, 3, 64, 256, 200], false),
             case(plain, DType::F32, [1, 4, 2, 64, 64, 0], false),
             case(plain, DType::F16, [40, 4, 2, 64, 256, 0], false),
@@ -254,7 +124,27 @@ impl Op for Attention {
             case(plain, DType::Q8_0, [20, 4, 2, 96, 64, 7], false),
             case(Attention { window: 32, ..plain }, DType::Q4_0, [1, 6, 2, 64, 200, 150], true),
             case(plain, DType::Q4_0, [35, 4, 1, 64, 64, 0], false),
-        ]
+            // Too many workgroups to split cells; one and two rows of a kv head; one that sees no more than a part of the splits.
+            case(plain, DType::F16, [64, 32, 32, 32, 100, 30], true),
+            case(plain, DType::F16, [1, 3, 3, 128, 700, 600], true),
+            case(plain, DType::F32, [2, 2, 2, 64, 600, 300], false),
+            case(Attention { window: 300, ..plain }, DType::F16, [3, 8, 2, 64, 1500, 900], true),
+            case(Attention { softcap: 5.0, max_bias: 8.0, ..plain }, DType::F16, [1, 12, 6, 32, 600, 500], false),
+            // Keys and values of different widths, wide ones, and such as no vectors are read of.
+            of(plain, DType::F16.into(), [1, 16, 1, 576, 90, 80], 512, false),
+            of(plain, DType::Q8_0.into(), [9, 4, 1, 576, 70, 50], 512, false),
+            of(plain, DType::F16.into(), [5, 4, 2, 20, 100, 70], 12, false),
+            of(plain, DType::F32.into(), [9, 2, 1, 5, 300, 260], 3, true),
+            of(plain, DType::F16.into(), [1, 2, 1, 8, 300, 260], 300, false),
+        ];
+        // The heads of real models.
+        for (i, dim) in [96, 112, 192, 256, 512, 576, 1024].into_iter().enumerate() {
+            let types = [DType::F16, DType::F32, if dim % 32 == 0 { DType::Q8_0 } else { DType::F16 }];
+            all.push(case(plain, types[i % 3], [1, 4, 1, dim, 140, 130], i % 2 == 0));
+            all.push(case(plain, types[(i + 1) % 3], [10, 2, 1, dim, 70, 60], i % 2 == 1));
+        }
+        all.extend(CacheTypes::mixed().map(|kv| of(plain, kv, [3, 4, 2, 64, 128, 90], 64, false)));
+        all
     }
 }
 
@@ -273,7 +163,7 @@ mod tests {
                 kernel.scratch.iter().sum::<usize>()
             });
             let most = most.max().unwrap_or(0);
-            let foretold = Attention::most_scratch(&Meta::f32([600, heads, dim]));
+            let foretold: usize = op.most_scratch(&src(600)).iter().sum();
             assert!(most <= foretold && 4 * most > foretold, "{heads} heads: {most} of {foretold}");
         }
     }

@@ -12,6 +12,8 @@ pub struct Caps {
     pub subgroups: Option<(u32, u32)>,
     /// `f16` arithmetic and storage (`enable f16`).
     pub f16: bool,
+    /// `unpack2x16float` keeps subnormals. Found out when the device is opened.
+    pub halves: bool,
     /// Rows and columns of the matrices that subgroups multiply, f16 factors and f32 sums, where they do.
     pub coop: Option<u32>,
     /// `dot4I8Packed` is done in hardware.
@@ -34,6 +36,7 @@ impl Caps {
     pub const BASELINE: Caps = Caps {
         subgroups: None,
         f16: false,
+        halves: false,
         coop: None,
         dot4: false,
         max_binding: 128 << 20,

@@ -6,15 +6,48 @@
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
+use std::fmt;
 use std::ops::Range;
 
-/// Sources: keys `[cells, heads, dim]` and values `[cells, heads, value_dim]` of one type (both updated in place; the result is
-/// the keys), k `[tokens, heads, dim]`, v `[tokens, heads, value_dim]`, positions `[tokens]` `u32`, each below `cells`.
+/// Sources: keys `[cells, heads, dim]` and values `[cells, heads, value_dim]`, each of one of [`CACHE_TYPES`] (both updated in place;
+/// the result is the keys), k `[tokens, heads, dim]`, v `[tokens, heads, value_dim]`, positions `[tokens]` `u32`, each below `cells`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KvStore;
 
 /// What a cache can be made of.
 pub const CACHE_TYPES: &[DType] = &[DType::F16, DType::F32, DType::Q8_0, DType::Q4_0];
+
+/// Types of keys and of values: two of [`CACHE_TYPES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheTypes {
+    /// Of keys.
+    pub keys: DType,
+    /// Of values.
+    pub values: DType,
+}
+
+impl CacheTypes {
+    /// All pairs of two different types.
+    pub fn mixed() -> impl Iterator<Item = CacheTypes> {
+        let pair = |keys| CACHE_TYPES.iter().map(move |values| CacheTypes { keys, values: *values });
+        CACHE_TYPES.iter().flat_map(move |keys| pair(*keys)).filter(|types| types.keys != types.values)
+    }
+}
+
+impl From<DType> for CacheTypes {
+    fn from(both: DType) -> Self {
+        CacheTypes { keys: both, values: both }
+    }
+}
+
+impl fmt::Display for CacheTypes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.keys == self.values {
+            true => self.keys.fmt(f),
+            false => write!(f, "{}/{}", self.keys, self.values),
+        }
+    }
+}
 
 /// An error unless x `[tokens, heads, dim]` can be kept in `cache`.
 pub(super) fn check_cache(name: &str, cache: &Meta, x: &Meta) -> Result<()> {
@@ -55,23 +88,25 @@ pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usi
     }
 }
 
-/// The flags that pick a cache's type in shaders.
-pub(super) fn cache_flags(dtype: DType) -> &'static [&'static str] {
-    match dtype {
-        DType::F32 => &["KV_F32"],
-        DType::F16 => &["KV_F16"],
-        DType::Q8_0 => &["KV_BLOCKS", "KV_Q8_0"],
-        _ => &["KV_BLOCKS", "KV_Q4_0"],
-    }
+/// The flags that pick a cache's types in shaders: `KEYS_F16` and the like, `VALUES_F16`, and `KV_F16` where either is so.
+pub(super) fn cache_flags(keys: DType, values: DType) -> Vec<&'static str> {
+    let names: fn(DType) -> [&'static [&'static str]; 3] = |dtype| match dtype {
+        DType::F32 => [&["KEYS_F32"], &["VALUES_F32"], &["KV_F32"]],
+        DType::F16 => [&["KEYS_F16"], &["VALUES_F16"], &["KV_F16"]],
+        DType::Q8_0 => [&["KEYS_BLOCKS", "KEYS_Q8_0"], &["VALUES_BLOCKS", "VALUES_Q8_0"], &["KV_BLOCKS", "KV_Q8_0"]],
+        _ => [&["KEYS_BLOCKS", "KEYS_Q4_0"], &["VALUES_BLOCKS", "VALUES_Q4_0"], &["KV_BLOCKS", "KV_Q4_0"]],
+    };
+    let (of_keys, of_values) = (names(keys), names(values));
+    let mut flags = [of_keys[0], of_values[1], of_keys[2]].concat();
+    flags.extend(of_values[2].iter().filter(|flag| !of_keys[2].contains(flag)));
+    flags
 }
 
 /// The words at which the scales of keys and of values begin, as shaders want them.
 pub(super) fn scale_planes(keys: &Meta, values: &Meta) -> Vec<(&'static str, Param)> {
-    if !keys.dtype.is_quantized() {
-        return Vec::new();
-    }
     let plane = |m: &Meta| quant::gpu_planes(m.dtype, m.outer(), m.inner()).planes[1] as usize;
-    vec![("key_scales", plane(keys).into()), ("value_scales", plane(values).into())]
+    let both = [("key_scales", keys), ("value_scales", values)];
+    both.into_iter().filter(|(_, m)| m.dtype.is_quantized()).map(|(name, m)| (name, plane(m).into())).collect()
 }
 
 impl Op for KvStore {
@@ -86,9 +121,6 @@ impl Op for KvStore {
         check_cache(Self::NAME, &src[0], &src[2])?;
         check_cache(Self::NAME, &src[1], &src[3])?;
         src[4].want(Self::NAME, DType::U32)?;
-        if src[0].dtype != src[1].dtype {
-            return Err(Error::format(format!("kv_store: keys {:?} and values {:?}", src[0], src[1])));
-        }
         Ok(src[0])
     }
 
@@ -115,7 +147,7 @@ impl Op for KvStore {
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags: cache_flags(dst.dtype).to_vec(),
+                flags: cache_flags(dst.dtype, src[1].dtype),
                 consts: vec![("WG", 64), ("DIM_K", dst.shape[2] as u32), ("DIM_V", src[1].shape[2] as u32)],
                 params,
                 binds: vec![
@@ -145,24 +177,27 @@ impl Op for KvStore {
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let case = |dtype, [cells, tokens, heads, dim, value_dim]: [usize; 5], start| Case {
+        let mixed = |types: CacheTypes, [cells, tokens, heads, dim, value_dim]: [usize; 5], start| Case {
             op: KvStore,
             src: vec![
-                Input::uniform(Meta::new(dtype, [cells, heads, dim])),
-                Input::uniform(Meta::new(dtype, [cells, heads, value_dim])),
+                Input::uniform(Meta::new(types.keys, [cells, heads, dim])),
+                Input::uniform(Meta::new(types.values, [cells, heads, value_dim])),
                 Input::f32([tokens, heads, dim]).strided(3 * heads * dim, heads * dim),
                 Input::f32([tokens, heads, value_dim]),
                 Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
             ],
-            nmse: rounding(dtype),
+            nmse: rounding(types.keys).max(rounding(types.values)),
         };
-        vec![
+        let case = |dtype: DType, sizes, start| mixed(dtype.into(), sizes, start);
+        let mut all = vec![
             case(DType::F16, [40, 3, 2, 64, 64], 7),
             case(DType::F32, [33, 1, 3, 64, 32], 32),
             case(DType::F16, [64, 64, 1, 80, 80], 0),
             case(DType::Q8_0, [20, 5, 2, 64, 96], 3),
             case(DType::Q4_0, [20, 20, 3, 96, 32], 0),
-        ]
+        ];
+        all.extend(CacheTypes::mixed().map(|types| mixed(types, [20, 2, 2, 64, 32], 7)));
+        all
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attention_cells;
 mod attention_cpu;
+mod attention_gpu;
 mod attention_tiles;
 mod case;
 mod kernel;
@@ -60,7 +61,7 @@ pub trait Op: Clone + std::fmt::Debug {
         self.cpu(src, dst, pool);
     }
 
-    /// The ways of running this on a GPU with `caps`, best first. Never empty.
+    /// The ways of running this on a GPU with `caps`, best first. Empty where the device's limits allow none.
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel>;
 
     /// The definition, in f64: the packed result for exact sources, then what [`updates`](Self::updates) leaves in its sources.
@@ -159,12 +160,13 @@ ops! {
     mul::Mul,
     router::Router,
     combine::Combine,
+    scale_id::ScaleId,
     sample::Sample,
     rope_store::RopeStore,
     norm_add::NormAdd,
 }
 
-pub use kv_store::CACHE_TYPES;
+pub use kv_store::{CACHE_TYPES, CacheTypes};
 pub use linear::{PreNorm, Then};
 pub use rope::{Pairs, RopeTable};
 pub use rope_store::HeadNorm;

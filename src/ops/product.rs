@@ -194,7 +194,8 @@ impl<'a> Product<'a> {
     fn coop_threads(&self, unit: u32) -> Option<u32> {
         let (size, largest) = self.caps.subgroups?;
         let threads = size * if unit == 16 { 4 } else { 8 };
-        (size == largest && threads <= self.caps.max_invocations).then_some(threads)
+        // The shader deals out rows to threads by 64.
+        (size == largest && threads.is_multiple_of(64) && threads <= self.caps.max_invocations).then_some(threads)
     }
 
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {
@@ -226,6 +227,9 @@ impl<'a> Product<'a> {
             ],
             ..Pass::default()
         };
+        if self.caps.halves {
+            pass.flags.push("HALF");
+        }
         if self.op.bias {
             let of = Stack { first: self.at.bias.start, ..of };
             pass.flags.push("BIAS");
@@ -275,6 +279,9 @@ impl<'a> Product<'a> {
         let mut pass = Pass { shader: "matmul_vec", workgroups: line(groups, self.caps), ..self.pass(variant, shard) };
         let columns = if self.op.ids { 1 } else { self.x.outer() };
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", per_group as u32), ("COLS", columns as u32)];
+        if quant::gpu_table(self.w.dtype) {
+            pass.flags.push("TABLE");
+        }
         if self.fused
             && let Some(norm) = self.op.norm
         {

@@ -4,7 +4,7 @@
 //! `graph::fuse` makes it from `rms_norm`, `rope` and `kv_store`, and it computes what they do.
 //! Shader: shaders/rope_store.wgsl. Source: arXiv 2104.09864 (RoPE), 2302.05442 (QK norm).
 
-use super::kv_store::{cache_flags, check_cache, rounding, scale_planes, write_cells};
+use super::kv_store::{CacheTypes, cache_flags, check_cache, rounding, scale_planes, write_cells};
 use super::{
     Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack,
 };
@@ -105,7 +105,7 @@ impl Op for RopeStore {
             }
         }
         let alike = src.len() == 6 || (src[6].shape[0] == dim) == (src[7].shape[0] == dim);
-        if keys.dtype != values.dtype || !alike || v.outer() != qk.outer() {
+        if !alike || v.outer() != qk.outer() {
             return Err(wrong());
         }
         self.rope.infer(&[heads(*qk, count), src[2], src[3]])
@@ -149,7 +149,7 @@ impl Op for RopeStore {
         params.extend(scale_planes(keys, values));
         let mut pass = Pass {
             shader: Self::NAME,
-            flags: cache_flags(keys.dtype).to_vec(),
+            flags: cache_flags(keys.dtype, values.dtype),
             consts: vec![
                 ("WG", 64),
                 ("DIM_K", dim as u32),
@@ -210,7 +210,7 @@ impl Op for RopeStore {
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let case = |pairs, norm: Option<HeadNorm>, kv, sizes: [usize; 6], start, weights: usize| {
+        let mixed = |pairs, norm: Option<HeadNorm>, kv: CacheTypes, sizes: [usize; 6], start, weights: usize| {
             let [tokens, count, kv_heads, dim, value_dim, turned] = sizes;
             let cells = start as usize + tokens + 2;
             let width = (count + kv_heads) * dim + 32;
@@ -219,20 +219,21 @@ impl Op for RopeStore {
                 Input::f32([tokens, kv_heads, value_dim]),
                 Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
                 Input::filled(Meta::new(DType::U32, [turned / 2]), Fill::Bits),
-                Input::uniform(Meta::new(kv, [cells, kv_heads, dim])),
-                Input::uniform(Meta::new(kv, [cells, kv_heads, value_dim])),
+                Input::uniform(Meta::new(kv.keys, [cells, kv_heads, dim])),
+                Input::uniform(Meta::new(kv.values, [cells, kv_heads, value_dim])),
             ];
             if norm.is_some() {
                 src.extend([count, kv_heads].map(|h| Input::f32([if weights == 1 { dim } else { h * dim }])));
             }
             let op = RopeStore { rope: Rope { pairs, mscale: if norm.is_some() { 1.0 } else { 1.1 } }, norm };
             // Sums of the norm's squares, and turns, are a few roundings; the cache's type is what counts.
-            Case { op, src, nmse: rounding(kv).max(1e-9) }
+            Case { op, src, nmse: rounding(kv.keys).max(rounding(kv.values)).max(1e-9) }
         };
+        let case = |pairs, norm, kv: DType, sizes, start, weights| mixed(pairs, norm, kv.into(), sizes, start, weights);
         let norm = |wide, after| Some(HeadNorm { eps: 1e-5, wide, after, layer: false });
         let layer = Some(HeadNorm { eps: 1e-5, wide: false, after: false, layer: true });
         let (adjacent, halves) = (Pairs::Adjacent, Pairs::Halves);
-        vec![
+        let mut all = vec![
             case(adjacent, None, DType::F16, [3, 4, 2, 64, 64, 64], 5, 1),
             case(halves, None, DType::F32, [1, 9, 3, 80, 64, 40], 70, 1),
             case(halves, norm(false, false), DType::F16, [1, 4, 2, 128, 128, 128], 9, 1),
@@ -242,6 +243,8 @@ impl Op for RopeStore {
             case(halves, layer, DType::F16, [3, 4, 2, 64, 64, 32], 3, 2),
             case(halves, norm(false, false), DType::Q8_0, [1, 4, 2, 64, 96, 64], 6, 1),
             case(adjacent, None, DType::Q4_0, [5, 2, 1, 96, 64, 96], 0, 1),
-        ]
+        ];
+        all.extend(CacheTypes::mixed().map(|kv| mixed(halves, None, kv, [2, 2, 1, 64, 32, 64], 4, 1)));
+        all
     }
 }

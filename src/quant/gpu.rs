@@ -21,6 +21,11 @@ pub fn gpu_padded(k: usize) -> usize {
     k.next_multiple_of(32)
 }
 
+/// Whether the dot form reads its values from a table in workgroup memory (the flag TABLE of shaders/quant).
+pub fn gpu_table(dtype: DType) -> bool {
+    matches!(dtype, DType::IQ4_NL | DType::IQ4_XS)
+}
+
 /// The planes of `rows` rows of `k` weights. Panics for an unsupported type, rows that are no whole blocks, or a shard
 /// of 16 GiB and more.
 pub fn gpu_planes(dtype: DType, rows: usize, k: usize) -> GpuPlanes {

@@ -115,7 +115,7 @@ impl GpuSide {
     pub(super) fn new(
         device: gpu::Device,
         model: &Arc<Model>,
-        placement: &Placement,
+        placement: &mut Placement,
         options: &Options,
     ) -> Result<GpuSide> {
         let memory = fit::reserve(model, &device, placement, options)?;
@@ -128,11 +128,11 @@ impl Engine {
     pub(super) async fn new(
         model: Arc<Model>,
         device: Option<gpu::Device>,
-        placement: Placement,
+        mut placement: Placement,
         options: &Options,
     ) -> Result<Engine> {
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
-        let gpu = device.map(|device| GpuSide::new(device, &model, &placement, options)).transpose()?;
+        let gpu = device.map(|device| GpuSide::new(device, &model, &mut placement, options)).transpose()?;
         let (options, memory) = (options.clone(), cpu::Memory::default());
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
         let (trace, stop, fed) = (None, None, 0);

@@ -42,7 +42,7 @@ pub(super) fn facts(
         architecture: model.spec().architecture().to_string(),
         weights: model.weight_bytes(),
         context: options.context,
-        kv: options.kv.name().into(),
+        kv: options.kv.to_string(),
         devices: [cpu].into_iter().chain(gpu).collect(),
         placement: layers(model, placement),
     }

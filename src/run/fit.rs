@@ -73,8 +73,7 @@ impl Fit {
     ) -> Result<Fit> {
         let planner = |context: usize| -> Result<Planner<'_>> {
             let options = Options { context, ..options.clone() };
-            let (sizes, layers) = (Sizes::of(model, device, &options)?, model.spec().layers.len());
-            Ok(Planner { sizes, device, layers, request, context })
+            Ok(Planner::new(Sizes::of(model, device, &options)?, device, model.spec().layers.len(), request, context))
         };
         let (&least, larger) = request.contexts.split_last().ok_or_else(|| Error::usage("a context of 0 tokens"))?;
         for &context in &request.contexts {
@@ -119,16 +118,21 @@ impl Fit {
     }
 }
 
-/// Makes sure of a session's memory on `device` before anything is uploaded.
+/// Makes sure of a session's memory on `device` before anything is uploaded. A placement that nobody has planned leaves the attention
+/// of layers to the CPU where the GPU has no kernel for it.
 pub(super) fn reserve(
     model: &Model,
     device: &gpu::Device,
-    placement: &Placement,
+    placement: &mut Placement,
     options: &Options,
 ) -> Result<gpu::Memory> {
     let mut memory = gpu::Memory::new(device, options.batch.max(8));
     if placement.uses(Place::Gpu) {
-        let prediction = Sizes::of(model, Some(device), options)?.predict(placement, None)?;
+        let sizes = Sizes::of(model, Some(device), options)?;
+        if options.placement.is_none() {
+            *placement = sizes.possible(placement.clone());
+        }
+        let prediction = sizes.predict(placement, None)?;
         check(device, prediction.gpu_need(), device.budget_left())?;
         memory.reserve(&prediction.reserve[0], &prediction.reserve[1])?;
     }
@@ -153,6 +157,10 @@ struct Planner<'a> {
     device: Option<&'a gpu::Device>,
     layers: usize,
     request: &'a Request,
+    /// The request's, and what the GPU has no kernel for.
+    rules: Rules,
+    /// The layers over whose cache the GPU has no kernel, and why.
+    incapable: Option<(Vec<usize>, String)>,
     context: usize,
 }
 
@@ -173,7 +181,20 @@ struct Candidate {
     experts: usize,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(
+        sizes: Sizes<'a>,
+        device: Option<&'a gpu::Device>,
+        layers: usize,
+        request: &'a Request,
+        context: usize,
+    ) -> Self {
+        let incapable = sizes.incapable().map(|(layers, e)| (layers, e.what().to_string()));
+        let cpu_caches = incapable.as_ref().map_or(Vec::new(), |(layers, _)| layers.clone());
+        let rules = Rules { cpu_caches, ..request.rules.clone() };
+        Planner { sizes, device, layers, request, rules, incapable, context }
+    }
+
     fn name(&self) -> String {
         self.device.map_or_else(|| "the CPU".to_owned(), |d| d.info().name.clone())
     }
@@ -182,6 +203,12 @@ impl Planner<'_> {
         let wanted = self.request.contexts[0];
         if self.context < wanted {
             why += &format!(" with a context of {} instead of {wanted}", self.context);
+        }
+        let moved = |l: usize| placement.blocks[l].main == Place::Gpu && !self.request.rules.keep_cache(l);
+        if let Some((layers, reason)) = &self.incapable
+            && let n @ 1.. = layers.iter().filter(|l| moved(**l)).count()
+        {
+            why += &format!("; attention of {n} of its layers is left to the CPU, since {reason}");
         }
         Fit { placement, context: self.context, prediction, whole, why }
     }
@@ -197,7 +224,7 @@ impl Planner<'_> {
             Layers::Count(n) => (Placement::last(self.layers, n), format!("-ngl {n} asks for it")),
             Layers::Auto | Layers::All => (Placement::gpu(self.layers), "-ngl all asks for it".to_owned()),
         };
-        let placement = placement.under(&self.request.rules, self.sizes.graph());
+        let placement = placement.under(&self.rules, self.sizes.graph());
         let split = placement.single().is_none();
         let prediction = self.sizes.predict(&placement, None)?;
         check(device, prediction.gpu_need(), self.request.budget.gpu.unwrap_or(u64::MAX))?;
@@ -206,9 +233,12 @@ impl Planner<'_> {
         Ok(self.fit(placement, prediction, None, why))
     }
 
-    /// All that rules leave on the GPU, if it fits.
+    /// All that rules leave on the GPU, if it fits. Where attention cannot be there, whether the rest should is a matter of speed.
     fn whole(&self) -> Result<Option<Fit>> {
-        let placement = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
+        if self.incapable.is_some() {
+            return Ok(None);
+        }
+        let placement = Placement::gpu(self.layers).under(&self.rules, self.sizes.graph());
         let Ok(prediction) = self.sizes.predict(&placement, None) else { return Ok(None) };
         let need = prediction.gpu_need();
         let Some(have) = self.request.budget.gpu else {
@@ -225,7 +255,7 @@ impl Planner<'_> {
     /// The best plan in which the CPU takes part.
     fn split(&self, speeds: &[Speed; 2]) -> Result<Fit> {
         let have = self.request.budget.gpu.unwrap_or(u64::MAX);
-        let all = Placement::gpu(self.layers).under(&self.request.rules, self.sizes.graph());
+        let all = Placement::gpu(self.layers).under(&self.rules, self.sizes.graph());
         let whole = self.sizes.predict(&all, None).map(|p| p.gpu_need());
         let shares = self.shares(speeds);
         let software = self.device.is_some_and(|d| d.info().software);
@@ -251,7 +281,7 @@ impl Planner<'_> {
             }
         }
         // What rules put on the GPU stays there.
-        let placement = Placement::cpu(self.layers).under(&self.request.rules, self.sizes.graph());
+        let placement = Placement::cpu(self.layers).under(&self.rules, self.sizes.graph());
         let prediction = self.sizes.predict(&placement, Some(speeds))?;
         if let Some(device) = self.device {
             check(device, prediction.gpu_need(), have)?;
@@ -349,7 +379,7 @@ impl Planner<'_> {
                 block.experts = Place::Cpu;
             }
         }
-        placement.under(&self.request.rules, self.sizes.graph())
+        placement.under(&self.rules, self.sizes.graph())
     }
 
     /// The estimated seconds of a token; `None` for what cannot be, or takes more than `have` bytes without any temporaries: those
@@ -367,14 +397,14 @@ impl Planner<'_> {
     ) -> Option<f64> {
         let inside = |station| candidate.first <= station && station < candidate.end;
         let from = candidate.first.max(1) - 1;
-        let rules = &self.request.rules;
+        let rules = &self.rules;
         let (mut bytes, mut seconds, mut apart, mut used) = (0, 0.0, 0, false);
         for (owner, share) in shares {
             let on_gpu = match owner {
                 Owner::Input => inside(0),
                 Owner::Output => inside(self.layers + 1),
                 Owner::Main(l) => inside(l + 1),
-                Owner::Cache(l) => inside(l + 1) && !rules.cpu_cache,
+                Owner::Cache(l) => inside(l + 1) && !rules.keep_cache(*l),
                 Owner::Experts(l) => inside(l + 1) && *l >= rules.cpu_experts.max(from + candidate.experts),
                 Owner::Fixed(on_gpu) => *on_gpu,
             };

@@ -150,7 +150,7 @@ impl Session {
             let work = async |engine: &mut Engine, past: usize| engine.feed_async(&under_way, past, &[row]).await;
             let logits = self.retry(work).await?;
             self.fed.append(&mut under_way);
-            let token = sampler.sample(&logits)?;
+            let token = sampler.sample(&logits, &self.fed)?;
             sampler.accept(token);
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);

@@ -77,6 +77,15 @@ pub struct Rules {
     pub cpu_experts: usize,
     /// Whether all keys and values stay in system memory.
     pub cpu_cache: bool,
+    /// Layers whose keys and values do.
+    pub cpu_caches: Vec<usize>,
+}
+
+impl Rules {
+    /// Whether keys and values of layer `layer` stay in system memory.
+    pub fn keep_cache(&self, layer: usize) -> bool {
+        self.cpu_cache || self.cpu_caches.contains(&layer)
+    }
 }
 
 /// What runs where. Steps run where their weights lie, steps without weights where what they work on was computed, attention where
@@ -143,7 +152,7 @@ impl Placement {
             if i < rules.cpu_experts {
                 block.experts = Place::Cpu;
             }
-            if rules.cpu_cache {
+            if rules.keep_cache(i) {
                 block.cache = Place::Cpu;
             }
         }
@@ -249,7 +258,7 @@ mod tests {
     fn graph(name: &str) -> Graph {
         let synthetic: Synthetic = name.parse().unwrap();
         let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap()).unwrap();
-        let batch = Batch { tokens: 1, rows: 1, context: 64, kv: DType::F16, sample: true };
+        let batch = Batch { tokens: 1, rows: 1, context: 64, kv: DType::F16.into(), sample: true };
         arch::build(model.spec(), &batch).unwrap().fuse()
     }
 

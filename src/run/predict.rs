@@ -1,17 +1,18 @@
 //! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
 
+use super::placement::{Owner, owners};
 use super::profile::Memory;
 use super::speed::Speed;
 use super::trace::{CPU, GPU};
-use super::{Options, Placement};
+use super::{Options, Placement, Rules};
 use crate::arch::{self, Batch};
-use crate::base::Result;
+use crate::base::{Error, Meta, Result};
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
-use crate::graph::{Cache, Graph, Node, Place, Plan, Segment, Storage, by_size};
+use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
 use crate::model::Model;
-use crate::ops::Attention;
-use std::collections::{HashMap, HashSet};
+use crate::ops::AnyOp;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Tokens in the cache, at the most, for which a token's time is told.
 pub const DEPTH: usize = 1024;
@@ -96,6 +97,28 @@ impl<'a> Sizes<'a> {
         &self.graphs[0]
     }
 
+    /// The layers over whose cache the GPU has no kernel, first to last, and why the first has none.
+    pub(super) fn incapable(&self) -> Option<(Vec<usize>, &Error)> {
+        let mut layers = BTreeMap::new();
+        for (graph, needs) in self.graphs.iter().zip(&self.needs) {
+            for (owner, needs) in owners(graph, &[]).into_iter().zip(needs) {
+                if let (Owner::Cache(layer), Err(e)) = (owner, needs) {
+                    layers.entry(layer).or_insert(e);
+                }
+            }
+        }
+        let why = *layers.values().next()?;
+        Some((layers.into_keys().collect(), why))
+    }
+
+    /// `placement`, which has no rules of its own, with attention on the CPU where the GPU has no kernel for it.
+    pub fn possible(&self, placement: Placement) -> Placement {
+        match self.incapable() {
+            Some((cpu_caches, _)) => placement.under(&Rules { cpu_caches, ..Rules::default() }, self.graph()),
+            None => placement,
+        }
+    }
+
     /// Bytes of each cache on the GPU.
     pub(super) fn caches(&self) -> impl Iterator<Item = (Cache, u64)> {
         self.graphs[0].buffers.iter().filter_map(|b| match b.storage {
@@ -146,9 +169,11 @@ impl<'a> Sizes<'a> {
             let on_gpu = scratch.iter().zip(places).filter(|(_, place)| *place == Place::Gpu);
             on_gpu.for_each(|(sizes, _)| Needs::join_scratch(&mut sum.scratch, sizes));
         }
-        let attends = |n: &&Node| n.op.name() == "attention" && placement.uses(Place::Gpu);
-        for node in self.graphs[1].nodes.iter().filter(attends) {
-            Needs::join_scratch(&mut sum.scratch, &[Attention::most_scratch(&node.dst.meta)]);
+        for node in self.graphs[1].nodes.iter().filter(|_| placement.uses(Place::Gpu)) {
+            if let AnyOp::Attention(op) = &node.op {
+                let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+                Needs::join_scratch(&mut sum.scratch, &op.most_scratch(&src));
+            }
         }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
         Ok(self.prediction(placement, sum, pieces, seconds))

@@ -85,7 +85,7 @@ mod tests {
     fn products(name: &str, tokens: usize, past: usize) -> (Products, Model) {
         let synthetic: Synthetic = name.parse().unwrap();
         let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap()).unwrap();
-        let batch = Batch { tokens, rows: 1, context: 1024, kv: DType::F16, sample: false };
+        let batch = Batch { tokens, rows: 1, context: 1024, kv: DType::F16.into(), sample: false };
         let graph = arch::build(model.spec(), &batch).unwrap();
         let plain = Products::of(&graph, past);
         // Fusion moves work between nodes and makes no more or less of it.

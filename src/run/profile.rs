@@ -49,7 +49,7 @@ pub struct Facts {
     pub weights: u64,
     /// Tokens of context.
     pub context: usize,
-    /// Type of the cache.
+    /// Types of the cache: `f16`, or `q8_0/f16` where keys and values differ.
     pub kv: String,
     /// The devices.
     pub devices: Vec<DeviceFacts>,

@@ -179,7 +179,7 @@ impl Engine {
                 self.placement = placement;
             }
             if self.placement.uses(Place::Gpu) {
-                self.gpu = GpuSide::new(device, &self.model, &self.placement, &self.options).ok();
+                self.gpu = GpuSide::new(device, &self.model, &mut self.placement, &self.options).ok();
             }
             if self.gpu.is_some() && self.prepare_decoding().await.is_ok() {
                 self.tell_facts();

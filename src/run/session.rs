@@ -5,6 +5,7 @@ use super::{Engine, Placement};
 use crate::base::{DType, Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
+use crate::ops::CacheTypes;
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub struct Options {
     pub context: usize,
     /// Tokens that one prefill batch takes at most (`-ub`).
     pub batch: usize,
-    /// Type of the KV cache: one of [`CACHE_TYPES`](crate::ops::CACHE_TYPES).
-    pub kv: DType,
+    /// Types of the KV cache.
+    pub kv: CacheTypes,
     /// Threads on the CPU; 0 for one per core.
     pub threads: usize,
     /// Layers on the GPU, where no placement is given; `None` for all.
@@ -40,7 +41,7 @@ impl Default for Options {
         Options {
             context: 4096,
             batch: 512,
-            kv: DType::F16,
+            kv: DType::F16.into(),
             threads: 0,
             gpu_layers: None,
             placement: None,
@@ -89,8 +90,8 @@ impl Session {
         }
     }
 
-    /// A session of `model` on `device`, or on the CPU without one. Fails where the context is longer than the model's or memory
-    /// does not suffice.
+    /// A session of `model` on `device`, or on the CPU without one. The context may be longer than the model was trained
+    /// with. Fails where memory does not suffice.
     pub fn new(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
         pollster::block_on(Self::new_async(model, device, options))
     }
@@ -98,9 +99,8 @@ impl Session {
     /// As [`new`](Self::new), where nobody may wait for the GPU: in a browser.
     pub async fn new_async(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
         let spec = model.spec();
-        if options.context == 0 || options.context > spec.context_length {
-            let what = format!("a context of {} tokens; this model has {}", options.context, spec.context_length);
-            return Err(Error::usage(what).help(format!("use -c with at most {}", spec.context_length)));
+        if options.context == 0 {
+            return Err(Error::usage("a context of no tokens").help("use -c with at least 1"));
         }
         let layers = spec.layers.len();
         if let Some(other) = options.placement.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {

@@ -11,7 +11,7 @@ impl Stage for Draw {
         "draw"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
         candidates.softmax();
         draw(candidates, dice);
     }
@@ -48,7 +48,7 @@ mod tests {
             let mut counts = [0u32; 6];
             for step in 0..20_000 {
                 let mut c = Candidates::new(&logits).unwrap();
-                Draw.apply(&mut c, &Dice { seed, step });
+                Draw.apply(&mut c, &[], &Dice { seed, step });
                 counts[c.selected().unwrap().id as usize] += 1;
             }
             assert_eq!(counts[2], 0);

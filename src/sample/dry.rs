@@ -4,8 +4,8 @@
 //! logit − multiplier · base^(n − allowed). Repetitions do not reach across sequence breakers.
 //! Source: the proposal of its author, p-e-w, in text-generation-webui, with llama.cpp's treatment of breakers.
 
-use super::history::History;
 use super::math::pow;
+use super::penalties::latest;
 use super::tally::Tally;
 use super::{Candidates, Dice, Stage};
 
@@ -15,7 +15,7 @@ pub(super) struct Dry {
     multiplier: f32,
     base: f32,
     allowed: usize,
-    last: History,
+    last_n: usize,
     /// Breakers as first token and the rest, ascending.
     breakers: Vec<(u32, Vec<u32>)>,
     /// Length of the longest repetition that each token would continue, plus 1.
@@ -39,8 +39,7 @@ impl Dry {
         let mut breakers: Vec<_> = breakers.iter().filter_map(split).collect();
         breakers.sort();
         breakers.dedup();
-        let (last, longest) = (History::new(last_n), Tally::new(tokens));
-        Dry { multiplier, base, allowed, last, breakers, longest, z: Vec::new() }
+        Dry { multiplier, base, allowed, last_n, breakers, longest: Tally::new(tokens), z: Vec::new() }
     }
 
     /// Breakers that start with `head`, without it.
@@ -50,23 +49,21 @@ impl Dry {
         &self.breakers[from..from + count]
     }
 
-    /// Tokens since the end of the last breaker: no repetition is longer.
-    fn since_breaker(&self) -> usize {
-        for back in 0..self.last.len() {
-            let matches = |tail: &[u32]| {
-                tail.len() <= back && tail.iter().zip(1..).all(|(&token, i)| token == self.last.back(back - i))
-            };
-            let tails = self.tails(self.last.back(back)).iter().map(|(_, tail)| tail.as_slice());
-            if let Some(longest) = tails.filter(|tail| matches(tail)).map(<[u32]>::len).max() {
-                return back - longest;
+    /// Tokens of `text` since the end of the last breaker: no repetition is longer.
+    fn since_breaker(&self, text: &[u32]) -> usize {
+        for (place, &head) in text.iter().enumerate().rev() {
+            let after = &text[place + 1..];
+            let tails = self.tails(head).iter().map(|(_, tail)| tail);
+            if let Some(longest) = tails.filter(|tail| after.starts_with(tail)).map(Vec::len).max() {
+                return after.len() - longest;
             }
         }
-        self.last.len()
+        text.len()
     }
 
-    /// Fills `z[k]`: how many tokens, from the newest back, equal those `k` places earlier. Linear time.
-    fn compare_with_the_past(&mut self) {
-        let n = self.last.len();
+    /// Fills `z[k]`: how many tokens of `text`, from the newest back, equal those `k` places earlier. Linear time.
+    fn compare_with_the_past(&mut self, text: &[u32]) {
+        let n = text.len();
         self.z.clear();
         self.z.resize(n, 0);
         // [left, right): the match that reaches furthest into the past; inside it values can be copied.
@@ -74,7 +71,7 @@ impl Dry {
         for k in 1..n {
             let known = if k < right { (self.z[k - left] as usize).min(right - k) } else { 0 };
             let mut len = known;
-            while k + len < n && self.last.back(len) == self.last.back(k + len) {
+            while k + len < n && text[n - 1 - len] == text[n - 1 - k - len] {
                 len += 1;
             }
             self.z[k] = len as u32;
@@ -90,21 +87,22 @@ impl Stage for Dry {
         "dry"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
-        if self.last.len() <= self.allowed {
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &Dice) {
+        let text = latest(text, self.last_n);
+        if text.len() <= self.allowed {
             return;
         }
-        let limit = self.since_breaker();
+        let limit = self.since_breaker(text);
         if limit < self.allowed {
             return;
         }
-        self.compare_with_the_past();
+        self.compare_with_the_past(text);
         self.longest.clear();
-        for k in 1..self.last.len() {
+        for k in 1..text.len() {
             let len = (self.z[k] as usize).min(limit);
             if len >= self.allowed {
                 // The token that followed there is one place nearer.
-                self.longest.update(self.last.back(k - 1), |old| old.max(len as u32 + 1));
+                self.longest.update(text[text.len() - k], |old| old.max(len as u32 + 1));
             }
         }
         let base = self.base as f64;
@@ -117,14 +115,6 @@ impl Stage for Dry {
             let penalty = self.multiplier as f64 * pow(base, exponent as f64);
             (logit as f64 - penalty) as f32
         });
-    }
-
-    fn accept(&mut self, token: u32) {
-        self.last.push(token);
-    }
-
-    fn reset(&mut self) {
-        self.last.clear();
     }
 }
 

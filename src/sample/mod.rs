@@ -9,6 +9,9 @@
 //! - banned tokens (-inf) count as probability 0 everywhere, where llama.cpp can get NaN from them;
 //! - temperature 0 is greedy even where the order of samplers leaves temperature out.
 //!
+//! Stages that look back (penalties, DRY) read the sequence's own tokens, which the caller hands over at each draw: nobody keeps a
+//! copy, so that none can be of a text that is no longer there.
+//!
 //! Once warm, drawing a token allocates nothing.
 
 mod adaptive;
@@ -16,7 +19,6 @@ mod candidates;
 mod device;
 mod draw;
 mod dry;
-mod history;
 mod math;
 mod mirostat;
 mod options;
@@ -44,13 +46,14 @@ pub trait Stage: Send + std::fmt::Debug {
     /// As in an order string.
     fn name(&self) -> &'static str;
 
-    /// Changes or removes candidates, or selects one. `dice` has the random numbers of this draw.
-    fn apply(&mut self, candidates: &mut Candidates, dice: &Dice);
+    /// Changes or removes candidates, or selects one. `text` is the sequence so far, prompt included, oldest token first; `dice` has
+    /// the random numbers of this draw.
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], dice: &Dice);
 
     /// A token became part of the text.
     fn accept(&mut self, _token: u32) {}
 
-    /// Forgets the text.
+    /// Forgets what earlier draws have left behind.
     fn reset(&mut self) {}
 
     /// `Some(k)` where the stage keeps the `k` highest logits and does nothing else.

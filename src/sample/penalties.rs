@@ -1,6 +1,5 @@
 //! Logit bias, and penalties on tokens seen lately.
 
-use super::history::History;
 use super::tally::Tally;
 use super::{Candidates, Dice, Stage};
 
@@ -35,7 +34,7 @@ impl Stage for LogitBias {
         "logit_bias"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         let find = |id: u32| self.ids.binary_search(&id).ok();
         candidates.map_ids(&self.ids, |id| find(id).is_some(), |id, logit| logit + self.bias[find(id).expect("named")]);
     }
@@ -53,14 +52,14 @@ pub(super) struct Penalties {
     pub frequency: f32,
     /// 0 is off.
     pub presence: f32,
-    last: History,
+    last_n: usize,
     counts: Tally,
 }
 
 impl Penalties {
     /// Looks at the last `last_n` tokens; ids of candidates are below `tokens`.
     pub fn new(tokens: usize, last_n: usize, repeat: f32, frequency: f32, presence: f32) -> Self {
-        Penalties { repeat, frequency, presence, last: History::new(last_n), counts: Tally::new(tokens) }
+        Penalties { repeat, frequency, presence, last_n, counts: Tally::new(tokens) }
     }
 }
 
@@ -69,9 +68,9 @@ impl Stage for Penalties {
         "penalties"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &Dice) {
         self.counts.clear();
-        for id in self.last.iter() {
+        for &id in latest(text, self.last_n) {
             self.counts.update(id, |count| count + 1);
         }
         self.counts.edit(candidates, |_, count, logit| {
@@ -80,14 +79,11 @@ impl Stage for Penalties {
             scaled - (count as f32 * self.frequency + self.presence).clamp(f32::MIN, f32::MAX)
         });
     }
+}
 
-    fn accept(&mut self, token: u32) {
-        self.last.push(token);
-    }
-
-    fn reset(&mut self) {
-        self.last.clear();
-    }
+/// The newest `n` tokens of a text.
+pub(super) fn latest(text: &[u32], n: usize) -> &[u32] {
+    &text[text.len().saturating_sub(n)..]
 }
 
 #[cfg(test)]
@@ -96,9 +92,9 @@ mod tests {
 
     const DICE: Dice = Dice { seed: 0, step: 0 };
 
-    fn logits_after(stage: &mut impl Stage, logits: &[f32]) -> Vec<f32> {
+    fn logits_after(stage: &mut impl Stage, text: &[u32], logits: &[f32]) -> Vec<f32> {
         let mut c = Candidates::new(logits).unwrap();
-        stage.apply(&mut c, &DICE);
+        stage.apply(&mut c, text, &DICE);
         c.as_slice().iter().map(|c| c.logit).collect()
     }
 
@@ -106,29 +102,28 @@ mod tests {
     fn penalties_by_hand() {
         let mut stage = Penalties::new(4, 3, 2.0, 0.25, 0.5);
         // Token 3 falls out of the window of three; 70 is no candidate.
-        [3, 1, 70, 1].into_iter().for_each(|t| stage.accept(t));
-        assert_eq!(logits_after(&mut stage, &[1.0, 4.0, -1.0, 8.0]), [1.0, 4.0 / 2.0 - 2.0 * 0.25 - 0.5, -1.0, 8.0]);
-        stage.accept(2);
-        stage.accept(2);
+        let logits = [1.0, 4.0, -1.0, 8.0];
+        let mut text = vec![3, 1, 70, 1];
+        assert_eq!(logits_after(&mut stage, &text, &logits), [1.0, 4.0 / 2.0 - 2.0 * 0.25 - 0.5, -1.0, 8.0]);
+        text.extend([2, 2]);
         // 1, 2, 2 are left; a negative logit is multiplied.
-        assert_eq!(logits_after(&mut stage, &[1.0, 4.0, -1.0, 8.0]), [1.0, 1.25, -2.0 - 0.5 - 0.5, 8.0]);
-        stage.reset();
-        assert_eq!(logits_after(&mut stage, &[1.0, 4.0, -1.0, 8.0]), [1.0, 4.0, -1.0, 8.0]);
+        assert_eq!(logits_after(&mut stage, &text, &logits), [1.0, 1.25, -2.0 - 0.5 - 0.5, 8.0]);
+        // What has left the text has left no trace.
+        assert_eq!(logits_after(&mut stage, &[], &logits), logits);
     }
 
     #[test]
     fn biases_of_one_token_add_up_and_bans_hold() {
         let mut stage = LogitBias::new(&[(2, 1.0), (0, f32::NEG_INFINITY), (2, 0.5), (0, 5.0)]);
-        assert_eq!(logits_after(&mut stage, &[1.0, 1.0, 1.0]), [f32::NEG_INFINITY, 1.0, 2.5]);
+        assert_eq!(logits_after(&mut stage, &[], &[1.0, 1.0, 1.0]), [f32::NEG_INFINITY, 1.0, 2.5]);
     }
 
     #[test]
     fn sums_beyond_f32_stay_finite() {
         let mut stage = LogitBias::new(&[(0, f32::MAX)]);
-        assert_eq!(logits_after(&mut stage, &[f32::MAX, 0.0]), [f32::MAX, 0.0]);
+        assert_eq!(logits_after(&mut stage, &[], &[f32::MAX, 0.0]), [f32::MAX, 0.0]);
         let mut stage = Penalties::new(2, 4, 1e-30, -3e38, -3e38);
-        [0, 0].into_iter().for_each(|t| stage.accept(t));
-        assert_eq!(logits_after(&mut stage, &[1e30, 0.0]), [f32::MAX, 0.0]);
-        assert_eq!(logits_after(&mut stage, &[f32::NEG_INFINITY, 0.0]), [f32::NEG_INFINITY, 0.0]);
+        assert_eq!(logits_after(&mut stage, &[0, 0], &[1e30, 0.0]), [f32::MAX, 0.0]);
+        assert_eq!(logits_after(&mut stage, &[0, 0], &[f32::NEG_INFINITY, 0.0]), [f32::NEG_INFINITY, 0.0]);
     }
 }

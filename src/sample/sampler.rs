@@ -23,14 +23,16 @@ pub struct VocabInfo<'a> {
     pub dry_breakers: &'a [Vec<u32>],
 }
 
-/// Draws the tokens of one sequence.
+/// Draws the tokens of one sequence. The sequence itself is the caller's: each draw is handed the tokens that are in it.
 ///
 /// ```
 /// use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 /// let options = SamplerOptions { seed: Some(7), ..Default::default() };
 /// let mut sampler = Sampler::new(&options, &VocabInfo { tokens: 4, context: 64, dry_breakers: &[] })?;
-/// let token = sampler.sample(&[0.1, 2.0, -1.0, 1.9])?;
+/// let mut text = vec![3, 1];
+/// let token = sampler.sample(&[0.1, 2.0, -1.0, 1.9], &text)?;
 /// sampler.accept(token);
+/// text.push(token);
 /// # Ok::<(), wgpu_llm::base::Error>(())
 /// ```
 #[derive(Debug)]
@@ -85,47 +87,47 @@ impl Sampler {
         Ok(Sampler { stages, last, candidates, tokens: info.tokens, dice, plan })
     }
 
-    /// Draws a token from `logits` `[vocab]`, with the random number of this step, and moves to the next step.
-    /// The token counts as part of the text only after [`Sampler::accept`].
+    /// Draws a token to follow `text`, the sequence so far with its prompt, from `logits` `[vocab]`, with the random number of this
+    /// step, and moves to the next step.
     ///
     /// Fails with [`ErrorKind::Numeric`], and leaves the state as it was, where a logit is NaN or +inf or none is finite;
     /// with [`ErrorKind::Usage`] where the length is not the vocabulary's or the bias bans every token.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+    pub fn sample(&mut self, logits: &[f32], text: &[u32]) -> Result<u32> {
         if logits.len() != self.tokens {
             return Err(Error::usage(format!("{} logits for a vocabulary of {}", logits.len(), self.tokens)));
         }
         let mut candidates = std::mem::take(&mut self.candidates);
-        let drawn = self.draw_from(&mut candidates, logits);
+        let drawn = self.draw_from(&mut candidates, logits, text);
         self.candidates = candidates;
         drawn
     }
 
-    fn draw_from(&mut self, candidates: &mut Candidates, logits: &[f32]) -> Result<u32> {
+    fn draw_from(&mut self, candidates: &mut Candidates, logits: &[f32], text: &[u32]) -> Result<u32> {
         // A leading top-k need not see the vocabulary as candidates at all.
         match self.stages.first().and_then(|stage| stage.keeps_top()) {
             Some(k) => candidates.load_top(logits, k)?,
             None => candidates.load(logits)?,
         }
-        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, &self.dice));
-        self.last.apply(candidates, &self.dice);
+        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.dice));
+        self.last.apply(candidates, text, &self.dice);
         self.dice.step += 1;
         let all_banned = || Error::new(ErrorKind::Usage, "every token is banned").help("lift a logit bias of -inf");
         candidates.selected().map(|c| c.id).ok_or_else(all_banned)
     }
 
-    /// Applies the chain without the draw, for those who want the probabilities. Neither the step nor the history moves.
-    pub fn apply(&mut self, candidates: &mut Candidates) {
-        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, &self.dice));
+    /// Applies the chain without the draw, for those who want the probabilities of what follows `text`. The step does not move.
+    pub fn apply(&mut self, candidates: &mut Candidates, text: &[u32]) {
+        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.dice));
         candidates.softmax();
     }
 
-    /// Adds a token to the text: of the prompt, drawn here, drawn on the device or forced.
+    /// Tells which token was put behind the text, drawn here, drawn on the device or forced: adaptive-p learns from its own draws.
     pub fn accept(&mut self, token: u32) {
         self.stages.iter_mut().for_each(|stage| stage.accept(token));
         self.last.accept(token);
     }
 
-    /// Forgets the text and starts the random numbers again from step 0 of the same seed.
+    /// Forgets what earlier draws have left behind and starts the random numbers again from step 0 of the same seed.
     pub fn reset(&mut self) {
         self.stages.iter_mut().for_each(|stage| stage.reset());
         self.last.reset();

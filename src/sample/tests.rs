@@ -73,9 +73,9 @@ fn reference_chains() {
         let numbers = |key: &str| case[key].as_array().expect("a list").iter().map(|v| v.as_f64().expect("a number"));
         let logits: Vec<f32> = numbers("logits").map(|x| x as f32).collect();
         let mut sampler = sampler(&options_of(chain), logits.len());
-        numbers("history").for_each(|t| sampler.accept(t as u32));
+        let text: Vec<u32> = numbers("history").map(|t| t as u32).collect();
         let mut candidates = Candidates::new(&logits).unwrap();
-        sampler.apply(&mut candidates);
+        sampler.apply(&mut candidates, &text);
         let want = case["probs"].as_object().expect("probabilities");
         for id in 0..logits.len() as u32 {
             let (got, want) = (candidates.probability(id), want.get(&id.to_string()).and_then(Value::as_f64));
@@ -121,18 +121,19 @@ fn options_that_do_not_fit_the_model() {
     let e = Sampler::new(&dry, &info(10)).unwrap_err();
     assert!(e.to_string().contains("4 sequence breakers"), "{e}");
     Sampler::new(&SamplerOptions { dry_sequence_breakers: vec![], ..dry }, &info(10)).unwrap();
-    let e = sampler(&nothing(), 10).sample(&[0.0; 9]).unwrap_err();
+    let e = sampler(&nothing(), 10).sample(&[0.0; 9], &[]).unwrap_err();
     assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::Usage, "9 logits for a vocabulary of 10"));
 }
 
-/// Tokens of a run of `n`, each accepted.
+/// Tokens of a run of `n` from an empty text.
 fn run(sampler: &mut Sampler, logits: &[f32], n: usize) -> Vec<u32> {
-    let one = |_| {
-        let token = sampler.sample(logits).unwrap();
+    let mut text = Vec::new();
+    for _ in 0..n {
+        let token = sampler.sample(logits, &text).unwrap();
         sampler.accept(token);
-        token
-    };
-    (0..n).map(one).collect()
+        text.push(token);
+    }
+    text
 }
 
 /// Written down: these tokens must come out on every platform and in every release.
@@ -198,21 +199,21 @@ fn poisoned_logits_are_never_sampled() {
     let all = SamplerOptions { repeat_penalty: 1.1, typical_p: 0.9, seed: Some(1), ..Default::default() };
     for options in [SamplerOptions::greedy(), nothing(), all, SamplerOptions { mirostat: 1, ..nothing() }] {
         let mut s = sampler(&options, 300);
-        let first = s.sample(&good).unwrap();
+        let first = s.sample(&good, &[]).unwrap();
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::from_bits(0x7f80_0001)] {
             for place in [0, 150, 299] {
                 let mut logits = good.clone();
                 logits[place] = bad;
-                let e = s.sample(&logits).unwrap_err();
+                let e = s.sample(&logits, &[]).unwrap_err();
                 assert_eq!(e.kind(), ErrorKind::Numeric);
                 assert!(e.to_string().contains(&format!("token {place} ")), "{e}");
             }
         }
-        assert_eq!(s.sample(&[f32::NEG_INFINITY; 300]).unwrap_err().kind(), ErrorKind::Numeric);
+        assert_eq!(s.sample(&[f32::NEG_INFINITY; 300], &[]).unwrap_err().kind(), ErrorKind::Numeric);
         // The failures took no random numbers and left nothing behind.
         assert_eq!(s.step(), 1);
         s.reset();
-        assert_eq!(s.sample(&good).unwrap(), first);
+        assert_eq!(s.sample(&good, &[]).unwrap(), first);
     }
 }
 
@@ -222,7 +223,7 @@ fn banning_everything_is_an_error() {
         for temp in [0.0, 0.7] {
             let logit_bias = (0..5).map(|id| (id, f32::NEG_INFINITY)).collect();
             let options = SamplerOptions { logit_bias, mirostat, temp, ..Default::default() };
-            let e = sampler(&options, 5).sample(&[1.0; 5]).unwrap_err();
+            let e = sampler(&options, 5).sample(&[1.0; 5], &[]).unwrap_err();
             assert_eq!((e.kind(), e.to_string().contains("every token is banned")), (ErrorKind::Usage, true), "{e}");
         }
     }
@@ -244,9 +245,8 @@ fn extreme_logits() {
     let orders = [DEFAULT_ORDER, "temperature;typ_p;top_n_sigma;penalties;min_p;xtc;top_p"];
     for samplers in orders.map(String::from) {
         let mut s = sampler(&SamplerOptions { samplers, ..options.clone() }, 7);
-        s.accept(6);
         // Both end at the largest f32, and XTC may prefer the second of two top choices.
-        assert!(matches!(s.sample(&logits).unwrap(), 0 | 6));
+        assert!(matches!(s.sample(&logits, &[6]).unwrap(), 0 | 6));
         assert!(s.candidates().as_slice().iter().all(|c| c.p.is_finite() && !c.logit.is_nan()));
     }
 }
@@ -293,23 +293,23 @@ fn any_options() -> impl Strategy<Value = SamplerOptions> {
 proptest! {
     #[test]
     fn any_chain_draws_a_token_that_is_alive(
-        options in any_options(), logits in any_logits(), history in prop::collection::vec(0..6u32, 0..40),
+        options in any_options(), logits in any_logits(), mut text in prop::collection::vec(0..6u32, 0..40),
     ) {
         let mut s = sampler(&options, logits.len());
-        history.into_iter().for_each(|t| s.accept(t));
         if logits.iter().enumerate().all(|(id, l)| id == 1 || !l.is_finite()) {
             // The bias bans the last one alive.
-            prop_assert!(s.sample(&logits).is_err());
+            prop_assert!(s.sample(&logits, &text).is_err());
             return Ok(());
         }
         for _ in 0..3 {
-            let token = s.sample(&logits).unwrap();
+            let token = s.sample(&logits, &text).unwrap();
             prop_assert!(logits[token as usize].is_finite() && token != 1, "{} drew {token}", s.chain());
             prop_assert!(s.candidates().probability(token) > 0.0);
             let p = || s.candidates().as_slice().iter().map(|c| c.p);
             prop_assert!(p().all(|p| (0.0..=1.0).contains(&p)));
             prop_assert!((p().sum::<f32>() - 1.0).abs() < 1e-4, "{} sums to {}", s.chain(), p().sum::<f32>());
             s.accept(token);
+            text.push(token);
         }
     }
 
@@ -317,7 +317,7 @@ proptest! {
     #[test]
     fn of_equal_logits_the_lower_ids_stay(options in any_truncation(), logits in any_logits()) {
         let mut c = Candidates::new(&logits).unwrap();
-        sampler(&options, logits.len()).apply(&mut c);
+        sampler(&options, logits.len()).apply(&mut c, &[]);
         let mut kept = vec![false; logits.len()];
         c.as_slice().iter().for_each(|c| kept[c.id as usize] = true);
         let dropped_before_kept = |(id, logit): (usize, &f32)| {
@@ -333,8 +333,8 @@ proptest! {
     fn drawing_and_applying_agree(options in any_truncation(), logits in any_logits()) {
         let mut s = sampler(&options, logits.len());
         let mut whole = Candidates::new(&logits).unwrap();
-        s.apply(&mut whole);
-        s.sample(&logits).unwrap();
+        s.apply(&mut whole, &[]);
+        s.sample(&logits, &[]).unwrap();
         prop_assert_eq!(whole.as_slice(), s.candidates().as_slice());
     }
 }

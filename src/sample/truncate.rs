@@ -17,7 +17,7 @@ impl Stage for TopNSigma {
         "top_n_sigma"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         let finite = || candidates.as_slice().iter().map(|c| c.logit as f64).filter(|l| *l != f64::NEG_INFINITY);
         let count = finite().count() as f64;
         if count == 0.0 {
@@ -42,7 +42,7 @@ impl Stage for TopK {
         "top_k"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         candidates.keep_top(self.k);
     }
 
@@ -65,7 +65,7 @@ impl Stage for TopP {
         "top_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         candidates.softmax();
         // On an unordered vocabulary: a few hundred tokens usually hold the mass, so ask for more only when needed.
         let mut ordered = 0;
@@ -97,7 +97,7 @@ impl Stage for MinP {
         "min_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         // p_i >= p · p_max in logits, which spares the softmax.
         let floor = candidates.max_logit() + ln(self.p as f64) as f32;
         candidates.keep_logits_from(floor, self.min_keep);
@@ -129,7 +129,7 @@ impl Stage for Typical {
         "typ_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
         candidates.order_top(usize::MAX);
         candidates.softmax();
         let entropy = entropy(candidates);
@@ -168,7 +168,7 @@ mod tests {
     fn left(mut stage: impl Stage, p: &[f32]) -> Vec<u32> {
         let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
         let mut c = Candidates::new(&logits).unwrap();
-        stage.apply(&mut c, &DICE);
+        stage.apply(&mut c, &[], &DICE);
         c.order_top(usize::MAX);
         c.as_slice().iter().filter(|c| c.logit > f32::NEG_INFINITY).map(|c| c.id).collect()
     }

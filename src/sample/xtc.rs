@@ -19,7 +19,7 @@ impl Stage for Xtc {
         "xtc"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
         // The coin is below 1, so a probability of 1 always acts.
         if candidates.len() < 2 || dice.roll(Stream::Xtc) > self.probability {
             return;
@@ -42,7 +42,7 @@ mod tests {
     fn left(mut stage: Xtc, p: &[f32], seed: u64) -> Vec<u32> {
         let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
         let mut c = Candidates::new(&logits).unwrap();
-        stage.apply(&mut c, &Dice { seed, step: 0 });
+        stage.apply(&mut c, &[], &Dice { seed, step: 0 });
         c.order_top(usize::MAX);
         c.as_slice().iter().map(|c| c.id).collect()
     }

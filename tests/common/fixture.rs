@@ -1,4 +1,4 @@
-//! The tiny models of tests/data/archs: GGUF bytes made from a specification of a few KB, and the reference's logits.
+//! The tiny models of tests/data/archs and, with what real models of these architectures vary, tests/data/archs-more: GGUF bytes made from a specification of a few KB, and the reference's logits.
 //!
 //! value(i) of a tensor = scale · (2·u(i) − 1) + offset in f32, u(i) the top 24 bits of splitmix64 from the state
 //! fnv1a64(name) xor seed, over 2²⁴.
@@ -15,6 +15,8 @@ pub struct Fixture {
     pub name: String,
     pub gguf: Gguf,
     pub spec: Spec,
+    /// Cells of the cache that the reference ran with: tables of rotary factors are chosen by it.
+    pub context: usize,
     /// The prompt: one sequence from position 0.
     pub tokens: Vec<u32>,
     /// Where all logits are known.
@@ -25,19 +27,36 @@ pub struct Fixture {
     pub argmax: Vec<usize>,
 }
 
+/// Folders of fixtures, and the contexts that the reference ran with, where a fixture does not say.
+const FOLDERS: [(&str, usize); 2] = [("archs", 64), ("archs-more", 256)];
+
+fn folder(folder: &str) -> String {
+    format!("{}/tests/data/{folder}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// The specification file of a fixture.
 pub fn json(name: &str) -> Json {
-    let path = format!("{}/tests/data/archs/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let paths = FOLDERS.map(|(name_of_folder, _)| format!("{}/{name}.json", folder(name_of_folder)));
+    let path = paths.iter().find(|path| std::fs::exists(path).is_ok_and(|yes| yes));
+    let path = path.unwrap_or_else(|| panic!("no fixture is called {name}"));
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
     // JSON has no infinities, but Python writes them.
     let text = text.replace("-Infinity", "null");
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// The names of all fixtures.
+/// The names of all fixtures of architectures: one or two for each.
 pub fn names() -> Vec<String> {
-    let dir = format!("{}/tests/data/archs", env!("CARGO_MANIFEST_DIR"));
-    let entries = std::fs::read_dir(dir).expect("fixtures lie in tests/data/archs");
+    names_in(FOLDERS[0].0)
+}
+
+/// The names of the others: what real models vary within their architecture.
+pub fn more_names() -> Vec<String> {
+    names_in(FOLDERS[1].0)
+}
+
+fn names_in(name: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder(name)).expect("fixtures lie in tests/data");
     let mut names: Vec<String> = entries
         .filter_map(|e| e.expect("readable").file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
         .collect();
@@ -53,9 +72,14 @@ impl Fixture {
         let spec = Spec::read(&gguf).unwrap_or_else(|e| panic!("{name}: {e}"));
         let numbers =
             |key: &str| -> Vec<usize> { list(&json[key]).iter().map(|v| v.as_u64().expect(key) as usize).collect() };
+        let given = json["n_ctx"].as_u64().map(|n| n as usize);
+        let default = FOLDERS
+            .iter()
+            .find(|(dir, _)| std::fs::exists(format!("{}/{name}.json", folder(dir))).is_ok_and(|yes| yes));
         let row = |row: &Json| list(row).iter().map(|v| v.as_f64().expect("a logit") as f32).collect();
         Fixture {
             name: name.to_owned(),
+            context: given.or(default.map(|(_, context)| *context)).expect("found above"),
             gguf,
             spec,
             tokens: numbers("tokens").into_iter().map(|t| t as u32).collect(),
@@ -137,6 +161,24 @@ pub fn talker() -> Json {
         ("tokenizer.chat_template", serde_json::json!(["STRING"]), template.into()),
     ] {
         set(&mut json, key, kind, value);
+    }
+    json
+}
+
+/// The specification of a tiny llama with heads of `dim` channels: four of queries, two of keys and values.
+pub fn with_heads(mut json: Json, dim: usize) -> Json {
+    for key in ["key_length", "value_length"] {
+        set(&mut json, &format!("llama.attention.{key}"), serde_json::json!(["UINT32"]), dim.into());
+    }
+    for tensor in json["tensors"].as_array_mut().expect("an array") {
+        let name = tensor["name"].as_str().expect("a name").to_owned();
+        let heads = if name.contains("attn_q") || name.contains("attn_output") { 4 } else { 2 };
+        let turned = name.contains("attn_output.weight");
+        if (name.contains(".attn_") && !name.contains("norm") && !name.contains("attn_output.bias")) || turned {
+            let shape = tensor["shape"].as_array_mut().expect("a shape");
+            let at = if turned { 0 } else { shape.len() - 1 };
+            shape[at] = (heads * dim).into();
+        }
     }
     json
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use wgpu_llm::base::Meta;
+use wgpu_llm::gpu::probe;
 use wgpu_llm::gpu::roofline::{self, Limit};
 use wgpu_llm::gpu::{Target, expand};
 use wgpu_llm::ops::{AnyOp, Caps, Pass};
@@ -33,7 +34,11 @@ pub fn presets() -> Vec<(&'static str, Caps)> {
         ("subgroups 64", sizes(64, 64)),
         ("subgroups 4 to 128", sizes(4, 128)),
         ("f16", Caps { f16: true, ..base.clone() }),
-        ("all", Caps { f16: true, dot4: true, coop: Some(16), subgroups: Some((32, 32)), ..large.clone() }),
+        ("subnormal halves", Caps { halves: true, ..base.clone() }),
+        (
+            "all",
+            Caps { f16: true, halves: true, dot4: true, coop: Some(16), subgroups: Some((32, 32)), ..large.clone() },
+        ),
         ("matrices of 8", Caps { f16: true, coop: Some(8), subgroups: Some((32, 32)), ..large.clone() }),
         ("matrices of 8, subgroups 8", Caps { f16: true, coop: Some(8), subgroups: Some((8, 8)), ..large }),
     ]
@@ -65,10 +70,11 @@ pub fn variants(caps: &Caps) -> Vec<Variant> {
             }
         }
     }
-    for kernel in Limit::ALL.into_iter().filter_map(|limit| roofline::kernel(limit, caps, 1 << 20, 64)) {
+    let apart = Limit::ALL.into_iter().filter_map(|limit| roofline::kernel(limit, caps, 1 << 20, 64));
+    for kernel in apart.chain([probe::kernel()]) {
         let (scratch, sources) = (kernel.scratch.len(), 1);
         for pass in kernel.passes {
-            let name = format!("roofline {}: {} {:?}", kernel.variant, pass.shader, pass.flags);
+            let name = format!("apart {}: {} {:?}", kernel.variant, pass.shader, pass.flags);
             all.insert(name.clone(), Variant { name, pass, scratch, sources, updates: 0..0 });
         }
     }

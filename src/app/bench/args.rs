@@ -4,9 +4,11 @@ use super::numbers::{Numbers, Pair};
 use super::output::Format;
 use crate::app::args::{ActivationBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
+use crate::app::overrides::OverrideArgs;
 use crate::app::split::SplitArgs;
-use crate::base::{DType, Error, Result};
+use crate::base::{Error, Result};
 use crate::model::synth::Synthetic;
+use crate::ops::CacheTypes;
 use clap::Args;
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -27,6 +29,9 @@ pub struct BenchArgs {
     /// Use the cache alone; never the network.
     #[arg(long, env = "WGPU_LLM_OFFLINE")]
     pub offline: bool,
+    /// What of the files is taken otherwise than it stands.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
     /// Models made in memory: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`.
     #[arg(long, value_name = "SHAPE:FORMAT", value_delimiter = ',', env = "WGPU_LLM_SYNTHETIC")]
     pub synthetic: Vec<Synthetic>,
@@ -134,8 +139,8 @@ pub enum Origin {
 pub struct Setting {
     /// Layers on the GPU.
     pub layers: Layers,
-    /// Type of the cache.
-    pub kv: DType,
+    /// Types of the cache.
+    pub kv: CacheTypes,
     /// Tokens given at a time.
     pub batch: u32,
     /// Tokens computed at once.
@@ -224,14 +229,11 @@ impl BenchArgs {
         Ok(all)
     }
 
-    fn caches(&self) -> Result<Vec<DType>> {
-        // Of all combinations those are left that can be: keys and values of one type.
-        let (keys, values) = (&self.cache_type_k, &self.cache_type_v);
-        let other = |k: &String| values.iter().find(|v| *v == k).or(values.first()).expect("there is a default");
-        if let Some(v) = values.iter().find(|v| !keys.contains(v)) {
-            return ContextArgs::kv_of(&keys[0], v).map(|kv| vec![kv]);
-        }
-        keys.iter().map(|k| ContextArgs::kv_of(k, other(k))).collect()
+    fn caches(&self) -> Result<Vec<CacheTypes>> {
+        let types =
+            |names: &[String]| names.iter().map(|name| ContextArgs::cache_type(name)).collect::<Result<Vec<_>>>();
+        let (keys, values) = (types(&self.cache_type_k)?, types(&self.cache_type_v)?);
+        Ok(keys.iter().flat_map(|k| values.iter().map(|v| CacheTypes { keys: *k, values: *v })).collect())
     }
 
     /// The form of the results.
@@ -255,7 +257,7 @@ fn within(flag: &str, list: &[Numbers], range: std::ops::RangeInclusive<u32>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -265,7 +267,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> std::result::Result<BenchArgs, clap::Error> {
         let args = ["bench"].iter().chain(args).map(std::ffi::OsString::from);
-        Cli::try_parse_from(crate::app::argv::rewrite(args)).map(|cli| cli.bench)
+        Ok(Cli::from_arg_matches(&crate::app::argv::parse(Cli::command(), args)?)?.bench)
     }
 
     #[test]
@@ -287,11 +289,12 @@ mod tests {
         assert_eq!(settings.len(), 2 * 3 * 2 * 2);
         assert_eq!((settings[1].depth, settings[2].threads, settings[4].ubatch), (4096, 2, 128));
         assert!(parse(&["-t", "0"]).unwrap().settings().unwrap_err().to_string().contains("1 to 1024"));
-        assert!(parse(&["-ctk", "f32"]).unwrap().settings().is_err());
-        assert!(parse(&["-ctv", "f32"]).unwrap().settings().is_err());
-        let both = parse(&["-ctk", "f16,f32", "-ctv", "f32,f16"]).unwrap().settings().unwrap();
-        assert_eq!((both.len(), both[1].kv), (2, DType::F32));
-        assert_eq!(parse(&["-ctk", "f32", "-ctv", "f32"]).unwrap().settings().unwrap()[0].kv, DType::F32);
+        let caches = |args: &[&str]| -> Vec<String> {
+            parse(args).unwrap().settings().unwrap().iter().map(|s| s.kv.to_string()).collect()
+        };
+        assert_eq!(caches(&["-ctk", "q8_0"]), ["q8_0/f16"]);
+        assert_eq!(caches(&["-ctk", "f16,f32", "-ctv", "f32,q4_0"]), ["f16/f32", "f16/q4_0", "f32", "f32/q4_0"]);
+        assert!(parse(&["-ctv", "q5_1"]).unwrap().settings().unwrap_err().to_string().contains("q8_0"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod row;
 
 use super::args::{DeviceArgs, Layers};
 use super::hub::progress::Progress;
-use super::{inspect, load, pull, split, term};
+use super::{inspect, load, split, term};
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
@@ -41,7 +41,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         layers: device.is_some(),
         batch: differ(&|s| s.batch != 2048),
         ubatch: differ(&|s| s.ubatch != 512),
-        kv: differ(&|s| s.kv != crate::base::DType::F16),
+        kv: differ(&|s| s.kv != crate::base::DType::F16.into()),
     };
     let mut printer = Printer::new(args.format(), shown);
     // Before any model takes memory.
@@ -49,7 +49,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let peaks = Peaks::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
-        let (model, file) = open(origin, args.offline)?;
+        let (model, file) = open(origin, args)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
         let facts = facts(&model, file, load);
         let mut bench = Bench { args, facts, model, device: &device, budget, peaks: &peaks };
@@ -74,11 +74,11 @@ fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
     })
 }
 
-fn open(origin: &Origin, offline: bool) -> Result<(Arc<Model>, String)> {
+fn open(origin: &Origin, args: &BenchArgs) -> Result<(Arc<Model>, String)> {
     match origin {
         Origin::Named(name) => {
-            let path = pull::hub(offline)?.resolve(name)?;
-            Ok((Arc::new(Model::open(&path)?), path.display().to_string()))
+            let (path, model) = load::model_named(name, args.offline, &args.overrides)?;
+            Ok((model, path.display().to_string()))
         }
         Origin::Synthetic(synthetic) => Ok((Arc::new(make(synthetic)?), synthetic.to_string())),
     }

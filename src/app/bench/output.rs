@@ -41,7 +41,7 @@ pub struct Shown {
     pub batch: bool,
     /// Tokens computed at once.
     pub ubatch: bool,
-    /// Type of the cache.
+    /// Types of the cache.
     pub kv: bool,
 }
 
@@ -103,7 +103,8 @@ impl Printer {
         optional(self.shown.layers, "ngl", text(&|r| row::layers(r.setting.layers).to_string()));
         optional(self.shown.batch, "n_batch", text(&|r| r.setting.batch.to_string()));
         optional(self.shown.ubatch, "n_ubatch", text(&|r| r.setting.ubatch.to_string()));
-        optional(self.shown.kv, "type_kv", text(&|r| r.setting.kv.to_string()));
+        optional(self.shown.kv, "type_k", text(&|r| r.setting.kv.keys.to_string()));
+        optional(self.shown.kv, "type_v", text(&|r| r.setting.kv.values.to_string()));
         all.extend([
             ("test", 15, text(&Row::name)),
             ("t/s", 18, text(&|r| format!("{:.2} ± {:.2}", r.speed().0, r.speed().1))),

@@ -135,7 +135,7 @@ mod tests {
         // A byte is read in the time of eight operations: more than the two of an answer's token, less than a batch's.
         let roofline = Roofline { read: 1e9, f32: 8e9, ..Roofline::default() };
         let peaks = Peaks { gpu: None, cpu: vec![(1, Some(roofline))] };
-        let kv = DType::F16;
+        let kv = DType::F16.into();
         let setting = Setting { layers: Layers::Auto, kv, batch: 64, ubatch: 64, threads: 1, depth: 0 };
         let mut need = |prompt, answer| Need::of(&mut session, &setting, &Test { prompt, answer }, &peaks).unwrap();
         let (prompt, answer, mixed) = (need(128, 0), need(0, 16), need(128, 16));

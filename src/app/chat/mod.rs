@@ -5,6 +5,7 @@ mod speaker;
 mod talk;
 mod voice;
 
+use super::args::Length;
 use super::complete::speed;
 use super::input;
 use super::load::{self, EngineArgs};
@@ -36,9 +37,10 @@ pub struct ChatArgs {
     /// [-sysf] A file with what the model is told before the chat.
     #[arg(long, value_name = "FILE", env = "WGPU_LLM_SYSTEM_PROMPT_FILE")]
     system_prompt_file: Option<PathBuf>,
-    /// Tokens of an answer at most; -1 for as many as the model wants.
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "WGPU_LLM_N_PREDICT")]
-    n_predict: i64,
+    /// Tokens of an answer at most; -1 for as many as the model wants, with old turns forgotten for it where the context is full; -2
+    /// until the context is full.
+    #[arg(short, long, value_name = "N", default_value = "-1", env = "WGPU_LLM_N_PREDICT")]
+    n_predict: Length,
     /// The chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
     #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<OsString>,
@@ -53,10 +55,9 @@ pub struct ChatArgs {
 
 /// Chats until the end of the input.
 pub fn run(args: &ChatArgs) -> Result<()> {
-    let limit = match args.n_predict {
-        0 => return Err(Error::usage("-n 0 leaves no room for an answer").help("use 1 or more, or -1 for no limit")),
-        n => usize::try_from(n).unwrap_or(usize::MAX),
-    };
+    if args.n_predict == Length::AtMost(0) {
+        return Err(Error::usage("-n 0 leaves no room for an answer").help("use 1 or more, or -1 for no limit"));
+    }
     let mut talk = Talk::default();
     if let Some(system) = system(args)? {
         talk.set_system(system);
@@ -68,7 +69,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
     let template = template(session.model(), args.chat_template.as_deref())?;
     let mut chat = Chat {
-        speaker: Speaker::new(session, template, &args.sampling, limit)?,
+        speaker: Speaker::new(session, template, &args.sampling, args.n_predict)?,
         talk,
         sampling: args.sampling.clone(),
         on_terminal: editor.is_terminal(),

@@ -2,6 +2,7 @@
 
 use super::talk::Talk;
 use super::voice::Voice;
+use crate::app::args::Length;
 use crate::app::sampling::SamplingArgs;
 use crate::base::{Error, Result};
 use crate::run::{Answer, Session, Stop};
@@ -19,8 +20,8 @@ pub struct Speaker {
     pub options: SamplerOptions,
     /// Turns thinking on or off, where the template can.
     pub think: Option<bool>,
-    /// Most tokens of an answer.
-    pub limit: usize,
+    /// How long an answer may become.
+    pub length: Length,
     // Kept from answer to answer: its random numbers go on, so that another answer is another one.
     chain: Sampler,
 }
@@ -37,10 +38,10 @@ pub struct Told {
 
 impl Speaker {
     /// Fails where the sampling options make no sense for the model.
-    pub fn new(session: Session, template: ChatTemplate, sampling: &SamplingArgs, limit: usize) -> Result<Speaker> {
+    pub fn new(session: Session, template: ChatTemplate, sampling: &SamplingArgs, length: Length) -> Result<Speaker> {
         let options = sampling.options()?;
         let chain = session.model().sampler(&options, session.context())?;
-        Ok(Speaker { session, template, options, think: None, limit, chain })
+        Ok(Speaker { session, template, options, think: None, length, chain })
     }
 
     /// Draws as `options` say from now on.
@@ -61,13 +62,14 @@ impl Speaker {
         let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
         let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
         let stop = loop {
-            let left = self.limit - tokens.len();
+            let left = self.length.limit() - tokens.len();
             let part = self.session.generate(&prompt, &mut self.chain, left, &mut |token| voice.say(token))?;
             tokens.extend(part.tokens);
             prompt_tokens += part.prompt_tokens;
             prompt_time += part.prompt_time;
             decode_time += part.decode_time;
-            if part.stop != Stop::Context || tokens.len() >= self.limit {
+            let may_go_on = self.length != Length::UntilFull && tokens.len() < self.length.limit();
+            if part.stop != Stop::Context || !may_go_on {
                 break part.stop;
             }
             // In the middle of an answer: it goes on after a shorter conversation, where there is one.
@@ -98,7 +100,7 @@ impl Speaker {
         let context = self.session.context();
         let needed = |talk: &Talk| Ok::<usize, Error>(self.prompt(talk)?.0.len() + said);
         let mut used = needed(talk)?;
-        if used + room(context, 8).min(self.limit) <= context {
+        if used + room(context, 8).min(self.length.limit()) <= context {
             return Ok(0);
         }
         // What follows a forgotten turn is computed again: so more is made than is needed now, and that comes seldom.

@@ -62,10 +62,12 @@ pub fn list(client: &Client, repo: &Repo) -> Result<Listing> {
     let url = format!("{}/api/models/{repo}/revision/main?blobs=true", client.endpoint());
     let text = client.text(&url)?;
     let nonsense = |why: String| {
-        Error::new(ErrorKind::Network, format!("the hub's answer makes no sense: {why}"))
-            .at(format!("hf:{repo}"))
-            .help("check HF_ENDPOINT")
+        Error::new(ErrorKind::Network, format!("the hub's answer makes no sense: {why}")).help("check HF_ENDPOINT")
     };
+    if text.trim_start().starts_with('<') {
+        return Err(Error::new(ErrorKind::Network, "the hub's answer is a web page, not a list of files")
+            .help("perhaps this network wants a login first: open any page in a browser; or check HF_ENDPOINT"));
+    }
     let info: Info = serde_json::from_str(&text).map_err(|e| nonsense(e.to_string()))?;
     if !is_hex(&info.sha, 7..=64) {
         return Err(nonsense(format!("commit {:?}", info.sha)));
@@ -99,12 +101,12 @@ pub fn source(client: &Client, repo: &Repo, commit: &str, file: &RemoteFile) -> 
     Ok(Source { url, size, sha256: is_hex(&etag, 64..=64).then(|| etag.clone()), etag })
 }
 
-fn is_hex(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
+pub(super) fn is_hex(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
     length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether a path from the hub stays inside the folder it is joined to, on every system.
-fn is_safe(path: &str) -> bool {
+pub(super) fn is_safe(path: &str) -> bool {
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.ends_with(['.', ' ']);
     path.len() <= 512 && !path.contains(['\\', ':', '\0']) && path.split('/').all(plain)
 }

@@ -54,10 +54,9 @@ impl Config {
         })?;
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hf_home?.join("token")));
         let token = text("HF_TOKEN").or_else(|| read_token(&token_file?)).filter(|t| !t.is_empty());
-        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.into());
         Ok(Config {
             cache,
-            endpoint: endpoint.trim_end_matches('/').to_string(),
+            endpoint: endpoint(var),
             token,
             offline: text("HF_HUB_OFFLINE").is_some_and(|v| is_true(&v)),
             retries: 5,
@@ -68,6 +67,12 @@ impl Config {
             certificates: path("SSL_CERT_FILE").or_else(|| path("REQUESTS_CA_BUNDLE")),
         })
     }
+}
+
+/// The hub that the environment names, or the usual one.
+pub fn endpoint(var: &dyn Fn(&str) -> Option<OsString>) -> String {
+    let named = var("HF_ENDPOINT").and_then(|v| v.into_string().ok()).filter(|v| !v.trim().is_empty());
+    named.as_deref().map_or(DEFAULT_ENDPOINT, str::trim).trim_end_matches('/').to_string()
 }
 
 // The token must not reach a log through `{:?}`.

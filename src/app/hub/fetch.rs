@@ -6,6 +6,7 @@
 use super::api::Source;
 use super::http::{Client, Failure, broken};
 use super::progress::Progress;
+use super::unfinished::incomplete;
 use crate::app::term;
 use crate::base::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
@@ -128,9 +129,7 @@ pub struct Partial {
 impl Partial {
     /// Opens `<target>.incomplete`, hashing what is there already. A file longer than `size` starts anew.
     pub fn open(target: &Path, size: u64) -> Result<Partial> {
-        let mut name = target.as_os_str().to_os_string();
-        name.push(".incomplete");
-        let path = PathBuf::from(name);
+        let path = incomplete(target);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| disk_error("can't make the folder", e, folder))?;
         }

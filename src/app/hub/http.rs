@@ -290,7 +290,7 @@ fn read_roots(path: &Path) -> Result<RootCerts> {
 }
 
 /// Scheme, host and port; the user part (a credential) is left out.
-fn origin(url: &str) -> Option<(String, String)> {
+pub(super) fn origin(url: &str) -> Option<(String, String)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit('@').next()?.to_ascii_lowercase();

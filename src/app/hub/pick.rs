@@ -8,8 +8,8 @@ use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// The order tried where the user names no quantization: the usual compromise first, then what is nearest to it.
-const PREFERENCE: &[&str] = &[
+/// The order tried where the user names no quantization: the usual compromise first, then what loses little, then what is small.
+pub const PREFERENCE: &[&str] = &[
     "Q4_K_M", "Q8_0", "Q5_K_M", "Q4_K_S", "Q6_K", "Q4_0", "Q4_1", "IQ4_NL", "Q5_K_S", "Q5_0", "Q5_1", "MXFP4",
     "Q3_K_M", "BF16", "F16", "F32",
 ];
@@ -19,7 +19,8 @@ static SPLIT: LazyLock<Regex> =
 
 static QUANT: LazyLock<Regex> = LazyLock::new(|| {
     let formats = r"(?:UD-)?(?:I?Q\d[0-9A-Z_]*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32)";
-    Regex::new(&format!(r"(?i)(?:^|[-._/])(?P<quant>{formats})$")).expect("valid")
+    // Before it may stand what is no letter and no digit: `model-Q4_0`, `my model (Q4_0)`.
+    Regex::new(&format!(r"(?i)(?:^|[^0-9a-z])(?P<quant>{formats})[)\]]?$")).expect("valid")
 });
 
 /// A model as it lies in a repository: its parts, in order.
@@ -77,6 +78,16 @@ pub fn candidates<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<Candidate
     groups.into_iter().map(group).collect()
 }
 
+/// The model that `want` asks for, whole or not.
+pub fn wanted<'c>(all: &'c [Candidate], want: &str) -> Option<&'c Candidate> {
+    all.iter().find(|c| c.matches(want)).or_else(|| {
+        // "Q4_K_XL" may be meant where only "UD-Q4_K_XL" is there.
+        all.iter().find(|c| {
+            c.quant.as_deref().and_then(|q| q.strip_prefix("UD-")).is_some_and(|q| q.eq_ignore_ascii_case(want))
+        })
+    })
+}
+
 /// The model that `want` asks for, or the preferred one. `place` names the repository in errors.
 pub fn pick(all: &[Candidate], want: Option<&str>, place: &str) -> Result<Candidate> {
     if all.is_empty() {
@@ -85,12 +96,7 @@ pub fn pick(all: &[Candidate], want: Option<&str>, place: &str) -> Result<Candid
             .help("look for a repository whose name ends with -GGUF"));
     }
     let found = match want {
-        Some(want) => all.iter().find(|c| c.matches(want)).or_else(|| {
-            // "Q4_K_XL" may be meant where only "UD-Q4_K_XL" is there.
-            all.iter().find(|c| {
-                c.quant.as_deref().and_then(|q| q.strip_prefix("UD-")).is_some_and(|q| q.eq_ignore_ascii_case(want))
-            })
-        }),
+        Some(want) => wanted(all, want),
         None => PREFERENCE.iter().find_map(|q| all.iter().find(|c| c.matches(q))).or_else(|| all.first()),
     };
     let Some(found) = found else {
@@ -163,6 +169,11 @@ mod tests {
             ("Q4_0/x", None),
             ("x-IQ4_XS", Some("IQ4_XS")),
             ("qwen", None),
+            ("my model (v1) Q4_0", Some("Q4_0")),
+            ("my model (Q8_0)", Some("Q8_0")),
+            ("x [UD-Q4_K_XL]", Some("UD-Q4_K_XL")),
+            ("x_q4_0", Some("Q4_0")),
+            ("xq4_0", None),
         ];
         for (stem, want) in cases {
             assert_eq!(quant_of(stem).as_deref(), want, "{stem}");

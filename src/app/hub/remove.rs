@@ -3,7 +3,8 @@
 use super::cache::{Cache, names, try_lock};
 use super::fetch::disk_error;
 use super::name::{HubName, Repo};
-use super::pick::{candidates, pick};
+use super::pick::{candidates, wanted};
+use super::unfinished::{SUFFIX, Unfinished};
 use crate::base::{Error, ErrorKind, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,11 @@ pub struct Removal {
     pub bytes: u64,
     blobs: Vec<PathBuf>,
     partial: Vec<PathBuf>,
+    notes: Vec<PathBuf>,
 }
 
-/// What removing `name` would take away: the one quantization it names, or all GGUF files of the repository,
-/// begun downloads too. Fails where nothing of it is in the cache.
+/// What removing `name` would take away: the one quantization it names, or all GGUF files of the repository; begun downloads of it
+/// too. Fails where nothing of it is in the cache.
 pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
     let repo = &name.repo;
     let mut removal = Removal::default();
@@ -29,16 +31,22 @@ pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
         let all = candidates(files.iter().map(String::as_str));
         let chosen = match &name.want {
             None => all,
-            Some(want) => pick(&all, Some(want), "").into_iter().collect(),
+            Some(want) => wanted(&all, want).cloned().into_iter().collect(),
         };
         removal.entries.extend(chosen.iter().flat_map(|c| &c.files).map(|f| cache.entry(repo, &commit, f)));
     }
-    if name.want.is_none() {
-        let blobs = cache.repo_dir(repo).join("blobs");
-        removal.partial = names(&blobs).iter().filter(|n| n.ends_with(".incomplete")).map(|n| blobs.join(n)).collect();
+    let unfinished = cache.unfinished_of(repo);
+    let is_meant = |begun: &&Unfinished| match &name.want {
+        None => true,
+        Some(want) => wanted(begun.candidate.as_slice(), want).is_some(),
+    };
+    for begun in unfinished.iter().filter(is_meant) {
+        removal.partial.extend(begun.partial.iter().cloned());
+        removal.notes.extend(begun.note.clone());
     }
     if removal.entries.is_empty() && removal.partial.is_empty() {
-        let have: Vec<String> = cache.list().iter().filter(|c| c.repo == *repo).map(|c| c.name()).collect();
+        let mut have: Vec<String> = cache.list().iter().filter(|c| c.repo == *repo).map(|c| c.name()).collect();
+        have.extend(unfinished.iter().map(|u| u.name()));
         let have = if have.is_empty() { "`ls` lists what is".into() } else { format!("there is {}", have.join(", ")) };
         return Err(Error::usage("not in the cache").at(name).help(have));
     }
@@ -53,13 +61,13 @@ pub fn remove(cache: &Cache, repo: &Repo, removal: &Removal) -> Result<()> {
     let mut locks = Vec::new();
     for blob in removal.blobs.iter().chain(&removal.partial) {
         let name = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let etag = name.strip_suffix(".incomplete").unwrap_or(name);
+        let etag = name.strip_suffix(SUFFIX).unwrap_or(name);
         let lock = try_lock(&cache.lock_path(repo, etag))?.ok_or_else(|| {
             Error::new(ErrorKind::Io, "another process is fetching this model").at(repo).help("wait for it, or stop it")
         })?;
         locks.push(lock);
     }
-    for path in removal.entries.iter().chain(&removal.blobs).chain(&removal.partial) {
+    for path in removal.entries.iter().chain(&removal.blobs).chain(&removal.partial).chain(&removal.notes) {
         fs::remove_file(path).map_err(|e| disk_error("can't remove", e, path))?;
     }
     tidy(cache, repo)
@@ -96,7 +104,9 @@ fn tidy(cache: &Cache, repo: &Repo) -> Result<()> {
         remove_empty(&snapshots.join(commit));
     }
     let dir = cache.repo_dir(repo);
-    let partial = names(&dir.join("blobs")).iter().any(|n| n.ends_with(".incomplete"));
+    let partial = names(&dir.join("blobs")).iter().any(|n| n.ends_with(SUFFIX));
+    // Only if it is empty.
+    let _ = fs::remove_dir(dir.join("unfinished"));
     if names(&snapshots).is_empty() && !partial {
         fs::remove_dir_all(&dir).map_err(|e| disk_error("can't remove", e, &dir))?;
     }

@@ -3,7 +3,7 @@
 // Everything is read at once when the engine asks for it, which workers may do: blobs through FileReaderSync, servers that
 // give ranges through a synchronous XMLHttpRequest. So a model never lies in memory as a whole.
 
-import { hubFiles } from "./hub.js";
+import { hubFiles, nameOfPage } from "./hub.js";
 
 const FOLDER = "wgpu-llm-models";
 const PIECE = 8 << 20;
@@ -303,7 +303,7 @@ async function openRemote(name, urls, progress, signal) {
 }
 
 /**
- * Opens what `source` means: a File or several, `{kept: id}`, an address, or `hf:user/repo:quant`.
+ * Opens what `source` means: a File or several, `{kept: id}`, an address, `hf:user/repo:quant`, or the address of its page on the hub.
  * Gives `{name, files, kept}`: the files can be read from anywhere at once.
  */
 export async function open(source, { keep = true, endpoint, progress = () => {}, signal } = {}) {
@@ -315,8 +315,9 @@ export async function open(source, { keep = true, endpoint, progress = () => {},
   }
   if (source?.kept) return openKept(source.kept, progress, signal);
   let urls, name;
-  if (typeof source === "string" && source.startsWith("hf:")) {
-    ({ urls, name } = await hubFiles(source.slice(3), endpoint, signal));
+  const wanted = typeof source !== "string" ? undefined : source.startsWith("hf:") ? source.slice(3) : nameOfPage(source, endpoint);
+  if (wanted) {
+    ({ urls, name } = await hubFiles(wanted, endpoint, signal));
   } else {
     const first = new URL(Array.isArray(source) ? source[0] : source, self.location.href).href;
     urls = Array.isArray(source) ? source.map((url) => new URL(url, self.location.href).href) : splitNames(first);

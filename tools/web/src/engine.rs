@@ -283,13 +283,13 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     let spec = model.spec();
     let context = options.context.unwrap_or(CONTEXT.min(spec.context_length));
     let batch = if device.is_some() { 256 } else { CPU_BATCH };
-    let options = Options { context, batch: batch.min(context), kv: DType::F16, ..Options::default() };
+    let options = Options { context, batch: batch.min(context), kv: DType::F16.into(), ..Options::default() };
     // A context that cannot be is the session's to refuse.
     let possible = Options { context: context.clamp(1, spec.context_length), ..options.clone() };
     let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
     let (need, have, whose) = match &device {
         Some(device) => {
-            let need = sizes.predict(&Placement::gpu(layers), None)?.gpu_need();
+            let need = sizes.predict(&sizes.possible(Placement::gpu(layers)), None)?.gpu_need();
             let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
             (need, device.room_for(need).await?, format!("memory on {name}"))
         }
