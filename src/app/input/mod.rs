@@ -95,7 +95,7 @@ pub fn small_file(path: &Path) -> Result<String> {
     read_file(path, MAX_PROMPT)
 }
 
-/// What was piped in beside a question: a file as it is, a pipe if something comes within 200 ms. `None` where nothing does,
+/// What was piped in beside a question: a file as it is, a pipe if something comes within a fifth of a second. `None` where nothing does,
 /// and where standard input is something else: the program may have got it from a script that needs it itself.
 pub fn beside_question() -> Result<Option<String>> {
     let patience = match read::kind_of_stdin() {
