@@ -247,7 +247,7 @@ impl Builder<'_> {
     /// The mixer of a layer; `None` where nothing is wanted beyond the cache.
     fn mix(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         if layer.kv_heads == 0 {
-            return self.linear("attn_output", x, self.spec.n_embd, false).map(Some);
+            return self.linear("attn_output", x, self.spec.n_embd, self.biases()).map(Some);
         }
         self.attention(layer, x, last)
     }
