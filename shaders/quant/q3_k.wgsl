@@ -56,7 +56,7 @@ fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     let odd = ((w >> 2u) & 0x03030303u) | quant_thirds(h >> 1u);
     let j = i / 2u % 16u;
     let s = extractBits(q.low, 4u * (j % 8u), 4u) | (extractBits(q.high, 2u * j, 2u) << 4u);
-    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * (at / 32u & 1u))) * (f32(s) - 32.0));
+    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * ((at / 32u) & 1u))) * (f32(s) - 32.0));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {

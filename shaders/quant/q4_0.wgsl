@@ -32,7 +32,7 @@ fn quant_load(i: u32) -> QuantRaw {
 }
 
 fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
-    return QuantCodes(quant_even(q.w), quant_odd(q.w), quant_half(q.d >> (16u * (at / 4u & 1u))));
+    return QuantCodes(quant_even(q.w), quant_odd(q.w), quant_half(q.d >> (16u * ((at / 4u) & 1u))));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {

@@ -37,7 +37,7 @@ fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     let h = q.h >> (8u * (i % 4u));
     let even = (q.w & 0x0f0f0f0fu) | quant_fifths(h);
     let odd = ((q.w >> 4u) & 0x0f0f0f0fu) | quant_fifths(h >> 1u);
-    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * (at / 4u & 1u))));
+    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * ((at / 4u) & 1u))));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {

@@ -48,7 +48,7 @@ fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     let even = (q.w & 0x0f0f0f0fu) | ((h & 0x03030303u) << 4u);
     let odd = ((q.w >> 4u) & 0x0f0f0f0fu) | ((h & 0x0c0c0c0cu) << 2u);
     let s = extractBits(bitcast<i32>(q.s), 8u * (i / 2u % 4u), 8u);
-    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * (at / 32u & 1u))) * f32(s));
+    return QuantCodes(quant_u8(even), quant_u8(odd), quant_half(q.d >> (16u * ((at / 32u) & 1u))) * f32(s));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {

@@ -34,7 +34,7 @@ fn quant_load(i: u32) -> QuantRaw {
 
 fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
     // With the sign turned over, q + 128: an unsigned byte takes one instruction, a signed one two.
-    return QuantCodes(quant_u8(q.v ^ 0x80808080u), quant_u8(q.w ^ 0x80808080u), quant_half(q.d >> (16u * (at / 4u & 1u))));
+    return QuantCodes(quant_u8(q.v ^ 0x80808080u), quant_u8(q.w ^ 0x80808080u), quant_half(q.d >> (16u * ((at / 4u) & 1u))));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
