@@ -50,5 +50,6 @@ fn a_run_is_told_kernel_by_kernel_and_its_files_hold_no_text() {
     expect(&run(dir.path(), &["profile", "--no-window", "trace.json"]), 0, "linear/cpu ffn_down");
     expect(&run(dir.path(), &["profile", "--no-window", "summary.json"]), 1, "no trace of wgpu-llm");
     expect(&run(dir.path(), &["profile", "--no-window", "none.json"]), 1, "can't read the trace");
-    expect(&run(dir.path(), &["profile", "--no-window", "-m", "model.gguf"]), 2, "give a text with -p");
+    // Standard input is there, but says nothing.
+    expect(&run(dir.path(), &["profile", "--no-window", "-m", "model.gguf"]), 2, "an empty prompt");
 }
