@@ -120,9 +120,9 @@ fn heads_that_fit_no_workgroup_are_left_to_the_cpu() {
     }
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("heads.gguf");
-    std::fs::write(&path, fixture::bytes(&with_heads(fixture::talker(), 1024)).expect("well formed")).expect("written");
+    std::fs::write(&path, fixture::bytes(&with_heads(fixture::talker(), 4096)).expect("well formed")).expect("written");
     let model = ["-m", path.to_str().expect("a readable path"), "-c", "128"];
-    let small = ["--device", "gpu", "--workgroup-memory", "4KiB"];
+    let small = ["--device", "gpu", "--workgroup-memory", "16KiB"];
     for layers in ["all", "auto"] {
         let plan = json(&run_in(home.path(), &[&["fit", "--json", "-ngl", layers], &model[..], &small].concat()));
         let why = plan["why"].as_str().expect("a reason");

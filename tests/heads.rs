@@ -77,9 +77,9 @@ fn speeds() -> Result<[Speed; 2]> {
 #[test]
 fn attention_without_a_kernel_is_left_to_the_cpu() {
     let test = "attention_without_a_kernel_is_left_to_the_cpu";
-    let model = model(1024);
+    let model = model(4096);
     for layers in [Layers::Auto, Layers::All, Layers::Count(3)] {
-        let Some(device) = device(test, 4) else { return };
+        let Some(device) = device(test, 16) else { return };
         let budget = Budget::new(None, None, Some(1 << 30), None);
         let request = Request { layers, rules: Rules::default(), budget, contexts: vec![256] };
         let fit = Fit::new(&model, Some(&device), &options(), &request, &mut speeds).expect("a plan");
@@ -92,7 +92,7 @@ fn attention_without_a_kernel_is_left_to_the_cpu() {
         gives_what_the_cpu_gives(&model, &mut Session::new(model.clone(), Some(device), planned).expect("a session"));
     }
     // Whoever plans nothing gets the same.
-    let Some(device) = device(test, 4) else { return };
+    let Some(device) = device(test, 16) else { return };
     let mut session = Session::new(model.clone(), Some(device), options()).expect("a session");
     assert!(session.engine().placement().blocks.iter().all(|b| (b.main, b.cache) == (Place::Gpu, Place::Cpu)));
     gives_what_the_cpu_gives(&model, &mut session);
