@@ -121,8 +121,8 @@ impl<'a> Heads<'a> {
         4 * rows * blocks * (queries + parts * (threads + 8 / parts) + weights + threads / 8)
     }
 
-    /// Tiles that fit the device's workgroups, if any do, best first: as many rows as there are to fill, then as many threads.
-    fn tiles(&self, caps: &Caps) -> Vec<Tile> {
+    /// The best tile that fits the device's workgroups, if any does: as many rows as there are to fill, then as many threads.
+    fn tile(&self, caps: &Caps) -> Option<Tile> {
         let tile = |rows, blocks, threads, parts| Tile { rows, blocks, threads, parts };
         let few = match self.rows() {
             1 => 1,
@@ -147,8 +147,7 @@ impl<'a> Heads<'a> {
         let fits = |t: &Tile| {
             self.shared(t) <= caps.max_shared as usize && t.blocks * t.threads <= caps.max_invocations as usize
         };
-        let all = all.into_iter().map(|t| Tile { parts: parts(t.parts), ..t }).filter(fits);
-        all.take(2).collect()
+        all.into_iter().map(|t| Tile { parts: parts(t.parts), ..t }).find(fits)
     }
 }
 
@@ -182,18 +181,12 @@ impl Attention {
     /// The kernels, best first; none where heads begin within a word of the cache, or a workgroup has no room for one.
     pub(super) fn kernels(&self, src: &[Meta], caps: &Caps) -> Vec<Kernel> {
         let Some(heads) = Heads::of(src) else { return Vec::new() };
-        let tiles = heads.tiles(caps);
-        let split = |tile: &Tile| {
-            let blocks = heads.rows().div_ceil(tile.rows * tile.blocks) * heads.kv_heads;
-            self.split(&heads, blocks, caps)
-        };
-        let mut kernels: Vec<Kernel> = tiles.iter().map(|tile| self.kernel(&heads, tile, split(tile), caps)).collect();
-        if let Some(tile) = tiles.first() {
-            // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
-            let other = if split(tile).is_some() { None } else { Some(self.splits_of(src, tile.threads)) };
-            kernels.push(self.kernel(&heads, tile, other, caps));
-        }
-        kernels
+        let Some(tile) = heads.tile(caps) else { return Vec::new() };
+        let blocks = heads.rows().div_ceil(tile.rows * tile.blocks) * heads.kv_heads;
+        let split = self.split(&heads, blocks, caps);
+        // The other way of dealing with the cells is a variant as well, so that both are tested on every shape.
+        let other = if split.is_some() { None } else { Some(self.splits_of(src, tile.threads)) };
+        [split, other].into_iter().map(|split| self.kernel(&heads, &tile, split, caps)).collect()
     }
 
     fn kernel(&self, heads: &Heads, tile: &Tile, split: Option<Split>, caps: &Caps) -> Kernel {

@@ -165,14 +165,14 @@ pub fn talker() -> Json {
     json
 }
 
-/// The specification of a tiny llama with heads of `dim` channels: four of queries, two of keys and values.
+/// The specification of a tiny llama with heads of `dim` channels: two of queries, one of keys and values.
 pub fn with_heads(mut json: Json, dim: usize) -> Json {
-    for key in ["key_length", "value_length"] {
-        set(&mut json, &format!("llama.attention.{key}"), serde_json::json!(["UINT32"]), dim.into());
+    for (key, value) in [("key_length", dim), ("value_length", dim), ("head_count", 2), ("head_count_kv", 1)] {
+        set(&mut json, &format!("llama.attention.{key}"), serde_json::json!(["UINT32"]), value.into());
     }
     for tensor in json["tensors"].as_array_mut().expect("an array") {
         let name = tensor["name"].as_str().expect("a name").to_owned();
-        let heads = if name.contains("attn_q") || name.contains("attn_output") { 4 } else { 2 };
+        let heads = if name.contains("attn_q") || name.contains("attn_output") { 2 } else { 1 };
         let turned = name.contains("attn_output.weight");
         if (name.contains(".attn_") && !name.contains("norm") && !name.contains("attn_output.bias")) || turned {
             let shape = tensor["shape"].as_array_mut().expect("a shape");
