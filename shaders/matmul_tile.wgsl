@@ -76,6 +76,9 @@ const TRIPS_X: u32 = (TOKENS * STEP / 8u + WG - 1u) / WG;
 const ALL_W: bool = ROWS * STEP / 8u % WG == 0u;
 const ALL_X: bool = TOKENS * STEP / 8u % WG == 0u;
 
+// Multiplications and additions of a thread in one step (read by tools/kernel-stats).
+const MACS: u32 = ROWS * TOKENS * STEP / WG;
+
 #if F16
 alias Cell = f16;
 #else

@@ -83,6 +83,9 @@ struct Params {
 #import reduce
 #end
 
+// Multiplications and additions of a thread in one turn of the main loop, which is two steps (read by tools/kernel-stats).
+const MACS: u32 = 16u * ROWS * COLS;
+
 #if RMS
 // The squares of x are summed beside the products, and the norm is a factor at the end.
 const SUMS: u32 = ROWS * COLS + COLS;
