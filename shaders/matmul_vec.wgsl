@@ -4,7 +4,7 @@
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
 // Products are taken of codes rather than of weights, d · (Σ q x − offset · Σ x): scales and offsets are applied once for eight.
-// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
+// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what quantize.wgsl made of it), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
 // experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it: GLU (rows of gate and up
 // in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
 // EPILOGUE where any of these needs its constants.
@@ -23,6 +23,9 @@ struct Params {
   x_offset: u32,
   y_stride: u32,
   y_offset: u32,
+#if DOT4
+  x_low: u32,
+#end
 #if BIAS
   bias_offset: u32,
 #end
@@ -99,6 +102,9 @@ var<workgroup> parts: array<f32, SUMS * (WG / 4u)>;
 var<workgroup> parts: array<f32, SUMS * WG>;
 #end
 
+#if DOT4
+#import matmul_vec_int8
+#else
 // Values 8 i .. 8 i + 7 of x from `start` on.
 fn x8(start: u32, i: u32) -> array<vec4<f32>, 2> {
 #if X4
@@ -230,6 +236,7 @@ fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: p
     multiply(load(rows, i), rows, start, i, factor, sums);
   }
 }
+#end
 
 // Sum `s` of all threads.
 fn total(s: u32, thread: Thread) -> f32 {

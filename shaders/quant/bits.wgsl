@@ -5,16 +5,6 @@ fn quant_nibbles(w: u32) -> vec4<u32> {
     return (vec4(w) >> vec4(0u, 4u, 8u, 12u)) & vec4(15u);
 }
 
-// Four 2-bit codes from the low 8 bits.
-fn quant_pairs(w: u32) -> vec4<u32> {
-    return (vec4(w) >> vec4(0u, 2u, 4u, 6u)) & vec4(3u);
-}
-
-// Four bits from the low 4 bits.
-fn quant_bits(w: u32) -> vec4<u32> {
-    return (vec4(w) >> vec4(0u, 1u, 2u, 3u)) & vec4(1u);
-}
-
 // Four bytes as numbers.
 fn quant_u8(w: u32) -> vec4<f32> {
     return vec4<f32>((vec4(w) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u));
@@ -34,22 +24,55 @@ fn quant_parity(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
     return array(vec4(v[0].xz, v[1].xz), vec4(v[0].yw, v[1].yw));
 }
 
-// The four nibbles of the low 16 bits, each in a byte of its own.
-fn quant_spread(h: u32) -> u32 {
-    let x = h & 0xffffu;
-    let y = (x | (x << 8u)) & 0x00ff00ffu;
-    return (y | (y << 4u)) & 0x0f0f0f0fu;
-}
+// Planes of one or two bits per weight lie by parity too, 32 weights at a time: bits 8k + j and 8k + j + 4 of a word are those of weights
+// 8j + 2k and 8j + 2k + 1; bits 8k + 2j of two words are those of the same.
 
-// Bits 0 2 4 6 as bit 4 of the four bytes: the product copies them there, and what else it makes is masked. Bits 1 3 5 7: h >> 1.
-fn quant_fifths(h: u32) -> u32 {
-    return ((h & 0x55u) * 0x00410410u) & 0x10101010u;
+// Bits of weights 8j, 8j + 2 … as bit 4 of the four bytes; those of 8j + 1, 8j + 3 … from h >> 4.
+fn quant_fifths(h: u32, j: u32) -> u32 {
+    return ((h >> j) & 0x01010101u) << 4u;
 }
 
 // The same as bit 2.
-fn quant_thirds(h: u32) -> u32 {
-    return ((h & 0x55u) * 0x00104104u) & 0x04040404u;
+fn quant_thirds(h: u32, j: u32) -> u32 {
+    return ((h >> j) & 0x01010101u) << 2u;
 }
+
+// Pairs of bits of weights 8j, 8j + 2 …, or of 8j + 1, 8j + 3 …, in the low bits of the four bytes.
+fn quant_fours(h: u32, j: u32) -> u32 {
+    return (h >> (2u * j)) & 0x03030303u;
+}
+
+// Eight codes by parity, in ascending order.
+fn quant_ascending(even: u32, odd: u32) -> array<vec4<f32>, 2> {
+    let a = quant_u8(even);
+    let b = quant_u8(odd);
+    return array(vec4(a.x, b.x, a.y, b.y), vec4(a.z, b.z, a.w, b.w));
+}
+
+#if DOT4
+// Words of four codes, of the even and of the odd ones of four eights, by eights.
+fn quant_by_eights(even: vec4<u32>, odd: vec4<u32>) -> array<vec4<u32>, 2> {
+    return array(vec4(even.x, odd.x, even.y, odd.y), vec4(even.z, odd.z, even.w, odd.w));
+}
+
+// 32 nibbles.
+fn quant_nibbles32(w: vec4<u32>) -> array<vec4<u32>, 2> {
+    return quant_by_eights(w & vec4(0x0f0f0f0fu), (w >> vec4(4u)) & vec4(0x0f0f0f0fu));
+}
+
+// 32 nibbles with a fifth bit.
+fn quant_fifths32(w: vec4<u32>, h: u32) -> array<vec4<u32>, 2> {
+    let even = (w & vec4(0x0f0f0f0fu)) | ((vec4(h) << vec4(4u, 3u, 2u, 1u)) & vec4(0x10101010u));
+    let odd = ((w >> vec4(4u)) & vec4(0x0f0f0f0fu)) | ((vec4(h) >> vec4(0u, 1u, 2u, 3u)) & vec4(0x10101010u));
+    return quant_by_eights(even, odd);
+}
+
+// 32 pairs of bits, the even ones in h.x.
+fn quant_fours32(h: vec2<u32>) -> array<vec4<u32>, 2> {
+    let by = vec4(0u, 2u, 4u, 6u);
+    return quant_by_eights((vec4(h.x) >> by) & vec4(0x03030303u), (vec4(h.y) >> by) & vec4(0x03030303u));
+}
+#end
 
 #if HALF
 // The f16 in the low 16 bits. HALF: the device was seen to keep subnormals, which the scales of Q3_K and Q6_K often are (largest

@@ -8,6 +8,14 @@ fn quant_value(q: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(w << (vec4(24u) - 8u * (q & vec4(3u)))) >> vec4(24u));
 }
 
+#if DOT4
+// All of them, four to a word.
+const QUANT_BYTES: vec4<u32> = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
+
+fn quant_look(q: vec4<u32>) -> vec4<f32> {
+    return quant_value(q);
+}
+#else
 #if TABLE
 // The same from workgroup memory, once quant_prepare has filled it.
 var<workgroup> quant_table: array<f32, 16>;
@@ -23,4 +31,5 @@ fn quant_look(q: vec4<u32>) -> vec4<f32> {
 fn quant_look(q: vec4<u32>) -> vec4<f32> {
     return quant_value(q);
 }
+#end
 #end

@@ -1,6 +1,9 @@
 // MXFP4: w = 2^(e − 128) · values[q], 32 weights per scale; the values are twice the e2m1 numbers.
 // Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: e, one byte per block.
 #import quant/bits
+#if DOT4
+#import quant/bytes
+#end
 
 // e = 0 and 1 are subnormal: a device that flushes those gives 0 for what is below 2e-37.
 fn quant_scale(b: u32) -> f32 {
@@ -84,5 +87,30 @@ fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
 // The eight weights, in quant_order too.
 fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
     return array(c.d * c.a, c.d * c.b);
+}
+#end
+
+#if DOT4
+// The form for products of bytes: 32 weights d · (q − QUANT_ZERO) + m, four codes to a word; d and m
+// of the first sixteen and of the last (x, y and z, w).
+// What the codes stand for, four to a word.
+const QUANT_BYTES: vec4<u32> = vec4<u32>(0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
+const QUANT_ZERO: u32 = 0u;
+const QUANT_SPLIT: bool = false; // whether the two halves differ in d and m
+const QUANT_MIN: bool = false;   // whether there is an m
+
+struct QuantRaw32 { w: vec4<u32>, e: u32 }
+
+fn quant_load32(b: u32) -> QuantRaw32 {
+    return QuantRaw32(wq[params.planes.x / 4u + b], wd[params.planes.y + b / 4u]);
+}
+
+fn quant_codes32(q: QuantRaw32) -> array<vec4<u32>, 2> {
+    return quant_lookup32(q.w);
+}
+
+fn quant_scales32(q: QuantRaw32, b: u32) -> vec4<f32> {
+    let e = extractBits(q.e, 8u * (b % 4u), 8u);
+    return vec4(bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u)), 0.0, 0.0, 0.0);
 }
 #end

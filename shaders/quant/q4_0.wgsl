@@ -47,3 +47,25 @@ fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
 fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
     return array(c.d * c.a - 8.0 * c.d, c.d * c.b - 8.0 * c.d);
 }
+
+#if DOT4
+// The form for products of bytes: 32 weights d · (q − QUANT_ZERO) + m, four codes to a word in the order of quant_parity; d and m
+// of the first sixteen and of the last (x, y and z, w).
+const QUANT_ZERO: u32 = 8u;
+const QUANT_SPLIT: bool = false; // whether the two halves differ in d and m
+const QUANT_MIN: bool = false;   // whether there is an m
+
+struct QuantRaw32 { w: vec4<u32>, d: u32 }
+
+fn quant_load32(b: u32) -> QuantRaw32 {
+    return QuantRaw32(wq[params.planes.x / 4u + b], wd[params.planes.y + b / 2u]);
+}
+
+fn quant_codes32(q: QuantRaw32) -> array<vec4<u32>, 2> {
+    return quant_nibbles32(q.w);
+}
+
+fn quant_scales32(q: QuantRaw32, b: u32) -> vec4<f32> {
+    return vec4(quant_half(q.d >> (16u * (b & 1u))), 0.0, 0.0, 0.0);
+}
+#end

@@ -1,27 +1,12 @@
 // Q5_1: w = d · (q + 16 h) + m, 32 weights per scale.
-// Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: h, bit i of weight i.   Plane z: d and m, f16.
+// Plane x: nibbles, word j of a block holds weights 8j … 8j + 7.   Plane y: h, one bit per weight by parity.   Plane z: d and m, f16.
 #import quant/bits
 
-fn quant_word(w: u32, h: u32, dm: vec2<f32>) -> array<vec4<f32>, 2> {
-    let low = quant_nibbles(w) | (quant_bits(h) << vec4(4u));
-    let high = quant_nibbles(w >> 16u) | (quant_bits(h >> 4u) << vec4(4u));
-    return array(dm.x * vec4<f32>(low) + dm.y, dm.x * vec4<f32>(high) + dm.y);
-}
-
 fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
-    let h = wd[params.planes.y + i / 4u] >> (8u * (i % 4u));
-    return quant_word(wd[params.planes.x + i], h, quant_halves_at(params.planes.z, i / 4u));
-}
-
-fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
-    let dm = quant_halves_at(params.planes.z, b);
-    let h = wd[params.planes.y + b];
-    let w = wq[params.planes.x / 4u + b];
-    let p = quant_word(w.x, h, dm);
-    let q = quant_word(w.y, h >> 8u, dm);
-    let r = quant_word(w.z, h >> 16u, dm);
-    let s = quant_word(w.w, h >> 24u, dm);
-    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+    let q = quant_load(i);
+    let c = quant_ascending(quant_even5(q, i), quant_odd5(q, i));
+    let dm = quant_halves(q.dm);
+    return array(dm.x * c[0] + dm.y, dm.x * c[1] + dm.y);
 }
 
 // The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
@@ -33,11 +18,16 @@ fn quant_load(i: u32) -> QuantRaw {
     return QuantRaw(wd[params.planes.x + i], wd[params.planes.y + i / 4u], wd[params.planes.z + i / 4u]);
 }
 
+fn quant_even5(q: QuantRaw, i: u32) -> u32 {
+    return (q.w & 0x0f0f0f0fu) | quant_fifths(q.h, i % 4u);
+}
+
+fn quant_odd5(q: QuantRaw, i: u32) -> u32 {
+    return ((q.w >> 4u) & 0x0f0f0f0fu) | quant_fifths(q.h >> 4u, i % 4u);
+}
+
 fn quant_codes(q: QuantRaw, at: u32, i: u32) -> QuantCodes {
-    let h = q.h >> (8u * (i % 4u));
-    let even = (q.w & 0x0f0f0f0fu) | quant_fifths(h);
-    let odd = ((q.w >> 4u) & 0x0f0f0f0fu) | quant_fifths(h >> 1u);
-    return QuantCodes(quant_u8(even), quant_u8(odd), quant_halves(q.dm));
+    return QuantCodes(quant_u8(quant_even5(q, i)), quant_u8(quant_odd5(q, i)), quant_halves(q.dm));
 }
 
 fn quant_order(v: array<vec4<f32>, 2>) -> array<vec4<f32>, 2> {
@@ -52,3 +42,25 @@ fn quant_dot(c: QuantCodes, x: array<vec4<f32>, 2>, sum: f32) -> f32 {
 fn quant_weights(c: QuantCodes) -> array<vec4<f32>, 2> {
     return array(c.dm.x * c.a + c.dm.y, c.dm.x * c.b + c.dm.y);
 }
+
+#if DOT4
+// The form for products of bytes: 32 weights d · (q − QUANT_ZERO) + m, four codes to a word in the order of quant_parity; d and m
+// of the first sixteen and of the last (x, y and z, w).
+const QUANT_ZERO: u32 = 0u;
+const QUANT_SPLIT: bool = false; // whether the two halves differ in d and m
+const QUANT_MIN: bool = true;   // whether there is an m
+
+struct QuantRaw32 { w: vec4<u32>, h: u32, d: u32 }
+
+fn quant_load32(b: u32) -> QuantRaw32 {
+    return QuantRaw32(wq[params.planes.x / 4u + b], wd[params.planes.y + b], wd[params.planes.z + b]);
+}
+
+fn quant_codes32(q: QuantRaw32) -> array<vec4<u32>, 2> {
+    return quant_fifths32(q.w, q.h);
+}
+
+fn quant_scales32(q: QuantRaw32, b: u32) -> vec4<f32> {
+    return vec4(quant_halves(q.d), 0.0, 0.0).xzyw;
+}
+#end

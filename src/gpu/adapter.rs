@@ -34,6 +34,8 @@ pub struct Adapter {
     pub(super) raw: wgpu::Adapter,
     /// What it is.
     pub info: AdapterInfo,
+    /// Whether products of bytes may be instructions of it: see [`Caps::dot4`](crate::ops::Caps::dot4).
+    pub(super) dot4: bool,
 }
 
 /// Which adapter the user means: `auto`, `gpu`, `gpu:1`, `gpu:lavapipe`.
@@ -150,6 +152,12 @@ impl AdapterInfo {
     }
 }
 
+/// Whether GPUs behind `backend` can be asked to multiply bytes. wgpu does not tell which do it in hardware: those that do not are right
+/// and slow, which measuring shows. Metal has nothing of the kind.
+fn has_dot4(backend: wgpu::Backend) -> bool {
+    matches!(backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12 | wgpu::Backend::BrowserWebGpu)
+}
+
 /// Browsers and some drivers do not report the type of their software adapters.
 fn looks_like_software(name: &str) -> bool {
     let name = name.to_lowercase();
@@ -166,8 +174,9 @@ pub async fn adapters() -> Vec<Adapter> {
     let raw = instance.enumerate_adapters(backends()).await;
     let compute =
         |a: &wgpu::Adapter| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
-    let mut all: Vec<Adapter> =
-        raw.into_iter().filter(compute).map(|raw| Adapter { info: AdapterInfo::of(&raw), raw }).collect();
+    let packed = instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct);
+    let adapter = |raw| Adapter { info: AdapterInfo::of(&raw), dot4: packed && has_dot4(raw.get_info().backend), raw };
+    let mut all: Vec<Adapter> = raw.into_iter().filter(compute).map(adapter).collect();
     all.sort_by_key(|a| a.info.rank());
     all
 }

@@ -144,7 +144,7 @@ impl Device {
             f if !f.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) => Clock::Passes,
             _ => Clock::Dispatches,
         };
-        let caps = Caps { coop, ..caps(&limits, raw.features(), &adapter.info) };
+        let caps = Caps { coop, dot4: adapter.dot4, ..caps(&limits, raw.features(), &adapter.info) };
         let inner = Inner {
             adapter: adapter.raw.clone(),
             raw,

@@ -34,6 +34,9 @@ pub enum Fill {
         /// The middle.
         offset: f32,
     },
+    /// 0 or 1, but for every so-manyth value, which is 32. Products of such values are exact in 8 bits where these are outliers
+    /// (see [`crate::quant::OUTLIER`]) that keep 16, and only there.
+    Outliers(usize),
     /// Whole numbers, uniform in `0..below` (`u32`, or `f32` as the router gives expert ids).
     Below(u32),
     /// `start, start + 1, …`
@@ -138,6 +141,11 @@ impl Input {
                 let mut bytes = vec![0; dtype.row_bytes(elements).expect("cases use whole blocks")];
                 crate::quant::encode(dtype, &values, row, &mut bytes);
                 bytes
+            }
+            (Fill::Outliers(every), _) => {
+                let value =
+                    |r: &mut Random, i: usize| if i % every == every / 2 { 32.0 } else { (r.bits() % 2) as f32 };
+                bytemuck::cast_slice(&floats(&mut { value })).to_vec()
             }
             (Fill::Below(n), DType::F32) => bytemuck::cast_slice(&floats(&mut |r, _| (r.bits() % n) as f32)).to_vec(),
             (Fill::Below(n), _) => as_words((0..elements).map(|_| random.bits() % n).collect()),

@@ -16,7 +16,7 @@ pub struct Caps {
     pub halves: bool,
     /// Rows and columns of the matrices that subgroups multiply, f16 factors and f32 sums, where they do.
     pub coop: Option<u32>,
-    /// `dot4I8Packed` is done in hardware.
+    /// `dot4I8Packed` is known, and may be an instruction of the hardware.
     pub dot4: bool,
     /// Bytes one storage binding may span.
     pub max_binding: u64,

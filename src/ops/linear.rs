@@ -5,7 +5,7 @@
 //! `graph::fuse` makes these from plainer ops; each part of it is one of them, and computes what that one does.
 //! CPU: the parts one after the other, activations prepared once. GPU: one dispatch for a few tokens, the norm included: the
 //! squares of x are summed while x is read, or its mean before; for many tokens the norm is a pass of its own.
-//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl. Source: arXiv 1910.07467 (RMS norm), 1607.06450 (layer norm), 2002.05202
+//! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl; in bytes shaders/quantize.wgsl, shaders/matmul_tile_int8.wgsl. Source: arXiv 1910.07467 (RMS norm), 1607.06450 (layer norm), 2002.05202
 //! (gates), 1701.06538 (experts).
 
 use super::linear_cpu;
@@ -14,7 +14,7 @@ use super::{
     Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted,
 };
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
-use crate::quant::Precision;
+use crate::quant::{self, Precision};
 use std::ops::Range;
 
 /// Sources, in this order: `parts` weights `[n, k]` (or `[experts, n, k]`) of one type; x `[tokens, k]` (or `[tokens, used, k]`);
@@ -32,7 +32,8 @@ pub struct Linear {
     pub norm: Option<PreNorm>,
     /// What happens to the products.
     pub then: Then,
-    /// To what the CPU rounds x where it meets quantized weights.
+    /// To what x may be rounded where it meets quantized weights. A GPU takes 8 bits where that is faster; for a single token, an
+    /// answer's, whenever it is allowed.
     pub precision: Precision,
 }
 
@@ -224,7 +225,7 @@ impl Op for Linear {
     }
 
     fn cases() -> Vec<Case<Self>> {
-        cases::all()
+        [cases::all(), cases::rounded()].concat()
     }
 }
 
@@ -266,6 +267,46 @@ mod cases {
         src.extend(op.places().norm.map(|_| Input::f32([k])));
         src.extend(op.places().residual.map(|_| Input::f32([tokens, n])));
         Case { op, src, nmse: tolerance(dtype).max(1e-9) }
+    }
+
+    /// The case with activations that products in 8 bits are exact for, outliers being kept.
+    fn exact_in_bytes(mut case: Case<Linear>) -> Case<Linear> {
+        let x = case.op.places().x;
+        case.src[x].fill = Fill::Outliers(200);
+        case.op.precision = Precision::Eight;
+        case
+    }
+
+    /// The case with activations rounded to 8 bits.
+    fn in_bytes(case: Case<Linear>) -> Case<Linear> {
+        Case { op: Linear { precision: Precision::Eight, ..case.op }, nmse: quant::EIGHT_BITS, ..case }
+    }
+
+    /// Where x may be rounded to 8 bits.
+    pub fn rounded() -> Vec<Case<Linear>> {
+        let plain = Linear::plain(false, false);
+        let biased = Linear::plain(false, true);
+        let then = |op, then| Linear { then, ..op };
+        let swiglu = Then::Glu(Glu::Plain(Act::Silu));
+        let mut all = Vec::new();
+        for dtype in quant::SUPPORTED.iter().copied().filter(|t| t.is_quantized()) {
+            all.push(exact_in_bytes(dense(plain, dtype, &[33], 512, 1)));
+            all.push(exact_in_bytes(dense(plain, dtype, &[130], 512, 37)));
+        }
+        // Rows of an odd number of blocks; tiles of any size; whatever stands around.
+        all.push(exact_in_bytes(dense(plain, DType::Q4_1, &[20, 33], 608, 130)));
+        all.push(exact_in_bytes(dense(then(biased, swiglu), DType::Q4_0, &[39, 39], 416, 20)));
+        all.push(exact_in_bytes(dense(then(biased, Then::Add { scale: 0.5 }), DType::Q6_K, &[50], 512, 5)));
+        let norms = [PreNorm::Rms { eps: 1e-5, params: 1 }, PreNorm::Layer { eps: 1e-5, params: 2 }];
+        for (norm, tokens) in norms.into_iter().flat_map(|norm| [(Some(norm), 1), (Some(norm), 70)]) {
+            all.push(in_bytes(dense(Linear { norm, ..then(biased, swiglu) }, DType::Q4_K, &[39, 39], 512, tokens)));
+        }
+        for tokens in [1, 2, 19] {
+            all.push(exact_in_bytes(experts(then(plain, swiglu), DType::Q4_K, [4, 40, 256], [tokens, 2])));
+            let combine = then(Linear::plain(true, true), Then::Combine { add: Some(0.7) });
+            all.push(exact_in_bytes(experts(combine, DType::MXFP4, [5, 40, 320], [tokens, 3])));
+        }
+        all
     }
 
     pub fn all() -> Vec<Case<Linear>> {

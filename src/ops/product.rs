@@ -3,12 +3,16 @@
 //! Activations are read four at a time where rows begin at multiples of four; whether the tensor at hand does too, only
 //! the runner knows, so the variant that reads one at a time follows in the list.
 
+mod around;
+mod int8;
+mod tile;
+
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::tile::Tile;
-use super::{Bind, Caps, Combine, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
+use super::{Bind, Caps, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
 use crate::base::{DType, Meta};
 use crate::quant;
 use std::ops::Range;
+use tile::Tile;
 
 /// Threads of a workgroup of `matmul_vec`.
 const VEC_THREADS: u32 = 64;
@@ -80,12 +84,18 @@ impl<'a> Product<'a> {
 
     /// The kernels, best first.
     pub fn kernels(&self) -> Vec<Kernel> {
-        let few = self.src[self.at.x].outer() <= VEC_TOKENS;
-        match (few, self.op.ids) {
+        let tokens = self.src[self.at.x].outer();
+        let exact = match (tokens <= VEC_TOKENS, self.op.ids) {
             (true, false) => self.vec(),
             (true, true) => [self.vec(), self.tile()].concat(),
             (false, false) => self.tile(),
             (false, true) => [self.tile(), self.vec()].concat(),
+        };
+        match tokens {
+            // Answers are rounded only where that was asked for.
+            1 => [self.int8_vec(), exact].concat(),
+            ..=VEC_TOKENS => [exact, self.int8_vec()].concat(),
+            _ => exact.into_iter().chain(self.int8_tile()).collect(),
         }
     }
 
@@ -133,8 +143,7 @@ impl<'a> Product<'a> {
             rounding: v.rounding,
         };
         if let Some(ids) = self.ids() {
-            kernel.passes.insert(0, self.sort_pass(ids, self.shape(v).tokens));
-            kernel.scratch = vec![16 * self.tiles(ids, self.shape(v).tokens), 4 * ids.shape.elements()];
+            kernel = self.sorted(kernel, ids, self.shape(v).tokens);
         }
         if v.flags.contains(&"SCALED") {
             let at = kernel.scratch.len();
@@ -145,11 +154,7 @@ impl<'a> Product<'a> {
         }
         let Some(ids) = self.ids() else { return kernel };
         if let Then::Combine { .. } = self.op.then {
-            let products = Meta::f32([ids.outer(), ids.shape[1], self.rows()]);
-            let at = kernel.scratch.len();
-            kernel.scratch.push(products.span_bytes());
-            kernel.passes.push(self.combine_pass(&products));
-            return kernel.rebind(|bind| if bind == PRODUCTS { Bind::Scratch(at) } else { bind });
+            return self.combine(kernel, Meta::f32([ids.outer(), ids.shape[1], self.rows()]));
         }
         kernel
     }
@@ -344,7 +349,15 @@ impl<'a> Product<'a> {
         if variant.flags.contains(&"SCALED") {
             pass.binds.push(("scales", SCALES));
         }
-        let columns = match self.ids() {
+        let columns = self.columns(&mut pass, tokens);
+        pass.workgroups = [rows.div_ceil(shape.rows) as u32, columns as u32, 1];
+        self.epilogue_of_tiles(&mut pass);
+        pass
+    }
+
+    /// How many tiles of so many tokens there are, and where they find their tokens.
+    fn columns(&self, pass: &mut Pass, tokens: usize) -> usize {
+        match self.ids() {
             None => {
                 pass.params.push(("tokens", self.x.outer().into()));
                 self.x.outer().div_ceil(tokens)
@@ -353,16 +366,18 @@ impl<'a> Product<'a> {
                 pass.binds.extend([("tiles", Bind::Scratch(0)), ("order", Bind::Scratch(1))]);
                 self.tiles(ids, tokens)
             }
-        };
-        pass.workgroups = [rows.div_ceil(shape.rows) as u32, columns as u32, 1];
+        }
+    }
+
+    /// What happens to the sums of tiles: those of experts are summed in a pass of their own.
+    fn epilogue_of_tiles(&self, pass: &mut Pass) {
         match self.op.then {
             Then::Combine { .. } => {
                 let y = pass.binds.iter_mut().find(|(name, _)| *name == "y").expect("it is bound");
                 y.1 = PRODUCTS;
             }
-            _ => self.epilogue(&mut pass),
+            _ => self.epilogue(pass),
         }
-        pass
     }
 
     /// The pass in pieces of as many rows as take no longer than a dispatch may: by what is computed, or by what is read.
@@ -374,60 +389,6 @@ impl<'a> Product<'a> {
         let row = self.w.dtype.row_bytes(self.k()).expect("rows are whole blocks");
         let of_row = (2.0 * (self.k() * inputs) as f64).max(Caps::PER_BYTE * (row * matrices) as f64);
         pass.pieces(tile_rows, tile_rows as f64 * of_row, self.caps)
-    }
-
-    fn sort_pass(&self, ids: &Meta, tokens: usize) -> Pass {
-        Pass {
-            shader: "matmul_id_sort",
-            consts: vec![("EXPERTS", self.w.outer() as u32), ("TOKENS", tokens as u32)],
-            params: vec![
-                ("pairs", ids.shape.elements().into()),
-                ("used", ids.shape[1].into()),
-                ("tiles", self.tiles(ids, tokens).into()),
-                ("ids_stride", ids.stride.into()),
-            ],
-            binds: vec![
-                ("ids", Bind::Src(self.at.ids.expect("ids"))),
-                ("tiles", Bind::Scratch(0)),
-                ("order", Bind::Scratch(1)),
-            ],
-            workgroups: [1, 1, 1],
-            ..Pass::default()
-        }
-    }
-
-    /// Finds factors that bring rows of x into the range of f16.
-    fn scale_pass(&self, scales: Bind) -> Pass {
-        let rows = self.x.shape.rows();
-        Pass {
-            shader: "row_scale",
-            consts: vec![("WG", 64)],
-            params: vec![
-                ("rows", rows.into()),
-                ("n", self.k().into()),
-                ("per_token", (rows / self.x.outer()).into()),
-                ("x_stride", self.x.stride.into()),
-            ],
-            binds: vec![("x", self.x_bind), ("scales", scales)],
-            workgroups: line(rows, self.caps),
-            ..Pass::default()
-        }
-    }
-
-    /// Sums the experts' products.
-    fn combine_pass(&self, products: &Meta) -> Pass {
-        let factors = self.at.factors.expect("experts are weighted");
-        let mut metas = vec![*products, self.src[factors]];
-        metas.extend(self.at.residual.map(|i| self.src[i]));
-        let dst = Meta::f32([products.shape[0], products.shape[2]]);
-        let scale = if let Then::Combine { add: Some(scale) } = self.op.then { scale } else { 1.0 };
-        let kernel = Combine { scale }.gpu(&metas, &dst, self.caps).remove(0).rebind(|bind| match bind {
-            Bind::Src(0) => PRODUCTS,
-            Bind::Src(1) => Bind::Src(factors),
-            Bind::Src(_) => Bind::Src(self.at.residual.expect("a third source")),
-            bind => bind,
-        });
-        kernel.passes.into_iter().next().expect("one pass")
     }
 
     /// The tile of a variant: few tokens where few share their weights, and as subgroups that multiply matrices have it.

@@ -50,6 +50,15 @@ pub(super) fn or_high_bits(plane: &[u8; 32], at: usize, out: &mut [u8; 256]) {
     }
 }
 
+/// Writes codes of one or two `bits` as shaders want them that multiply four at a time: in the bytes of a word lie those of weights
+/// 8j, 8j + 2, 8j + 4 and 8j + 6 of 32, side by side for all j; then those between them. Two bits take a word more for these.
+pub(super) fn pack_by_parity(bits: usize, out: &mut [u8], code: impl Fn(usize) -> u8) {
+    pack_ascending(bits, out, |i| {
+        let (odd, byte) = if bits == 1 { (i / 4 % 2, i / 8 % 4) } else { (i / 16 % 2, i / 4 % 4) };
+        code(i / 32 * 32 + i % 4 * 8 + 2 * byte + odd)
+    });
+}
+
 /// Writes codes of `bits` bits each one after the other, lowest bits first: the order in which shaders read them.
 pub(super) fn pack_ascending(bits: usize, out: &mut [u8], code: impl Fn(usize) -> u8) {
     let per_byte = 8 / bits;

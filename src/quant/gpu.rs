@@ -1,7 +1,8 @@
 //! The layout that shaders read: each part of a block in its own plane, so that loads are whole words.
 //!
 //! A plane holds one part of every block, in order; planes start at multiples of 16 bytes. Within a plane the bits are
-//! permuted so that consecutive weights lie in ascending bits of consecutive words. Sizes stay those of the file, but for
+//! permuted so that consecutive weights lie in ascending bits of consecutive words; single and double bits by parity, see
+//! `bytes::pack_by_parity`. Sizes stay those of the file, but for
 //! Q4_K and Q5_K, whose scales are spread to whole bytes (+3 %).
 
 use super::format::{Block, MAX_PLANES, format};
@@ -24,6 +25,17 @@ pub fn gpu_padded(k: usize) -> usize {
 /// Whether the dot form reads its values from a table in workgroup memory (the flag TABLE of shaders/quant).
 pub fn gpu_table(dtype: DType) -> bool {
     matches!(dtype, DType::IQ4_NL | DType::IQ4_XS)
+}
+
+/// Whether the form for products of bytes does so (the flags TABLE and DOT4).
+pub fn gpu_bytes_table(dtype: DType) -> bool {
+    matches!(dtype, DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4)
+}
+
+/// Whether that form has codes by parity: those of weights 8j, 8j + 2, 8j + 4, 8j + 6 in a word, and those between them in the next; else
+/// one after the other.
+pub fn gpu_by_parity(dtype: DType) -> bool {
+    !gpu_bytes_table(dtype) && dtype != DType::Q8_0
 }
 
 /// The planes of `rows` rows of `k` weights. Panics for an unsupported type, rows that are no whole blocks, or a shard

@@ -2,9 +2,9 @@
 //!   byte 0..16   s: low nibble scale, high nibble minimum, one byte per 16 weights
 //!   byte 16..80  q: 2 bits × 256; of each 128 weights, weight 32 j + l lies in bits 2j of byte l
 //!   byte 80..82  d: f16      byte 82..84  dmin: f16      w = d · scale · q − dmin · minimum
-//! Shader: shaders/quant/q2_k.wgsl; planes: q ascending (64 bytes), s (16), d and dmin (4).
+//! Shader: shaders/quant/q2_k.wgsl; planes: q by parity (64 bytes), s (16), d and dmin (4).
 
-use super::bytes::{Half, pack_ascending};
+use super::bytes::{Half, pack_by_parity};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::search;
@@ -79,7 +79,7 @@ impl Block for Q2_K {
     }
 
     fn planes(b: &Raw, [q, scales, d, _]: [&mut [u8]; MAX_PLANES]) {
-        pack_ascending(2, q, |i| two_bits(&b.qs, i));
+        pack_by_parity(2, q, |i| two_bits(&b.qs, i));
         scales.copy_from_slice(&b.scales);
         d[..2].copy_from_slice(&b.d.0);
         d[2..].copy_from_slice(&b.dmin.0);

@@ -4,10 +4,10 @@
 //!   byte 96..108  s: 6 bits × 16: low nibbles of s[i] and s[i + 8] in byte i < 8, then the high bits of s[i], s[i + 4],
 //!                 s[i + 8], s[i + 12] in byte 8 + i
 //!   byte 108..110 d: f16      w = d · (s − 32) · (q + 4 h − 4)
-//! Shader: shaders/quant/q3_k.wgsl; planes: q ascending (64 bytes), h ascending (32), s as nibbles ascending (8) and then
+//! Shader: shaders/quant/q3_k.wgsl; planes: q by parity (64 bytes), h by parity (32), s as nibbles ascending (8) and then
 //! high bits ascending (4), d (2).
 
-use super::bytes::{Half, or_high_bits, pack_ascending};
+use super::bytes::{Half, or_high_bits, pack_ascending, pack_by_parity};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::q2_k::{pack_two_bits, two_bits, unpack_two_bits};
@@ -86,8 +86,8 @@ impl Block for Q3_K {
     }
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
-        pack_ascending(2, q, |i| two_bits(&b.qs, i));
-        pack_ascending(1, h, |i| high_bit(&b.hmask, i));
+        pack_by_parity(2, q, |i| two_bits(&b.qs, i));
+        pack_by_parity(1, h, |i| high_bit(&b.hmask, i));
         let scales = unpack_scales(&b.scales);
         pack_ascending(4, &mut s[..8], |i| scales[i] as u8 & 15);
         pack_ascending(2, &mut s[8..], |i| scales[i] as u8 >> 4);

@@ -1,9 +1,9 @@
 //! Q5_0: 32 weights in 22 bytes, one scale. Source: ggml, block_q5_0.
 //!   byte 0..2  d: f16   byte 2..6  h: bit 4 of weight j in bit j   byte 6..22  q: 4 bits × 32, weight j with j + 16
 //!   w = d · (q + 16 h − 16)
-//! Shader: shaders/quant/q5_0.wgsl; planes: nibbles ascending (16 bytes), h (4), d (2).
+//! Shader: shaders/quant/q5_0.wgsl; planes: nibbles ascending (16 bytes), h by parity (4), d (2).
 
-use super::bytes::{Half, nibble, pack_ascending, pack_nibbles, spread_nibbles};
+use super::bytes::{Half, nibble, pack_ascending, pack_by_parity, pack_nibbles, spread_nibbles};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::search;
@@ -71,7 +71,8 @@ impl Block for Q5_0 {
 
     fn planes(b: &Raw, [q, h, d, _]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |j| nibble(&b.qs, j));
-        h.copy_from_slice(&b.qh);
+        let high = u32::from_le_bytes(b.qh);
+        pack_by_parity(1, h, |j| (high >> j & 1) as u8);
         d.copy_from_slice(&b.d.0);
     }
 }

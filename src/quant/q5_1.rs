@@ -1,9 +1,9 @@
 //! Q5_1: 32 weights in 24 bytes, a scale and a minimum. Source: ggml, block_q5_1.
 //!   byte 0..2  d: f16   byte 2..4  m: f16   byte 4..8  h: bit 4 of weight j in bit j
 //!   byte 8..24  q: 4 bits × 32, weight j with weight j + 16      w = d · (q + 16 h) + m
-//! Shader: shaders/quant/q5_1.wgsl; planes: nibbles ascending (16 bytes), h (4), d and m (4).
+//! Shader: shaders/quant/q5_1.wgsl; planes: nibbles ascending (16 bytes), h by parity (4), d and m (4).
 
-use super::bytes::{Half, nibble, pack_ascending};
+use super::bytes::{Half, nibble, pack_ascending, pack_by_parity};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::q5_0::{code, pack, unpack_codes};
@@ -51,7 +51,8 @@ impl Block for Q5_1 {
 
     fn planes(b: &Raw, [q, h, dm, _]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |j| nibble(&b.qs, j));
-        h.copy_from_slice(&b.qh);
+        let high = u32::from_le_bytes(b.qh);
+        pack_by_parity(1, h, |j| (high >> j & 1) as u8);
         dm[..2].copy_from_slice(&b.d.0);
         dm[2..].copy_from_slice(&b.m.0);
     }

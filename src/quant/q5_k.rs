@@ -3,10 +3,10 @@
 //!   byte 16..48  h: bit 4 of weight 32 j + l in bit j of byte l
 //!   byte 48..176 q: 4 bits × 256; of each 64 weights, weight l with weight l + 32
 //!   w = d · s · (q + 16 h) − dmin · m
-//! Shader: shaders/quant/q5_k.wgsl; planes: nibbles ascending (128 bytes), h ascending (32), s and m alternating (16), d and
+//! Shader: shaders/quant/q5_k.wgsl; planes: nibbles ascending (128 bytes), h by parity (32), s and m alternating (16), d and
 //! dmin (4).
 
-use super::bytes::{Half, or_high_bits, pack_ascending};
+use super::bytes::{Half, or_high_bits, pack_ascending, pack_by_parity};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::q4_k::{interleave, nibble, pack_nibbles, pack_scales_mins, put_scales_mins, scales_mins, unpack_nibbles};
@@ -66,7 +66,7 @@ impl Block for Q5_K {
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |i| nibble(&b.qs, i));
-        pack_ascending(1, h, |i| high_bit(&b.qh, i));
+        pack_by_parity(1, h, |i| high_bit(&b.qh, i));
         interleave(&b.scales, s);
         d[..2].copy_from_slice(&b.d.0);
         d[2..].copy_from_slice(&b.dmin.0);

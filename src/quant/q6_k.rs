@@ -2,9 +2,9 @@
 //!   byte 0..128   q: low 4 bits × 256; of each 128 weights, weight l < 64 with weight l + 64
 //!   byte 128..192 h: high 2 bits × 256; of each 128 weights, weight 32 j + l in bits 2j of byte l
 //!   byte 192..208 s: i8 × 16      byte 208..210  d: f16      w = d · s · (q + 16 h − 32)
-//! Shader: shaders/quant/q6_k.wgsl; planes: q ascending (128 bytes), h ascending (64), s (16), d (2).
+//! Shader: shaders/quant/q6_k.wgsl; planes: q ascending (128 bytes), h by parity (64), s (16), d (2).
 
-use super::bytes::{Half, pack_ascending};
+use super::bytes::{Half, pack_ascending, pack_by_parity};
 use super::format::{Block, MAX_PLANES};
 use super::panel::{Parts, Scales};
 use super::q2_k::{pack_two_bits, two_bits};
@@ -72,7 +72,7 @@ impl Block for Q6_K {
 
     fn planes(b: &Raw, [q, h, s, d]: [&mut [u8]; MAX_PLANES]) {
         pack_ascending(4, q, |i| low(&b.ql, i));
-        pack_ascending(2, h, |i| two_bits(&b.qh, i));
+        pack_by_parity(2, h, |i| two_bits(&b.qh, i));
         s.copy_from_slice(&b.scales);
         d.copy_from_slice(&b.d.0);
     }

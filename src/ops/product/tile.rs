@@ -1,6 +1,6 @@
 //! How `matmul_tile` is divided among workgroups and threads, by what there is to multiply.
 
-use super::Caps;
+use crate::ops::Caps;
 
 /// How a workgroup of `matmul_tile` divides its work; see the shader.
 #[derive(Clone, Copy)]
