@@ -4,9 +4,9 @@
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
 // Products are taken of codes rather than of weights, d · (Σ q x − offset · Σ x): scales and offsets are applied once for eight.
-// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what quantize.wgsl made of it), BIAS, SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the
-// experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it: GLU (rows of gate and up
-// in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
+// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what quantize.wgsl made of it), BIAS,
+// SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with
+// NORM_W, NORM_B; behind it: GLU (rows of gate and up in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
 // EPILOGUE where any of these needs its constants.
 
 #import quant

@@ -37,14 +37,14 @@ struct Params {
 @group(0) @binding(4) var<storage, read> norm_b: array<vec4<f32>>;
 #end
 
-// Values 4 i .. 4 i + 3 of the row that begins at vector `start`, normalised by mean and factor.
-fn value(start: u32, i: u32, mean: f32, factor: f32) -> vec4<f32> {
+// Value vector i of the row that begins at vector `start`, normalised by `norm`: mean and factor.
+fn value(start: u32, i: u32, norm: vec2<f32>) -> vec4<f32> {
   var v = x[start + i];
 #if LAYER
-  v -= mean;
+  v -= norm.x;
 #end
 #if NORM
-  v *= factor;
+  v *= norm.y;
 #end
 #if NORM_W
   v *= norm_w[params.norm_w_offset / 4u + i];
@@ -55,24 +55,59 @@ fn value(start: u32, i: u32, mean: f32, factor: f32) -> vec4<f32> {
   return v;
 }
 
-#if NORM
-// Mean, of which RMS norms know nothing, and one over the deviation.
-fn statistics(start: u32, thread: Thread) -> vec2<f32> {
-  let n = f32(params.n);
-  var mean = 0.0;
+// Threads take blocks of 32 values, here as later: their eight loads are under way together.
+
 #if LAYER
+// Mean, and one over the deviation; and the mean square of what they make of the row.
+fn statistics(start: u32, thread: Thread) -> vec3<f32> {
+  let n = f32(params.n);
   var sum = 0.0;
-  for (var i = thread.index; i < params.n / 4u; i += WG) {
-    sum += dot(x[start + i], vec4<f32>(1.0));
+  for (var b = thread.index; b < params.n / 32u; b += WG) {
+    for (var j = 0u; j < 8u; j++) {
+      sum += dot(x[start + 8u * b + j], vec4<f32>(1.0));
+    }
   }
-  mean = reduce_add(sum, thread) / n;
-#end
+  let mean = reduce_add(sum, thread) / n;
   var squares = 0.0;
-  for (var i = thread.index; i < params.n / 4u; i += WG) {
-    let d = x[start + i] - mean;
-    squares += dot(d, d);
+  for (var b = thread.index; b < params.n / 32u; b += WG) {
+    for (var j = 0u; j < 8u; j++) {
+      let d = x[start + 8u * b + j] - mean;
+      squares += dot(d, d);
+    }
   }
-  return vec2<f32>(mean, 1.0 / sqrt(reduce_add(squares, thread) / n + params.eps));
+  let norm = vec2<f32>(mean, 1.0 / sqrt(reduce_add(squares, thread) / n + params.eps));
+  squares = 0.0;
+  for (var b = thread.index; b < params.n / 32u; b += WG) {
+    for (var j = 0u; j < 8u; j++) {
+      let v = value(start, 8u * b + j, norm);
+      squares += dot(v, v);
+    }
+  }
+  return vec3<f32>(norm, reduce_add(squares, thread) / n);
+}
+#else
+// The same with a mean of 0; without a norm the factor is 1.
+fn statistics(start: u32, thread: Thread) -> vec3<f32> {
+  let n = f32(params.n);
+  var squares = 0.0;
+  var weighted = 0.0;
+  for (var b = thread.index; b < params.n / 32u; b += WG) {
+    for (var j = 0u; j < 8u; j++) {
+      let v = value(start, 8u * b + j, vec2<f32>(0.0, 1.0));
+      weighted += dot(v, v);
+#if RMS
+      let u = x[start + 8u * b + j];
+      squares += dot(u, u);
+#end
+    }
+  }
+  weighted = reduce_add(weighted, thread) / n;
+#if RMS
+  let factor = 1.0 / sqrt(reduce_add(squares, thread) / n + params.eps);
+  return vec3<f32>(0.0, factor, factor * factor * weighted);
+#else
+  return vec3<f32>(0.0, 1.0, weighted);
+#end
 }
 #end
 
@@ -96,29 +131,17 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
     return;
   }
   let start = (params.x_offset + row / params.per_token * params.x_stride + row % params.per_token * params.n) / 4u;
-  var mean = 0.0;
-  var factor = 1.0;
-#if NORM
   let stats = statistics(start, thread);
-  mean = stats.x;
-  factor = stats.y;
-#end
-  var squares = 0.0;
-  for (var i = thread.index; i < params.n / 4u; i += WG) {
-    let v = value(start, i, mean, factor);
-    squares += dot(v, v);
-  }
-  squares = reduce_add(squares, thread) / f32(params.n);
-  let limit = f32(LIMIT) * sqrt(squares);
+  let limit = f32(LIMIT) * sqrt(stats.z);
   // What is no number in a row makes all of the row none.
-  let broken = (bitcast<u32>(squares) & 0x7fffffffu) >= 0x7f800000u;
+  let broken = (bitcast<u32>(stats.z) & 0x7fffffffu) >= 0x7f800000u;
 
   let blocks = params.n / 32u;
   for (var b = thread.index; b < blocks; b += WG) {
     var v: array<vec4<f32>, 8>;
     var largest = vec4<f32>(0.0);
     for (var j = 0u; j < 8u; j++) {
-      v[j] = value(start, 8u * b + j, mean, factor);
+      v[j] = value(start, 8u * b + j, stats.xy);
       largest = max(largest, abs(v[j]));
     }
     let amax = max(max(largest.x, largest.y), max(largest.z, largest.w));

@@ -12,6 +12,7 @@ use wgpu_llm::gpu::{Device, Tuning};
 use wgpu_llm::model::Model;
 use wgpu_llm::model::synth::Synthetic;
 use wgpu_llm::ops::{Serial, nmse};
+use wgpu_llm::quant::{EIGHT_BITS, Precision};
 use wgpu_llm::run::{Options, Session};
 
 /// A model with experts, in f32.
@@ -26,8 +27,13 @@ fn quantized() -> Gguf {
 }
 
 fn logits(device: &Device, gguf: Gguf) -> Vec<f32> {
+    logits_at(device, gguf, None)
+}
+
+fn logits_at(device: &Device, gguf: Gguf, precision: Option<Precision>) -> Vec<f32> {
     let model = Model::new(gguf).expect("a model");
-    let options = Options { context: 64, batch: 64, kv: DType::F32.into(), threads: 1, ..Options::default() };
+    let kv = DType::F32.into();
+    let options = Options { context: 64, batch: 64, kv, threads: 1, precision, ..Options::default() };
     let mut session = Session::new(Arc::new(model), Some(device.clone()), options).expect("a session");
     let tokens: Vec<u32> = (0..20).collect();
     let mut all = session.logits(&tokens, &[19]).expect("logits").concat();
@@ -65,6 +71,32 @@ fn measured_kernels_are_kept_and_give_the_same() {
     same(&again);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     assert!(again.counters().pipelines < device.counters().pipelines);
+}
+
+#[test]
+fn products_in_bytes_are_measured_where_they_are_allowed() {
+    let Some(device) = device::open("products_in_bytes_are_measured_where_they_are_allowed") else { return };
+    if !device.has_timestamps() || !device.caps().dot4 {
+        return println!("skipped: nothing to measure");
+    }
+    let want = exact(&logits(&device, quantized()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tuning.json");
+    device.tune(Tuning::open(&device, &path));
+    let error = nmse(&logits_at(&device, quantized(), Some(Precision::Eight)), &want);
+    assert!(error < 20.0 * EIGHT_BITS, "{error:e}");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    let kept: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+    let (_, choices) = kept.as_object().unwrap().iter().next().expect("a device");
+    // A trial that was not given up, and classes of their own.
+    assert_eq!(choices["trial of tile_int8"], "ran", "{choices:#}");
+    let classes = choices.as_object().unwrap().keys().filter(|class| class.ends_with(" 8 bits")).count();
+    assert!(classes >= 3, "{choices:#}");
+    // The same file, where none are allowed.
+    let again = device::open("again").expect("there was one a moment ago");
+    again.tune(Tuning::open(&again, &path));
+    let error = nmse(&logits(&again, quantized()), &want);
+    assert!(error < 1e-5, "{error:e}");
 }
 
 fn exact(values: &[f32]) -> Vec<f64> {

@@ -16,6 +16,14 @@ fn quant_w8(i: u32) -> array<vec4<f32>, 2> {
     return array(s.x * c[0] - s.y, s.x * c[1] - s.y);
 }
 
+fn quant_w32(b: u32) -> array<vec4<f32>, 8> {
+    let p = quant_w8(4u * b);
+    let q = quant_w8(4u * b + 1u);
+    let r = quant_w8(4u * b + 2u);
+    let s = quant_w8(4u * b + 3u);
+    return array(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1]);
+}
+
 // The dot form: what a row's eight weights are read as, their codes (`at` counts eights from the start of w, `i` from the row's), and
 // their product with eight values of x in quant_order, of which `sum` is the sum.
 struct QuantRaw { w: u32, h: u32, s: u32, dm: u32 }

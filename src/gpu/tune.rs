@@ -11,6 +11,7 @@ use super::weights::Weights;
 use crate::base::{ErrorKind, Meta, Result};
 use crate::graph::{Graph, Node, Plan, Storage};
 use crate::ops::{AnyOp, Kernel, Linear, PreNorm, Random, Then, nmse};
+use crate::quant::Precision;
 use std::ops::Range;
 use std::sync::MutexGuard;
 
@@ -54,7 +55,9 @@ fn class(node: &Node) -> Option<String> {
         Then::Combine { .. } => "combine",
     };
     let (ids, tokens) = (if op.ids { " experts" } else { "" }, round(node.src[op.parts].meta.outer()));
-    Some(format!("{} {}x{}{ids} {tokens} {norm} {then}", w.dtype, round(rows), round(w.shape.row())))
+    // Kernels in bytes are there only where activations may be rounded.
+    let bits = if op.precision == Precision::Eight { " 8 bits" } else { "" };
+    Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}", w.dtype, round(rows), round(w.shape.row())))
 }
 
 /// Whether measurements decide which of `node`'s kernels is taken.

@@ -173,8 +173,8 @@ impl<'a> Product<'a> {
             Some(ids) => ids.shape.elements() / self.w.outer(),
         };
         match share {
-            ..=32 => 32,
-            ..=64 => 64,
+            0..=32 => 32,
+            33..=64 => 64,
             _ => 128,
         }
     }
