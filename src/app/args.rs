@@ -22,7 +22,7 @@ alias (see `ls --aliases`).
 They lie in the Hugging Face cache: HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub.
 
 Flags that are given twice count as they were given last, but for those that collect.
-Environment: WGPU_LLM_<FLAG> for every flag, unless it is empty; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
+Environment: WGPU_LLM_<FLAG> for every flag, unless it is empty; WGPU_LLM_SIMD for the CPU's instructions (a wrong name lists them); HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
 /// Run language models on any GPU, or on the CPU.

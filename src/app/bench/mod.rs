@@ -20,6 +20,7 @@ use crate::model::Model;
 use crate::model::synth::Synthetic;
 use crate::run::budget::Budget;
 use crate::run::{Options, Profile, Session};
+use crate::simd::Level;
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
 use peak::{Need, Peaks};
@@ -219,5 +220,6 @@ fn device_facts(session: &mut Session) -> DeviceFacts {
     let threads = session.engine().threads() as u32;
     let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
     let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
-    DeviceFacts { backend, cpu: load::cpu_name(), gpu, threads, activation_bits: session.activation_bits() }
+    let (cpu, simd, activation_bits) = (load::cpu_name(), Level::best().name(), session.activation_bits());
+    DeviceFacts { backend, cpu, gpu, threads, simd, activation_bits }
 }

@@ -33,6 +33,8 @@ pub struct DeviceFacts {
     pub gpu: String,
     /// CPU threads.
     pub threads: u32,
+    /// The CPU's instructions that are used: `avx2`.
+    pub simd: &'static str,
     /// Bits of a prompt's activations on the CPU.
     pub activation_bits: u32,
 }
@@ -115,6 +117,7 @@ impl Row {
             ("n_threads", d.threads.into()),
             ("activation_bits", d.activation_bits.into()),
             ("type_k", s.kv.keys.name().into()),
+            ("simd", d.simd.into()),
             ("type_v", s.kv.values.name().into()),
             ("n_gpu_layers", layers(s.layers).into()),
             ("flash_attn", true.into()),
