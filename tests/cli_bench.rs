@@ -94,6 +94,12 @@ fn json_has_each_repetition_and_the_kernels() {
     let ops = |i: usize| rows[i]["dispatches_per_token"].as_f64().unwrap();
     assert!(ops(1) > 10.0 && ops(0) < ops(1) && ops(1) == ops(2), "{} {}", ops(0), ops(1));
 
+    let answer = |more: &[&str]| -> Json {
+        let rows: Json = serde_json::from_str(&bench(&[&["--json"], more].concat())).unwrap();
+        rows[1]["answer_bits"].clone()
+    };
+    assert_eq!((answer(&[]), answer(&["--answer-bits", "8"])), (16.into(), 8.into()));
+
     let two =
         ["bench", "--synthetic", "llama-tiny:q8_0", "-n", "0", "-p", "8", "-ub", "4,8", "--device", "cpu", "-r", "1"];
     let lines = stdout(&run(&[&two[..], &["-o", "jsonl"]].concat()));

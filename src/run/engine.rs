@@ -316,7 +316,7 @@ impl Engine {
                 Error::new(ErrorKind::OutOfSystemMemory, what).help("start again with a smaller model or context")
             );
         }
-        let precision = if batch.tokens > 1 { self.precision() } else { Precision::Sixteen };
+        let precision = if batch.tokens > 1 { self.precision() } else { self.options.answer_precision };
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);

@@ -37,6 +37,8 @@ pub struct DeviceFacts {
     pub simd: &'static str,
     /// Bits of a prompt's activations on the CPU.
     pub activation_bits: u32,
+    /// Bits of an answer's activations.
+    pub answer_bits: u32,
 }
 
 /// One result.
@@ -115,9 +117,10 @@ impl Row {
             ("n_batch", s.batch.into()),
             ("n_ubatch", s.ubatch.into()),
             ("n_threads", d.threads.into()),
-            ("activation_bits", d.activation_bits.into()),
-            ("type_k", s.kv.keys.name().into()),
             ("simd", d.simd.into()),
+            ("activation_bits", d.activation_bits.into()),
+            ("answer_bits", d.answer_bits.into()),
+            ("type_k", s.kv.keys.name().into()),
             ("type_v", s.kv.values.name().into()),
             ("n_gpu_layers", layers(s.layers).into()),
             ("flash_attn", true.into()),
