@@ -52,6 +52,7 @@ fn every_form_has_every_row() {
         let (speed, deviation) = line[column("t/s")].split_once(" ± ").expect("mean and deviation");
         assert!(speed.parse::<f64>().unwrap() > 0.0 && deviation.parse::<f64>().unwrap() >= 0.0);
         assert!(line[column("model")].contains("Q4_0") && line[column("backend")] == "CPU");
+        assert_eq!(line[column("simd")], wgpu_llm::simd::Level::available().last().unwrap().name());
         let (part, of) = line[column("% of peak")].split_once(' ').expect("a part of something");
         assert!(part.parse::<u32>().is_ok() && ["memory", "arithmetic"].contains(&of), "{md}");
     }
@@ -61,7 +62,7 @@ fn every_form_has_every_row() {
     let place = |name: &str| head.iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name}: {csv}"));
     let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(cells).collect();
     assert_eq!(rows.iter().map(|r| r[place("test")]).collect::<Vec<_>>(), NAMES);
-    assert!(rows.iter().all(|r| r.len() == head.len() && r[place("type_k")] == "f16"));
+    assert!(rows.iter().all(|r| r.len() == head.len() && r[place("type_k")] == "f16" && !r[place("simd")].is_empty()));
 
     let sql = bench(&[&DEPTHS[..], &["-o", "sql"]].concat());
     assert!(sql.starts_with("CREATE TABLE IF NOT EXISTS llama_bench (\n"), "{sql}");
@@ -92,6 +93,12 @@ fn json_has_each_repetition_and_the_kernels() {
     // A token runs a whole graph; in a prompt many share one.
     let ops = |i: usize| rows[i]["dispatches_per_token"].as_f64().unwrap();
     assert!(ops(1) > 10.0 && ops(0) < ops(1) && ops(1) == ops(2), "{} {}", ops(0), ops(1));
+
+    let answer = |more: &[&str]| -> Json {
+        let rows: Json = serde_json::from_str(&bench(&[&["--json"], more].concat())).unwrap();
+        rows[1]["answer_bits"].clone()
+    };
+    assert_eq!((answer(&[]), answer(&["--answer-bits", "8"])), (16.into(), 8.into()));
 
     let two =
         ["bench", "--synthetic", "llama-tiny:q8_0", "-n", "0", "-p", "8", "-ub", "4,8", "--device", "cpu", "-r", "1"];

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use wgpu_llm::simd::Level;
 
 /// The program with an environment of its own, and a tiny model in its folder.
 struct Program {
@@ -93,6 +94,24 @@ fn an_empty_variable_is_none() {
     expect(&command.output().unwrap(), 0, "2 new");
     let mut command = program.command(&["complete", "-m", "model.gguf", "-p", "a", "-n", "2", "-dev", "cpu"]);
     expect(&command.env("WGPU_LLM_SEED", "x").output().unwrap(), 2, "-1 for another seed each time");
+}
+
+#[test]
+fn a_wrong_level_is_an_error_and_a_right_one_is_taken() {
+    let program = Program::new();
+    let line = ["bench", "-m", "model.gguf", "-dev", "cpu", "-p", "4", "-n", "0", "-r", "1", "--json"];
+    let at = |level: &str| program.command(&line).env("WGPU_LLM_SIMD", level).output().unwrap();
+    let known: Vec<&str> = Level::available().map(Level::name).collect();
+    expect(&at("avx9"), 2, "there are no CPU instructions named \"avx9\"");
+    expect(&at("AVX2"), 2, &format!("this machine has {}", known.join(", ")));
+    let lacking = Level::ALL.into_iter().find(|l| !l.is_available()).expect("x86's or ARM's");
+    expect(&at(lacking.name()), 2, &format!("this machine cannot run {}", lacking.name()));
+    for name in known {
+        let rows: serde_json::Value = serde_json::from_str(&stdout(&at(name))).unwrap();
+        assert_eq!(rows[0]["simd"], name);
+    }
+    let rows: serde_json::Value = serde_json::from_str(&stdout(&at(""))).unwrap();
+    assert_eq!(rows[0]["simd"], Level::best().name());
 }
 
 /// With penalties another answer differs from the first only if the first is still remembered.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wgpu_llm::gguf::Gguf;
 use wgpu_llm::gpu::Device;
-use wgpu_llm::model::Model;
+use wgpu_llm::model::{Model, synth::Synthetic};
+use wgpu_llm::ops::Serial;
+use wgpu_llm::quant::Precision;
 use wgpu_llm::run::{Answer, Options, Session, Stop};
 use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
 
@@ -28,6 +30,25 @@ fn generate(session: &mut Session, prompt: &[u32]) -> Answer {
     let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
     let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
     session.generate(prompt, &mut sampler, 6, &mut |_| ControlFlow::Continue(())).expect("an answer")
+}
+
+#[test]
+fn an_answer_is_rounded_to_eight_bits_only_where_that_is_asked_for() {
+    let synthetic: Synthetic = "llama-tiny:q4_0".parse().expect("a model");
+    let logits = |answer_precision: Precision| {
+        let model =
+            Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).expect("made")).expect("a model that runs");
+        let options = Options { context: 64, threads: 1, answer_precision, ..Options::default() };
+        let mut session = Session::new(Arc::new(model), None, options).expect("a session");
+        let prompt = session.logits(&[1, 300, 400, 500], &[3]).expect("logits");
+        (prompt, session.logits(&[7], &[0]).expect("logits"), session.answer_bits())
+    };
+    let (exact, rounded) = (logits(Precision::default()), logits(Precision::Eight));
+    assert_eq!((exact.2, rounded.2), (16, 8));
+    assert_eq!(exact.0, rounded.0, "prompts have a setting of their own");
+    let (a, b) = (&exact.1[0], &rounded.1[0]);
+    let (error, size) = a.iter().zip(b).fold((0.0, 0.0), |(e, s), (a, b)| (e + (a - b) * (a - b), s + a * a));
+    assert!(error > 0.0 && error < 1e-3 * size, "{error} of {size}");
 }
 
 /// Has a prompt stopped when it is asked for the `asks`th time, counted from 0; gives how many of its tokens the cache kept.

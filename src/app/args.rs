@@ -22,7 +22,7 @@ alias (see `ls --aliases`).
 They lie in the Hugging Face cache: HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub.
 
 Flags that are given twice count as they were given last, but for those that collect.
-Environment: WGPU_LLM_<FLAG> for every flag, unless it is empty; HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
+Environment: WGPU_LLM_<FLAG> for every flag, unless it is empty; WGPU_LLM_SIMD for the CPU's instructions (a wrong name lists them); HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; RUST_LOG; NO_COLOR, CLICOLOR_FORCE.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
 /// Run language models on any GPU, or on the CPU.
@@ -150,6 +150,32 @@ pub struct DeviceArgs {
     /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
+    /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: faster on
+    /// CPUs that multiply more slowly than they read, and a little worse.
+    #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ANSWER_BITS")]
+    pub answer_bits: AnswerBits,
+}
+
+/// See [`DeviceArgs::answer_bits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum AnswerBits {
+    /// 8 bits.
+    #[value(name = "8")]
+    Eight,
+    /// 16 bits.
+    #[default]
+    #[value(name = "16")]
+    Sixteen,
+}
+
+impl AnswerBits {
+    /// For [`Options::answer_precision`](crate::run::Options::answer_precision).
+    pub fn precision(self) -> Precision {
+        match self {
+            AnswerBits::Eight => Precision::Eight,
+            AnswerBits::Sixteen => Precision::Sixteen,
+        }
+    }
 }
 
 /// See [`DeviceArgs::activation_bits`].

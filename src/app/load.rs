@@ -189,6 +189,7 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
         kv: context.kv()?,
         threads: device.threads.unwrap_or(0) as usize,
         precision: device.activation_bits.precision(),
+        answer_precision: device.answer_bits.precision(),
         system_memory: memory_total(),
         trace,
         ..Options::default()

@@ -30,6 +30,7 @@ pub mod web;
 pub mod window;
 
 use crate::base::Result;
+use crate::simd::Level;
 use args::{Cli, Command};
 use std::process::ExitCode;
 use term::Exit;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    Level::asked()?;
     let Some(command) = &cli.command else { return devices::list(cli.json) };
     match command {
         Command::Chat(args) => chat::run(args),

@@ -12,6 +12,7 @@ use crate::graph::{Graph, Input, Place, Plan, Tensor};
 use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
 use crate::quant::Precision;
+use crate::simd::Level;
 use std::sync::Arc;
 use web_time::Instant;
 
@@ -131,6 +132,7 @@ impl Engine {
         mut placement: Placement,
         options: &Options,
     ) -> Result<Engine> {
+        Level::asked()?;
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
         let gpu = device.map(|device| GpuSide::new(device, &model, &mut placement, options)).transpose()?;
         let (options, memory) = (options.clone(), cpu::Memory::default());
@@ -314,7 +316,7 @@ impl Engine {
                 Error::new(ErrorKind::OutOfSystemMemory, what).help("start again with a smaller model or context")
             );
         }
-        let precision = if batch.tokens > 1 { self.precision() } else { Precision::Sixteen };
+        let precision = if batch.tokens > 1 { self.precision() } else { self.options.answer_precision };
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);

@@ -26,9 +26,11 @@ pub struct Options {
     pub gpu_layers: Option<usize>,
     /// What runs where: see [`fit`](super::fit::Fit).
     pub placement: Option<Placement>,
-    /// To what the CPU rounds a prompt's activations; an answer's always have 16 bits. `None` leaves it to the model's width: see
-    /// [`Precision::for_width`].
+    /// To what the CPU rounds a prompt's activations. `None` leaves it to the model's width: see [`Precision::for_width`].
     pub precision: Option<Precision>,
+    /// To what devices may round the activations of an answer, which is computed token by token: [`Precision::Sixteen`] is as good as f32,
+    /// [`Precision::Eight`] keeps outliers.
+    pub answer_precision: Precision,
     /// Bytes of system memory: where the GPU fails for good and the rest of the model would not fit, the session ends. `None` where
     /// nobody tells.
     pub system_memory: Option<u64>,
@@ -46,6 +48,7 @@ impl Default for Options {
             gpu_layers: None,
             placement: None,
             precision: None,
+            answer_precision: Precision::Sixteen,
             system_memory: None,
             trace: false,
         }
@@ -88,6 +91,11 @@ impl Session {
             Precision::SixteenOrTiles if Level::best().tiles().is_some() => 8,
             Precision::Sixteen | Precision::SixteenOrTiles => 16,
         }
+    }
+
+    /// Bits to which an answer's activations may be rounded.
+    pub fn answer_bits(&self) -> u32 {
+        if self.options.answer_precision == Precision::Eight { 8 } else { 16 }
     }
 
     /// A session of `model` on `device`, or on the CPU without one. The context may be longer than the model was trained

@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: every vector is two registers.
+//! AVX2, FMA and F16C: every vector is two registers. With or without a dot product of bytes.
 //!
 //! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, of which the token is the proof; those
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
@@ -6,17 +6,26 @@
 
 use super::level::Kernel;
 use super::vector::Simd;
+#[cfg(test)]
+use super::vnni::EVEX;
+use super::vnni::{NONE, VEX, dpbusd, dpwssd};
 use std::arch::x86_64::*;
 
-/// Proof that AVX2, FMA and F16C are there.
+/// Proof that AVX2, FMA and F16C are there, and the dot product of bytes that `DOT` says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2<const DOT: u8>(());
 
-impl Avx2 {
+impl<const DOT: u8> Avx2<DOT> {
     /// A token, where the machine has the features.
     pub fn detect() -> Option<Self> {
-        let found =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && match DOT {
+                NONE => true,
+                VEX => is_x86_feature_detected!("avxvnni"),
+                _ => is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni"),
+            };
         found.then_some(Avx2(()))
     }
 }
@@ -61,7 +70,7 @@ fn transpose8(v: [__m256; 8]) -> [__m256; 8] {
     }
 }
 
-impl Simd for Avx2 {
+impl<const DOT: u8> Simd for Avx2<DOT> {
     const REGISTERS: usize = 8;
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
@@ -70,11 +79,31 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn enter<K: Kernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn inner<K: Kernel>(s: Avx2, kernel: K) -> K::Out {
+        fn plain<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
-        // SAFETY: the token proves the features.
-        unsafe { inner(self, kernel) }
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn vnni<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        #[cfg(test)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512vl,avx512vnni")]
+        fn evex<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
+        // A function with features of its own is inlined into others with these whatever it says: registers, which are few, would then
+        // have to do for both.
+        #[inline(never)]
+        fn call<const DOT: u8, K: Kernel>(s: Avx2<DOT>, kernel: K) -> K::Out {
+            // SAFETY: the token proves the features.
+            match DOT {
+                NONE => unsafe { plain(s, kernel) },
+                #[cfg(test)]
+                EVEX => unsafe { evex(s, kernel) },
+                _ => unsafe { vnni(s, kernel) },
+            }
+        }
+        call(self, kernel)
     }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
@@ -131,8 +160,34 @@ impl Simd for Avx2 {
     fn dot_words(self, sum: [__m256i; 2], q: [__m256i; 2], acts: [i8; 4], signed: bool) -> [__m256i; 2] {
         unsafe {
             let a = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            if DOT != NONE {
+                return [dpbusd::<DOT>(sum[0], q[0], a[0]), dpbusd::<DOT>(sum[1], q[1], a[1])];
+            }
             let p = if signed { both!(dot_signed(q, a)) } else { both!(dot_unsigned(q, a)) };
             both!(_mm256_add_epi32(sum, p))
+        }
+    }
+    const NARROW: bool = DOT == NONE;
+    #[inline(always)]
+    fn dot_narrow(self, sum: [__m256i; 2], q: [__m256i; 2], acts: [i8; 4]) -> [__m256i; 2] {
+        if DOT != NONE {
+            return self.dot_words(sum, q, acts, false);
+        }
+        unsafe {
+            let a = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            let products = both!(_mm256_maddubs_epi16(q, a));
+            both!(_mm256_add_epi16(sum, products))
+        }
+    }
+    #[inline(always)]
+    fn widen(self, sum: [__m256i; 2], narrow: [__m256i; 2]) -> [__m256i; 2] {
+        if DOT != NONE {
+            return self.add_ints(sum, narrow);
+        }
+        unsafe {
+            let ones = [_mm256_set1_epi16(1); 2];
+            let narrow = both!(_mm256_madd_epi16(narrow, ones));
+            both!(_mm256_add_epi32(sum, narrow))
         }
     }
     #[inline(always)]
@@ -149,6 +204,9 @@ impl Simd for Avx2 {
     fn dot_pairs(self, sum: [__m256i; 2], weights: [__m256i; 2], acts: [i16; 2]) -> [__m256i; 2] {
         unsafe {
             let acts = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            if DOT != NONE {
+                return [dpwssd::<DOT>(sum[0], weights[0], acts[0]), dpwssd::<DOT>(sum[1], weights[1], acts[1])];
+            }
             let products = both!(_mm256_madd_epi16(weights, acts));
             both!(_mm256_add_epi32(sum, products))
         }
@@ -158,12 +216,15 @@ impl Simd for Avx2 {
         unsafe {
             let up = _mm_cvtsi32_si128(24 - 8 * n as i32);
             let top = [_mm256_sll_epi32(v[0], up), _mm256_sll_epi32(v[1], up)];
-            self.to_floats([_mm256_srai_epi32::<24>(top[0]), _mm256_srai_epi32::<24>(top[1])])
+            self.to_floats(match DOT {
+                NONE => [_mm256_srai_epi32::<24>(top[0]), _mm256_srai_epi32::<24>(top[1])],
+                _ => [_mm256_srli_epi32::<24>(top[0]), _mm256_srli_epi32::<24>(top[1])],
+            })
         }
     }
     #[inline(always)]
     fn signed_zero(self) -> i32 {
-        0
+        if DOT == NONE { 0 } else { 128 }
     }
     #[inline(always)]
     fn add_ints(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
@@ -191,7 +252,14 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn weights_signed(self, v: [__m256i; 2]) -> [__m256i; 2] {
-        v
+        if DOT == NONE {
+            return v;
+        }
+        // The instruction takes weights as unsigned: w + 128.
+        unsafe {
+            let top = [_mm256_set1_epi8(-128); 2];
+            both!(_mm256_xor_si256(v, top))
+        }
     }
     #[inline(always)]
     fn zero(self) -> [__m256i; 2] {

@@ -7,6 +7,7 @@
 use super::avx2::Avx2;
 use super::level::Kernel;
 use super::vector::Simd;
+use super::vnni::NONE;
 use std::arch::x86_64::*;
 
 /// Proof that AVX-512 F, BW, DQ, VL and VNNI are there, and what AVX2 asks for. `NEAR`: two streams are read at a time, and what is
@@ -14,7 +15,7 @@ use std::arch::x86_64::*;
 /// 2 threads of a Sapphire Rapids makes 46 tokens a second, 39 of one stream, 35 without the first level, out of 48 that memory would
 /// allow; on a Zen 4 the first level loses. Asked for at run time it would cost more than it gives.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx512<const NEAR: bool>(Avx2);
+pub(super) struct Avx512<const NEAR: bool>(Avx2<NONE>);
 
 impl<const NEAR: bool> Avx512<NEAR> {
     /// A token, where the machine has the features.
@@ -40,7 +41,7 @@ fn plus_half_bf16(v: __m512) -> __m512i {
 impl<const NEAR: bool> Simd for Avx512<NEAR> {
     const REGISTERS: usize = 32;
     const STREAMS: usize = if NEAR { 2 } else { 1 };
-    const AHEAD: usize = if NEAR { 1024 } else { <Avx2 as Simd>::AHEAD };
+    const AHEAD: usize = if NEAR { 1024 } else { <Avx2<NONE> as Simd>::AHEAD };
     const NEAR: usize = if NEAR { 2048 } else { 0 };
     type Ints = __m512i;
     type Floats = __m512;

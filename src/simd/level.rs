@@ -1,9 +1,19 @@
 //! Which instruction set to use, found out once.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2::Avx2;
 use super::portable::Portable;
 use super::tiles::Tiles;
 use super::vector::Simd;
+#[cfg(all(test, target_arch = "x86_64"))]
+use super::vnni::EVEX;
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{NONE, VEX};
+use crate::base::{Error, Result};
 use std::sync::OnceLock;
+
+/// The environment's variable that names a level.
+const VARIABLE: &str = "WGPU_LLM_SIMD";
 
 /// A computation written against [`Simd`]; see the module's documentation. `run` must be `#[inline(always)]`, and so
 /// must whatever it calls with a vector.
@@ -23,6 +33,8 @@ pub enum Level {
     Portable,
     /// AVX2, FMA, F16C: x86 since 2013.
     Avx2,
+    /// The same, and AVX-VNNI, byte dot products of 256 bits: Intel's cores since 2021 (Alder Lake), which have no AVX-512.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ, VNNI: servers since 2019, Zen 4.
     Avx512,
     /// The same, and AMX for tiles of bf16: Intel's servers since 2023.
@@ -37,10 +49,11 @@ pub enum Level {
 
 impl Level {
     /// All levels, slowest first.
-    pub const ALL: [Level; 8] = [
+    pub const ALL: [Level; 9] = [
         Level::PortableTiles,
         Level::Portable,
         Level::Avx2,
+        Level::AvxVnni,
         Level::Avx512,
         Level::Amx,
         Level::Neon,
@@ -54,6 +67,7 @@ impl Level {
             Level::PortableTiles => "portable+tiles",
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::AvxVnni => "avxvnni",
             Level::Avx512 => "avx512",
             Level::Amx => "amx",
             Level::Neon => "neon",
@@ -68,7 +82,9 @@ impl Level {
             #[cfg(not(target_feature = "simd128"))]
             Level::PortableTiles | Level::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => super::avx2::Avx2::detect().is_some(),
+            Level::Avx2 => Avx2::<NONE>::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => has_vnni(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => super::avx512::Avx512::<false>::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
@@ -89,14 +105,31 @@ impl Level {
         Level::ALL.into_iter().filter(|l| l.is_available())
     }
 
-    /// The fastest level here, or the one that the environment variable `WGPU_LLM_SIMD` names if it is available.
-    /// Found out once.
+    /// The level of this name. Fails for what is none, or none that this machine has.
+    pub fn named(name: &str) -> Result<Level> {
+        let all: Vec<&str> = Level::available().map(Level::name).collect();
+        let wrong =
+            |what: String| Err(Error::usage(what).at(VARIABLE).help(format!("this machine has {}", all.join(", "))));
+        match Level::ALL.into_iter().find(|l| l.name() == name) {
+            Some(level) if level.is_available() => Ok(level),
+            Some(level) => wrong(format!("this machine cannot run {}", level.name())),
+            None => wrong(format!("there are no CPU instructions named {name:?}")),
+        }
+    }
+
+    /// The level that the environment variable `WGPU_LLM_SIMD` asks for; `None` where it is unset or empty. Fails as [`named`](Level::named).
+    pub fn asked() -> Result<Option<Level>> {
+        let name = std::env::var_os(VARIABLE).unwrap_or_default();
+        if name.is_empty() { Ok(None) } else { Level::named(&name.to_string_lossy()).map(Some) }
+    }
+
+    /// The level that was [`asked`](Level::asked) for, or the fastest here, also where what was asked for is an error: whoever starts
+    /// something reports that. Found out once.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let wanted = std::env::var("WGPU_LLM_SIMD").ok();
-            let named = Level::available().find(|l| Some(l.name()) == wanted.as_deref());
-            named.or_else(|| Level::available().last()).unwrap_or(Level::Portable)
+            let asked = Level::asked().ok().flatten();
+            asked.or_else(|| Level::available().last()).unwrap_or(Level::Portable)
         })
     }
 
@@ -116,7 +149,11 @@ impl Level {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => enter(super::avx2::Avx2::detect(), kernel),
+            Level::Avx2 => enter(Avx2::<NONE>::detect(), kernel),
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Level::AvxVnni if Avx2::<VEX>::detect().is_none() => enter(Avx2::<EVEX>::detect(), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => enter(Avx2::<VEX>::detect(), kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => enter(super::avx512::Avx512::<false>::detect(), kernel),
             #[cfg(target_arch = "x86_64")]
@@ -131,6 +168,16 @@ impl Level {
             _ => enter(Some(Portable), kernel),
         }
     }
+}
+
+/// Whether AVX-VNNI's instructions are there; in tests also where AVX-512's stand in for them, which do the same.
+#[cfg(target_arch = "x86_64")]
+fn has_vnni() -> bool {
+    #[cfg(test)]
+    if Avx2::<EVEX>::detect().is_some() {
+        return true;
+    }
+    Avx2::<VEX>::detect().is_some()
 }
 
 #[inline]

@@ -28,6 +28,8 @@ pub mod roofline;
 mod simd128;
 mod tiles;
 mod vector;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
 pub use exp::{exp, exp_sum, gelu, gelu_erf, gelu_quick, sigmoid, silu, tanh};

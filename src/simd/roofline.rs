@@ -131,6 +131,7 @@ mod x86 {
     pub fn int8(rounds: usize) -> Option<f64> {
         match Level::best() {
             Level::Avx512 | Level::Amx => Some(unsafe { int8_512(rounds) }),
+            Level::AvxVnni if is_x86_feature_detected!("avxvnni") => Some(unsafe { int8_vnni(rounds) }),
             Level::Avx2 => Some(unsafe { int8_256(rounds) }),
             _ => None,
         }
@@ -163,6 +164,19 @@ mod x86 {
         }
         black_box(sums.map(|v| _mm512_reduce_add_epi32(v)));
         (rounds * SUMS * 64 * 2) as f64
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    fn int8_vnni(rounds: usize) -> f64 {
+        let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-1)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums.map(|v| _mm256_extract_epi32::<0>(v)));
+        (rounds * SUMS * 32 * 2) as f64
     }
 
     #[target_feature(enable = "avx2")]

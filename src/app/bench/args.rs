@@ -2,7 +2,7 @@
 
 use super::numbers::{Numbers, Pair};
 use super::output::Format;
-use crate::app::args::{ActivationBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
+use crate::app::args::{ActivationBits, AnswerBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
 use crate::app::overrides::OverrideArgs;
 use crate::app::split::SplitArgs;
@@ -68,6 +68,9 @@ pub struct BenchArgs {
     /// What the CPU rounds a prompt's activations to: 16 bits, 8, or what suits the model's width.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
+    /// What an answer's activations are rounded to: 16 bits, or 8 but for outliers.
+    #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ANSWER_BITS")]
+    pub answer_bits: AnswerBits,
     /// [-ngl] Layers on the GPU: auto (as many as fit), all, or a number.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "auto", env = "WGPU_LLM_N_GPU_LAYERS")]
     pub n_gpu_layers: Vec<Layers>,

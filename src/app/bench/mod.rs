@@ -20,6 +20,7 @@ use crate::model::Model;
 use crate::model::synth::Synthetic;
 use crate::run::budget::Budget;
 use crate::run::{Options, Profile, Session};
+use crate::simd::Level;
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
 use peak::{Need, Peaks};
@@ -71,6 +72,7 @@ fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
         threads: None,
         no_autotune: false,
         activation_bits: args.activation_bits,
+        answer_bits: args.answer_bits,
     })
 }
 
@@ -144,6 +146,7 @@ impl Bench<'_> {
             kv: setting.kv,
             threads: setting.threads as usize,
             precision: self.args.activation_bits.precision(),
+            answer_precision: self.args.answer_bits.precision(),
             ..Options::default()
         };
         let plan = (setting.layers, &self.args.split);
@@ -219,5 +222,7 @@ fn device_facts(session: &mut Session) -> DeviceFacts {
     let threads = session.engine().threads() as u32;
     let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
     let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
-    DeviceFacts { backend, cpu: load::cpu_name(), gpu, threads, activation_bits: session.activation_bits() }
+    let (cpu, simd) = (load::cpu_name(), Level::best().name());
+    let (activation_bits, answer_bits) = (session.activation_bits(), session.answer_bits());
+    DeviceFacts { backend, cpu, gpu, threads, simd, activation_bits, answer_bits }
 }

@@ -94,6 +94,7 @@ impl Printer {
             ("params", 9, text(&|r| count(r.model.weights))),
             ("backend", -8, text(&|r| r.device.backend.clone())),
             ("threads", 7, text(&|r| r.device.threads.to_string())),
+            ("simd", 8, text(&|r| r.device.simd.into())),
         ];
         let mut optional = |shown, name, value| {
             if shown {

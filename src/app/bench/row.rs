@@ -33,8 +33,12 @@ pub struct DeviceFacts {
     pub gpu: String,
     /// CPU threads.
     pub threads: u32,
+    /// The CPU's instructions that are used: `avx2`.
+    pub simd: &'static str,
     /// Bits of a prompt's activations on the CPU.
     pub activation_bits: u32,
+    /// Bits of an answer's activations.
+    pub answer_bits: u32,
 }
 
 /// One result.
@@ -113,7 +117,9 @@ impl Row {
             ("n_batch", s.batch.into()),
             ("n_ubatch", s.ubatch.into()),
             ("n_threads", d.threads.into()),
+            ("simd", d.simd.into()),
             ("activation_bits", d.activation_bits.into()),
+            ("answer_bits", d.answer_bits.into()),
             ("type_k", s.kv.keys.name().into()),
             ("type_v", s.kv.values.name().into()),
             ("n_gpu_layers", layers(s.layers).into()),

@@ -57,7 +57,7 @@ impl Graph {
         self
     }
 
-    /// Lets the fused products of a prompt round what meets quantized weights to `precision`.
+    /// Lets the fused products of a batch round what meets quantized weights to `precision`.
     pub fn round(mut self, precision: Precision) -> Graph {
         for node in &mut self.nodes {
             if let AnyOp::Linear(op) = &mut node.op {
