@@ -12,6 +12,8 @@ mod fixture;
 mod hubserver;
 #[path = "common/page.rs"]
 mod page;
+#[path = "common/webpage.rs"]
+mod webpage;
 
 use cdp::Browser;
 use hubserver::Repo;

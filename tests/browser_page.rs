@@ -12,6 +12,8 @@ mod data;
 
 #[path = "common/page.rs"]
 mod page;
+#[path = "common/webpage.rs"]
+mod webpage;
 
 use cdp::Browser;
 use page::{Server, ask, chat, load, open, refused, tokens};

@@ -109,12 +109,18 @@ impl Check {
     }
 
     /// Runs kernel number `n` of [`kernels`](Self::kernels). Fails with `Unsupported` where the tensors at hand are not for it:
-    /// some kernels read four values at a time and want them aligned, some want whole weights.
+    /// some kernels read four values at a time and want them aligned, some want whole weights. Blocks; see
+    /// [`run_async`](Self::run_async).
     pub fn run(&mut self, n: usize) -> Result<Checked> {
+        pollster::block_on(self.run_async(n))
+    }
+
+    /// As [`run`](Self::run).
+    pub async fn run_async(&mut self, n: usize) -> Result<Checked> {
         let plan = Plan::single(&self.graph, Place::Gpu);
         let mut memory = Memory::new(&self.device, 1);
         let only = |_: usize, kernels: Vec<_>| kernels.into_iter().skip(n).take(1).collect();
-        let program = Program::new_async(
+        let mut program = Program::new_async(
             &self.device,
             &self.graph,
             0..self.graph.nodes.len(),
@@ -122,8 +128,8 @@ impl Check {
             &mut memory,
             &mut self.weights,
             &only,
-        );
-        let mut program = pollster::block_on(program)?;
+        )
+        .await?;
         for (cache, bytes) in &self.caches {
             memory.write_cache(*cache, 0, bytes)?;
         }
@@ -135,21 +141,21 @@ impl Check {
         program.run()?;
         let mut got = Vec::new();
         for tensor in [&self.output].into_iter().chain(&self.updated) {
-            got.extend(self.values(&mut program, tensor)?);
+            got.extend(self.values(&mut program, tensor).await?);
         }
         Ok(Checked { variant: self.kernels[n], nmse: nmse(&got, &self.want), rounding: self.roundings[n] })
     }
 
     /// The values of `tensor` after a run.
-    fn values(&self, program: &mut Program, tensor: &Tensor) -> Result<Vec<f32>> {
+    async fn values(&self, program: &mut Program, tensor: &Tensor) -> Result<Vec<f32>> {
         let meta = tensor.meta;
         if meta.dtype.is_quantized() {
             let words = cache_bytes(&meta) / 4;
             let whole = Tensor { meta: Meta::new(DType::U32, [words]), ..*tensor };
-            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&whole)?.wait()?);
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&whole)?.wait_async().await?);
             return Ok(quant::gpu_decode(meta.dtype, meta.outer(), meta.inner(), &words));
         }
-        let bytes = program.read(tensor)?.wait()?;
+        let bytes = program.read(tensor)?.wait_async().await?;
         Ok(Exact::of(&View::new(meta, &bytes)).data.iter().map(|v| *v as f32).collect())
     }
 }

@@ -161,14 +161,25 @@ impl Findings {
     }
 
     /// Runs all kernels of all `cases` on the device that `open` gives. A kernel that loses the device is noted and not tried
-    /// again, and the rest goes on with another call of `open`; the third loss is an error.
+    /// again, and the rest goes on with another call of `open`; the third loss is an error. Blocks; see
+    /// [`check_gpu_async`](Self::check_gpu_async).
     pub fn check_gpu(
         &mut self,
         cases: &[Case<AnyOp>],
         open: &dyn Fn() -> Result<Device>,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        let (mut device, mut lost) = (open()?, Vec::new());
+        pollster::block_on(self.check_gpu_async(cases, async || open(), progress))
+    }
+
+    /// As [`check_gpu`](Self::check_gpu).
+    pub async fn check_gpu_async(
+        &mut self,
+        cases: &[Case<AnyOp>],
+        open: impl AsyncFn() -> Result<Device>,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let (mut device, mut lost) = (open().await?, Vec::new());
         for (i, case) in cases.iter().enumerate() {
             let mut check = gpu::Check::new(&device, case, seed(i))?;
             for (n, variant) in check.kernels().to_vec().into_iter().enumerate() {
@@ -177,7 +188,7 @@ impl Findings {
                     continue;
                 }
                 let finding = self.of(kernel.0, kernel.1);
-                let failed = match check.run(n) {
+                let failed = match check.run_async(n).await {
                     Ok(done) => {
                         finding.add(case, done.nmse, done.rounding);
                         continue;
@@ -194,7 +205,7 @@ impl Findings {
                     if lost.len() >= LOSSES {
                         return Err(failed);
                     }
-                    device = open()?;
+                    device = open().await?;
                     check = gpu::Check::new(&device, case, seed(i))?;
                 }
             }

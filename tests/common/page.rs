@@ -4,29 +4,15 @@
 #![allow(dead_code)]
 
 use crate::cdp::Browser;
-use crate::chromium;
+use crate::{chromium, webpage};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// One browser at a time: each is a GPU on the CPU.
 static TURN: Mutex<()> = Mutex::new(());
-
-/// The folder with the built page; an error where it cannot be built here.
-static PAGE: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = |argument: &[&str]| Command::new("bash").arg(root.join("tools/web/build.sh")).args(argument).output();
-    if !script(&["--check"]).is_ok_and(|out| out.status.success()) {
-        return Err("no toolchain for WebAssembly; tools/web/build.sh says what to install".into());
-    }
-    let built = script(&[]).map_err(|e| e.to_string())?;
-    let said = String::from_utf8_lossy(&built.stderr).into_owned();
-    assert!(built.status.success(), "tools/web/build.sh fails:\n{said}");
-    println!("{}", said.lines().last().unwrap_or_default());
-    Ok(root.join("target/web"))
-});
 
 /// What all tests of the page need: a browser's program, the page; and nobody else at it.
 pub struct Bench {
@@ -47,10 +33,10 @@ pub fn bench(test: &str) -> Option<Bench> {
         skip("no chromium on the path");
         return None;
     };
-    match &*PAGE {
-        Ok(page) => Some(Bench { program, page: page.clone(), _turn: turn }),
+    match webpage::built() {
+        Ok(page) => Some(Bench { program, page: page.to_owned(), _turn: turn }),
         Err(why) => {
-            skip(why);
+            skip(&why);
             None
         }
     }

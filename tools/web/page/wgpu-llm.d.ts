@@ -137,6 +137,24 @@ export class LlmError extends Error {
  * A model in a worker. Events: `recovered` (the GPU was lost; with `message`, and `gpu`: whether it is one again), `kept` (the browser keeps the model from now on),
  * `notKept`.
  */
+/** How the operations did. */
+export interface Check {
+  /** The CPU's instructions: `simd128`. */
+  level?: string;
+  /** The GPU's name, as far as the browser tells it. */
+  device?: string;
+  subgroups?: [number, number] | null;
+  f16?: boolean;
+  cases: number;
+  runs: number;
+  /** Cases that a kernel is not for; others are. */
+  refused: number;
+  /** Runs by operation and kernel. */
+  kernels: Record<string, number>;
+  /** What went wrong; empty where all is well. */
+  failures: string[];
+}
+
 export class Llm extends EventTarget {
   constructor(options?: { worker?: string | URL });
   /** Loads a model; the one before it is unloaded. */
@@ -155,8 +173,12 @@ export class Llm extends EventTarget {
   forget(id: string): Promise<void>;
   /** Frees the GPU's memory. */
   unload(): Promise<void>;
-  /** Compares the CPU's code of every operation with exact results: the instructions in use, and what is wrong. */
-  check(): Promise<{ level: string; cases: number; failures: string[] }>;
+  /**
+   * Compares every operation with exact results, on the CPU or with each kernel that the GPU can run: what it ran on, how often each
+   * kernel was run, and what is wrong. On a GPU, `quick` runs as many cases as meet every kernel, `ops` names the operations that are
+   * meant, and `without` the features that are not to be used.
+   */
+  check(device?: "cpu" | "gpu", options?: { quick?: boolean; ops?: string[]; without?: string[] }): Promise<Check>;
   /** Destroys the GPU device as if it had been lost, to try out what happens then. */
   loseDevice(): Promise<void>;
   /** Ends the worker. */

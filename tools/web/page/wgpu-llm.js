@@ -102,7 +102,7 @@ export class Llm extends EventTarget {
   kept() { return this.#call("kept"); }
   forget(id) { return this.#call("forget", id); }
   unload() { return this.#call("unload"); }
-  check() { return this.#call("check"); }
+  check(device = "cpu", options = {}) { return this.#call("check", device, options); }
   loseDevice() { return this.#call("loseDevice"); }
 
   close() {

@@ -1,7 +1,7 @@
 // The worker that holds the engine. Messages in: `{id, method, args}`; out: `{id, result}` or `{id, error}`, and `{event, ...}`
 // in between. One call runs at a time; `abort`, `stats` and `kept` are answered at once.
 
-import init, { Engine, checkCpu, stop, version } from "./wgpu_llm.js";
+import init, { Engine, checkCpu, checkGpu, stop, version } from "./wgpu_llm.js";
 import { forget, keepFiles, kept, open } from "./sources.js";
 import { prepareGpu } from "./gpu.js";
 
@@ -147,9 +147,11 @@ const queued = {
     const text = engine?.summary();
     return text ? JSON.parse(text) : null;
   },
-  async check() {
+  async check(device, options = {}) {
     memory ??= (await init()).memory;
-    return JSON.parse(checkCpu());
+    if (device !== "gpu") return JSON.parse(checkCpu());
+    const subgroups = await prepareGpu(options.without);
+    return JSON.parse(await checkGpu(JSON.stringify({ device, subgroups }), options.ops ?? [], options.quick ?? false));
   },
   async loseDevice() {
     engine?.loseDevice();

@@ -39,7 +39,7 @@ const HEAP: u64 = (4 << 30) - (512 << 20);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FileOf {
+pub struct FileOf {
     id: u32,
     name: String,
     length: u64,
@@ -48,7 +48,7 @@ struct FileOf {
 /// How a model is loaded.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct LoadOptions {
+pub struct LoadOptions {
     files: Vec<FileOf>,
     /// `auto`, `gpu` or `cpu`.
     device: Option<String>,
@@ -253,7 +253,7 @@ async fn speak(
 }
 
 /// The device that is meant; none for the CPU.
-async fn open_device(options: &LoadOptions) -> Result<Option<Device>> {
+pub async fn open_device(options: &LoadOptions) -> Result<Option<Device>> {
     let wanted = options.device.as_deref().unwrap_or("auto");
     if wanted == "cpu" {
         return Ok(None);
@@ -303,6 +303,7 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     Ok(session)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(json: &str, what: &str) -> Result<T> {
+/// Options and messages, as JavaScript sends them.
+pub fn parse<T: for<'de> Deserialize<'de>>(json: &str, what: &str) -> Result<T> {
     serde_json::from_str(json).map_err(|e| Error::usage(format!("the {what} are not as they should be: {e}")))
 }

@@ -3,14 +3,12 @@
 //! Files are JavaScript's: it reads them when it is asked to, so that a model never lies in the heap as a whole.
 
 mod chat;
+mod check;
 mod engine;
 mod host;
 
 use wasm_bindgen::prelude::*;
 use wgpu_llm::base::Error;
-use wgpu_llm::ops::{Caps, Serial};
-use wgpu_llm::run::selftest::{Findings, cases};
-use wgpu_llm::simd::Level;
 
 /// Sends panics to the console: without a word there, WebAssembly only says `unreachable`.
 #[wasm_bindgen(start)]
@@ -22,17 +20,6 @@ pub fn start() {
 #[wasm_bindgen]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").into()
-}
-
-/// Compares the CPU's code of every operation with exact results, as `wgpu-llm doctor` does: the instructions in use, how many
-/// cases were run, and what is wrong, as JSON.
-#[wasm_bindgen(js_name = checkCpu)]
-pub fn check_cpu() -> Result<String, JsValue> {
-    let (cases, mut findings) = (cases(false, &Caps::BASELINE), Findings::default());
-    findings.check_cpu(&cases, &Serial, &mut |_| Ok(())).map_err(thrown)?;
-    let failures: Vec<String> = findings.0.into_iter().flat_map(|finding| finding.failures).collect();
-    let report = serde_json::json!({"level": Level::best().name(), "cases": cases.len(), "failures": failures});
-    Ok(report.to_string())
 }
 
 /// An error as JavaScript throws it; `kind` is the library's.
