@@ -16,7 +16,9 @@ mkdir -p "$(dirname "$folder")"
 aside="$(mktemp -d "$folder.XXXXXX")"
 trap 'rm -rf "$aside"' EXIT
 mkdir -p "$aside/lists/partial" "$aside/cache/archives/partial"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main" >"$aside/backports.list"
+# Where the system's own packages come from, backports are too.
+mirror="$(apt-get indextargets --format '$(REPO_URI)' "Codename: $codename" | head -n 1)"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:?apt has no packages of $codename} $codename-backports main" >"$aside/backports.list"
 # apt's own view of the world stays as it is.
 apt=(apt-get -qq -o "Dir::Etc::SourceList=$aside/backports.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$aside/lists"
   -o "Dir::Cache=$aside/cache" -o APT::Sandbox::User=)
