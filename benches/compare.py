@@ -198,6 +198,12 @@ def versions(args):
     return f"{ours}, commit {commit}".removesuffix(", commit "), peer.removeprefix("version: ")
 
 
+def levels(samples):
+    """The CPU's instructions that ours used."""
+    rows = [row for (_, name), (tests, _) in samples.items() if name == OURS for all in tests.values() for row in all]
+    return sorted({row["simd"] for row in rows if "simd" in row})
+
+
 def spread(values):
     """`12.34 (12.01 – 12.50)`"""
     return f"{statistics.median(values):.2f} ({min(values):.2f} – {max(values):.2f})"
@@ -206,7 +212,7 @@ def spread(values):
 def markdown(report):
     lines = [
         f"{report['date']}, {report['machine']}, {report['threads']} threads, {report['rounds']} rounds, load {report['load']}.",
-        f"{report['our_version']} against {PEER} {report['peer_version']}.",
+        f"{report['our_version']} ({', '.join(report['simd'])}) against {PEER} {report['peer_version']}.",
         "Tokens per second: median (least – most). The ratio is that of the medians, with the least and the most of a round. Memory is",
         "the peak of the whole process.",
         "",
@@ -233,7 +239,7 @@ def main():
     report = {
         "date": time.strftime("%Y-%m-%d"), "machine": machine(), "threads": args.threads, "rounds": args.rounds,
         "load": f"{before:.1f} before, {os.getloadavg()[0]:.1f} after", "our_version": our_version, "peer_version": peer_version,
-        "command": shlex.join(["benches/compare.py", *words]), "rows": summaries(args, samples),
+        "command": shlex.join(["benches/compare.py", *words]), "rows": summaries(args, samples), "simd": levels(samples),
     }
     if args.out:
         Path(f"{args.out}.md").write_text(markdown(report))
