@@ -71,6 +71,9 @@ const RUN_PITCH: u32 = STEPS * SHARES;
 // Sums that are exchanged at a time in the end.
 const ROUND: u32 = min(PARTS, VALUE_UNIT);
 
+// Multiplications and additions of a thread in one step through the cells (read by tools/kernel-stats).
+const MACS: u32 = ROWS * (DIM + DIM_V);
+
 var<workgroup> query: array<Rows, BLOCKS * KEY_WORDS * QUERY_PITCH>;
 var<workgroup> parts: array<Rows, BLOCKS * PARTS * PART_PITCH>;
 // Scores, then weights: of each run, then zeros.

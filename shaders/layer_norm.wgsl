@@ -1,5 +1,6 @@
 // y = (x - mean(x)) / sqrt(var(x) + eps) * w + b; one workgroup per row of `n` values.
 // A token has `heads` rows; row r uses row r mod `w_rows` of the weight, and likewise of the bias.
+// Consts: WG; TRIPS, values of a row that a thread has; with HELD it keeps them: all are asked for at once, and only once.
 
 #import reduce
 
@@ -39,19 +40,45 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   }
   let source = params.x_offset + row / params.heads * params.x_stride + row % params.heads * params.n;
   var sum = 0.0;
+#if HELD
+  var own: array<f32, TRIPS>;
+  for (var j = 0u; j < TRIPS; j++) {
+    let i = thread.index + j * WG;
+    own[j] = select(0.0, x[source + min(i, params.n - 1u)], i < params.n);
+  }
+  for (var j = 0u; j < TRIPS; j++) {
+    sum += own[j];
+  }
+#else
   for (var i = thread.index; i < params.n; i += WG) {
     sum += x[source + i];
   }
+#end
   let mean = reduce_add(sum, thread) / f32(params.n);
   var squares = 0.0;
+#if HELD
+  for (var j = 0u; j < TRIPS; j++) {
+    let d = select(0.0, own[j] - mean, thread.index + j * WG < params.n);
+    squares += d * d;
+  }
+#else
   for (var i = thread.index; i < params.n; i += WG) {
     let d = x[source + i] - mean;
     squares += d * d;
   }
+#end
   let scale = 1.0 / sqrt(reduce_add(squares, thread) / f32(params.n) + params.eps);
   let to = params.y_offset + row * params.n;
-  for (var i = thread.index; i < params.n; i += WG) {
+  for (var j = 0u; j < TRIPS; j++) {
+    let i = thread.index + j * WG;
+    if (i >= params.n) {
+      return;
+    }
+#if HELD
+    var value = (own[j] - mean) * scale;
+#else
     var value = (x[source + i] - mean) * scale;
+#end
 #if WEIGHT
     value *= w[params.w_offset + row % params.w_rows * params.n + i];
 #end

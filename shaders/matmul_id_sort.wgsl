@@ -17,7 +17,7 @@ struct Params {
 
 const WG: u32 = 256u;
 
-var<workgroup> chunk: array<u32, WG>;
+var<workgroup> chunk: array<u32, WG>; // experts of pairs
 var<workgroup> counts: array<u32, EXPERTS>;
 var<workgroup> places: array<u32, EXPERTS>;      // where an expert's pairs begin
 var<workgroup> tile_places: array<u32, EXPERTS>; // where its tiles begin
@@ -34,6 +34,11 @@ fn load(start: u32, thread: u32) {
   workgroupBarrier();
 }
 
+// Which of pairs 4 i .. 4 i + 3 of the chunk are an expert's.
+fn pairs_of(e: u32, i: u32) -> vec4<bool> {
+  return vec4<u32>(chunk[4u * i], chunk[4u * i + 1u], chunk[4u * i + 2u], chunk[4u * i + 3u]) == vec4<u32>(e);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) thread: u32) {
   for (var e = thread; e < EXPERTS; e += WG) {
@@ -42,9 +47,11 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   for (var start = 0u; start < params.pairs; start += WG) {
     load(start, thread);
     for (var e = thread; e < EXPERTS; e += WG) {
-      for (var i = 0u; i < WG; i++) {
-        counts[e] += select(0u, 1u, chunk[i] == e);
+      var count = vec4<u32>(0u);
+      for (var i = 0u; i < WG / 4u; i++) {
+        count += select(vec4<u32>(0u), vec4<u32>(1u), pairs_of(e, i));
       }
+      counts[e] += count.x + count.y + count.z + count.w;
     }
   }
   workgroupBarrier();
@@ -71,12 +78,19 @@ fn main(@builtin(local_invocation_index) thread: u32) {
   for (var start = 0u; start < params.pairs; start += WG) {
     load(start, thread);
     for (var e = thread; e < EXPERTS; e += WG) {
-      for (var i = 0u; i < WG; i++) {
-        if (chunk[i] == e) {
-          order[places[e]] = start + i;
-          places[e]++;
+      var place = places[e];
+      for (var i = 0u; i < WG / 4u; i++) {
+        let found = pairs_of(e, i);
+        if (any(found)) {
+          for (var j = 0u; j < 4u; j++) {
+            if (found[j]) {
+              order[place] = start + 4u * i + j;
+              place++;
+            }
+          }
         }
       }
+      places[e] = place;
     }
   }
 }

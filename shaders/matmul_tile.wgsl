@@ -1,10 +1,11 @@
 // y[t, n] = sum over k of w[n, k] * x[t, k] for many tokens: bound by arithmetic.
 //
-// A workgroup computes 64 rows of w by TOKENS tokens, in steps of 32 along k: it decodes the weights and copies the inputs into
-// workgroup memory, from where each thread multiplies 4 rows by EACH tokens; or, with COOP, subgroups multiply matrices of UNIT².
+// A workgroup computes ROWS rows of w by TOKENS tokens, in steps of STEP along k: it decodes the weights and copies the inputs into
+// workgroup memory, from where each thread multiplies 4 · QUADS rows by EACH tokens; or, with COOP, subgroups multiply matrices of
+// UNIT². Where there are few tokens, and so few workgroups, SLICES parts of a workgroup take turns along k, and add up at the end.
 // With IDS the "tokens" are (token, used) pairs sorted by expert (shaders/matmul_id_sort.wgsl), so that all of a tile see
 // the same weights.
-// Consts: TOKENS, WG (COOP: a subgroup for 4 UNIT² values). Flags: X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
+// Consts: ROWS, TOKENS, STEP, QUADS, SLICES, WG (COOP: a subgroup for 4 UNIT² values). Flags: SLICED where there are several; X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
 // POINTWISE, EPILOGUE as in matmul_vec.wgsl; F16 (factors are f16, sums f32) with SCALED (x is brought into f16's range by
 // shaders/row_scale.wgsl); COOP with COOP16 or not.
 
@@ -67,14 +68,19 @@ alias MatrixC = coop_mat8x8<f32, C>;
 #end
 #end
 
-const ROWS: u32 = 64u;
-const STEP: u32 = 32u;
-const EACH: u32 = TOKENS * 16u / WG; // tokens of a thread
-// What a thread loads of rows and of tokens: so many times eight values; and whether all threads do the last time. WG is a multiple of 64.
-const TRIPS_W: u32 = (ROWS * STEP / 8u + WG - 1u) / WG;
-const TRIPS_X: u32 = (TOKENS * STEP / 8u + WG - 1u) / WG;
-const ALL_W: bool = ROWS * STEP / 8u % WG == 0u;
-const ALL_X: bool = TOKENS * STEP / 8u % WG == 0u;
+const THREADS: u32 = WG / SLICES; // of a slice, a multiple of 64
+const PAIRS: u32 = 2u * QUADS; // of neighbouring rows, of a thread
+const EACH: u32 = TOKENS * ROWS / (4u * QUADS * THREADS); // tokens of a thread
+const EIGHTHS: u32 = STEP / 8u;
+const LINES: u32 = THREADS / EIGHTHS; // rows, or tokens, that a slice loads at a time
+// What a thread loads of rows and of tokens: so many times eight values; and whether all threads do the last time.
+const TRIPS_W: u32 = (ROWS + LINES - 1u) / LINES;
+const TRIPS_X: u32 = (TOKENS + LINES - 1u) / LINES;
+const ALL_W: bool = ROWS % LINES == 0u;
+const ALL_X: bool = TOKENS % LINES == 0u;
+
+// Multiplications and additions of a thread in one step (read by tools/kernel-stats).
+const MACS: u32 = ROWS * TOKENS * STEP / THREADS;
 
 #if F16
 alias Cell = f16;
@@ -94,7 +100,7 @@ fn place_w(row: u32, i: u32) -> u32 { return row * PITCH + i; }
 fn place_x(token: u32, i: u32) -> u32 { return token * PITCH + i; }
 
 // Puts eight values of a row into the tile.
-fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+fn put_w(slice: u32, row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
   let at = place_w(row, 8u * eighth);
   let a = vec4<f16>(v[0]);
   let b = vec4<f16>(v[1]);
@@ -109,7 +115,7 @@ fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
 }
 
 // The same of a token.
-fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+fn put_x(slice: u32, token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
   let at = place_x(token, 8u * eighth);
   let a = vec4<f16>(v[0]);
   let b = vec4<f16>(v[1]);
@@ -124,8 +130,10 @@ fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
 }
 #else
 // Four values along k at a time, and these along k first, so that the threads of a row or column read neighbours.
-var<workgroup> tile_w: array<vec4<Cell>, STEP / 4u * ROWS>;
-var<workgroup> tile_x: array<vec4<Cell>, STEP / 4u * TOKENS>;
+const CELLS_W: u32 = STEP / 4u * ROWS;
+const CELLS_X: u32 = STEP / 4u * TOKENS;
+var<workgroup> tile_w: array<vec4<Cell>, SLICES * CELLS_W>;
+var<workgroup> tile_x: array<vec4<Cell>, SLICES * CELLS_X>;
 
 // Where a row lies among those of the same fours. Even rows come before odd ones, since a thread multiplies two neighbours; and eight
 // rows in turn lie in eight different parts of the memory's banks.
@@ -133,16 +141,16 @@ fn place_w(row: u32) -> u32 {
   return (row & 1u) * (ROWS / 2u) + ((row / 2u) ^ (4u * (row & 1u)));
 }
 
-// Puts eight values of a row into the tile.
-fn put_w(row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
-  tile_w[2u * eighth * ROWS + place_w(row)] = vec4<Cell>(v[0]);
-  tile_w[(2u * eighth + 1u) * ROWS + place_w(row)] = vec4<Cell>(v[1]);
+// Puts eight values of a row into a slice's tile.
+fn put_w(slice: u32, row: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_w[slice * CELLS_W + 2u * eighth * ROWS + place_w(row)] = vec4<Cell>(v[0]);
+  tile_w[slice * CELLS_W + (2u * eighth + 1u) * ROWS + place_w(row)] = vec4<Cell>(v[1]);
 }
 
 // The same of a token.
-fn put_x(token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
-  tile_x[2u * eighth * TOKENS + token] = vec4<Cell>(v[0]);
-  tile_x[(2u * eighth + 1u) * TOKENS + token] = vec4<Cell>(v[1]);
+fn put_x(slice: u32, token: u32, eighth: u32, v: array<vec4<f32>, 2>) {
+  tile_x[slice * CELLS_X + 2u * eighth * TOKENS + token] = vec4<Cell>(v[0]);
+  tile_x[slice * CELLS_X + (2u * eighth + 1u) * TOKENS + token] = vec4<Cell>(v[1]);
 }
 #end
 
@@ -209,12 +217,22 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let count = min(TOKENS, params.tokens - first_token);
 #end
 
-  // Multiplying: four rows and EACH tokens for each thread. Two rows are neighbours, as a gate and its partner are; the other two
-  // lie half a tile further, so that neighbouring threads read from neighbouring places.
-  let first_row = 2u * (thread % 16u);
-  let rows = vec4<u32>(first_row, first_row + 1u, first_row + ROWS / 2u, first_row + ROWS / 2u + 1u);
-  let my_token = EACH * (thread / 16u);
-  var sums: array<vec4<f32>, EACH>;
+  // Multiplying: four rows, or eight, and EACH tokens for each thread. Two rows are neighbours, as a gate and its partner are; the
+  // other pairs lie further off, so that neighbouring threads read from neighbouring places.
+#if SLICED
+  let slice = thread / THREADS;
+  let place = thread % THREADS;
+#else
+  const slice: u32 = 0u;
+  let place = thread;
+#end
+  let first_row = 2u * (place % (ROWS / (2u * PAIRS)));
+  var rows: array<u32, 2u * PAIRS>;
+  for (var j = 0u; j < 2u * PAIRS; j++) {
+    rows[j] = first_row + j / 2u * (ROWS / PAIRS) + j % 2u;
+  }
+  let my_token = EACH * (place / (ROWS / (2u * PAIRS)));
+  var sums: array<vec4<f32>, EACH * QUADS>;
 #if COOP
   // Two by two matrices for each subgroup.
   let unit_row = 2u * UNIT * (thread_of.subgroup / 2u);
@@ -224,55 +242,65 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   var c10 = MatrixC();
   var c11 = MatrixC();
 #else
-  let places = vec4<u32>(place_w(rows.x), place_w(rows.y), place_w(rows.z), place_w(rows.w));
-  for (var t = 0u; t < EACH; t++) {
+  var places: array<u32, 2u * PAIRS>;
+  for (var j = 0u; j < 2u * PAIRS; j++) {
+    places[j] = slice * CELLS_W + place_w(rows[j]);
+  }
+  for (var t = 0u; t < EACH * QUADS; t++) {
     sums[t] = vec4<f32>(0.0);
   }
 #end
   // Loading: eight values of a row, or a token, at a time; sixteen threads side by side take as many rows. The trips are constant, so
   // that what all of them ask for is on its way before any is waited for.
-  let eighth = thread / 16u % 4u;
-  let my_line = thread / 64u * 16u + thread % 16u;
+  let eighth = place / 16u % EIGHTHS;
+  let my_line = place / (16u * EIGHTHS) * 16u + place % 16u;
   var rows_at: array<u32, TRIPS_W>;
   for (var j = 0u; j < TRIPS_W; j++) {
-    rows_at[j] = (shard_row + min(row + my_line + j * (WG / 4u), params.rows - 1u)) * params.row_w8;
+    rows_at[j] = (shard_row + min(row + my_line + j * LINES, params.rows - 1u)) * params.row_w8;
   }
   var tokens_at: array<u32, TRIPS_X>;
 #if SCALED
   var factors: array<f32, TRIPS_X>;
 #end
   for (var j = 0u; j < TRIPS_X; j++) {
-    let place = first_token + min(my_line + j * (WG / 4u), count - 1u);
+    let place = first_token + min(my_line + j * LINES, count - 1u);
     tokens_at[j] = source(place);
 #if SCALED
     factors[j] = scales[scale_row(place)];
 #end
   }
-  for (var start = 0u; start < params.k; start += STEP) {
+  for (var start = 0u; start < params.k; start += SLICES * STEP) {
+#if SLICED
+    // Past k, the row's last weights meet zeros.
+    let i = start / 8u + slice * EIGHTHS + eighth;
+    let at = min(i, params.row_w8 - 1u);
+#else
     let i = start / 8u + eighth;
+    let at = i;
+#end
     var w: array<QuantRaw, TRIPS_W>;
     var v: array<array<vec4<f32>, 2>, TRIPS_X>;
     for (var j = 0u; j < TRIPS_W; j++) {
-      w[j] = quant_load(rows_at[j] + i);
+      w[j] = quant_load(rows_at[j] + at);
     }
     for (var j = 0u; j < TRIPS_X; j++) {
       v[j] = x8(tokens_at[j], i);
     }
     workgroupBarrier();
     for (var j = 0u; j < TRIPS_W; j++) {
-      let r = my_line + j * (WG / 4u);
+      let r = my_line + j * LINES;
       if (ALL_W || r < ROWS) {
-        put_w(r, eighth, quant_weights(quant_codes(w[j], rows_at[j] + i, i)));
+        put_w(slice, r, eighth, quant_weights(quant_codes(w[j], rows_at[j] + at, at)));
       }
     }
     for (var j = 0u; j < TRIPS_X; j++) {
-      let t = my_line + j * (WG / 4u);
+      let t = my_line + j * LINES;
       if (ALL_X || t < TOKENS) {
 #if SCALED
         v[j][0] *= factors[j];
         v[j][1] *= factors[j];
 #end
-        put_x(t, eighth, quant_order(v[j]));
+        put_x(slice, t, eighth, quant_order(v[j]));
       }
     }
     workgroupBarrier();
@@ -289,13 +317,19 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     }
 #else
     for (var i = 0u; i < STEP / 4u; i++) {
-      let w0 = vec4<f32>(tile_w[i * ROWS + places.x]);
-      let w1 = vec4<f32>(tile_w[i * ROWS + places.y]);
-      let w2 = vec4<f32>(tile_w[i * ROWS + places.z]);
-      let w3 = vec4<f32>(tile_w[i * ROWS + places.w]);
+      var cells: array<vec4<f32>, 2u * PAIRS>;
+      for (var j = 0u; j < 2u * PAIRS; j++) {
+        cells[j] = vec4<f32>(tile_w[i * ROWS + places[j]]);
+      }
       for (var t = 0u; t < EACH; t++) {
-        let v = vec4<f32>(tile_x[i * TOKENS + my_token + t]);
-        sums[t] += vec4<f32>(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v));
+        let v = vec4<f32>(tile_x[slice * CELLS_X + i * TOKENS + my_token + t]);
+        for (var q = 0u; q < QUADS; q++) {
+          let w0 = cells[4u * q];
+          let w1 = cells[4u * q + 1u];
+          let w2 = cells[4u * q + 2u];
+          let w3 = cells[4u * q + 3u];
+          sums[t * QUADS + q] += vec4<f32>(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v));
+        }
       }
     }
 #end
@@ -312,6 +346,24 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     }
   }
 #end
+#if SLICED
+  // The first slice adds up.
+  workgroupBarrier();
+  if (slice > 0u) {
+    for (var t = 0u; t < EACH * QUADS; t++) {
+      tile_w[((slice - 1u) * EACH * QUADS + t) * THREADS + place] = sums[t];
+    }
+  }
+  workgroupBarrier();
+  if (slice > 0u) {
+    return;
+  }
+  for (var other = 1u; other < SLICES; other++) {
+    for (var t = 0u; t < EACH * QUADS; t++) {
+      sums[t] += tile_w[((other - 1u) * EACH * QUADS + t) * THREADS + place];
+    }
+  }
+#end
 
   for (var t = 0u; t < EACH; t++) {
     if (my_token + t < count) {
@@ -320,40 +372,42 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
 #else
       let token = first_token + my_token + t;
 #end
-      var values = sums[t];
+      for (var q = 0u; q < QUADS; q++) {
+        var values = sums[t * QUADS + q];
 #if SCALED
-      // The inverse by its exponent bits: division need not be exact.
-      values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(first_token + my_token + t)]));
+        // The inverse by its exponent bits: division need not be exact.
+        values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(first_token + my_token + t)]));
 #end
 #if BIAS
-      for (var j = 0u; j < 4u; j++) {
-        let last = params.rows - 1u; // rows past the end are not stored
-        values[j] += bias[params.bias_offset + bias_start + min(row + rows[j], last)];
-      }
+        for (var j = 0u; j < 4u; j++) {
+          let last = params.rows - 1u; // rows past the end are not stored
+          values[j] += bias[params.bias_offset + bias_start + min(row + rows[4u * q + j], last)];
+        }
 #end
 #if GLU
-      for (var j = 0u; j < 2u; j++) {
-        let r = row + rows[2u * j];
-        if (r < params.rows) {
-          let at = (column + r) / 2u;
-          y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
+        for (var j = 0u; j < 2u; j++) {
+          let r = row + rows[4u * q + 2u * j];
+          if (r < params.rows) {
+            let at = (column + r) / 2u;
+            y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
+          }
         }
-      }
 #else
-      for (var j = 0u; j < 4u; j++) {
-        let r = row + rows[j];
-        if (r < params.rows) {
-          var value = values[j];
+        for (var j = 0u; j < 4u; j++) {
+          let r = row + rows[4u * q + j];
+          if (r < params.rows) {
+            var value = values[j];
 #if POINTWISE
-          value = unary_eval(value);
+            value = unary_eval(value);
 #end
 #if ADD
-          value = residual[params.residual_offset + token * params.residual_stride + column + r] + params.a * value;
+            value = residual[params.residual_offset + token * params.residual_stride + column + r] + params.a * value;
 #end
-          y[params.y_offset + token * params.y_stride + column + r] = value;
+            y[params.y_offset + token * params.y_stride + column + r] = value;
+          }
         }
-      }
 #end
+      }
     }
   }
 }

@@ -86,6 +86,13 @@ struct Params {
 #import reduce
 #end
 
+// Multiplications and additions of a thread in one turn of the main loop, which is two steps, or a block (read by tools/kernel-stats).
+#if DOT4
+const MACS: u32 = 32u * ROWS * COLS;
+#else
+const MACS: u32 = 16u * ROWS * COLS;
+#end
+
 #if RMS
 // The squares of x are summed beside the products, and the norm is a factor at the end.
 const SUMS: u32 = ROWS * COLS + COLS;

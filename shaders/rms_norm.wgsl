@@ -1,5 +1,6 @@
 // y = x * w / sqrt(mean(x^2) + eps); one workgroup per row of `n` values. With ADD, y = residual + scale * that.
 // A token has `heads` rows; row r uses row r mod `w_rows` of the weight.
+// Consts: WG; TRIPS, values of a row that a thread has; with HELD it keeps them: all are asked for at once, and only once.
 
 #import reduce
 
@@ -40,16 +41,35 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   }
   let source = params.x_offset + row / params.heads * params.x_stride + row % params.heads * params.n;
   var squares = 0.0;
+#if HELD
+  var own: array<f32, TRIPS>;
+  for (var j = 0u; j < TRIPS; j++) {
+    let i = thread.index + j * WG;
+    own[j] = select(0.0, x[source + min(i, params.n - 1u)], i < params.n);
+  }
+  for (var j = 0u; j < TRIPS; j++) {
+    squares += own[j] * own[j];
+  }
+#else
   for (var i = thread.index; i < params.n; i += WG) {
     squares += x[source + i] * x[source + i];
   }
+#end
   let scale = 1.0 / sqrt(reduce_add(squares, thread) / f32(params.n) + params.eps);
   let to = params.y_offset + row * params.n;
 #if WEIGHT
   let weights = params.w_offset + row % params.w_rows * params.n;
 #end
-  for (var i = thread.index; i < params.n; i += WG) {
+  for (var j = 0u; j < TRIPS; j++) {
+    let i = thread.index + j * WG;
+    if (i >= params.n) {
+      return;
+    }
+#if HELD
+    var value = own[j] * scale;
+#else
     var value = x[source + i] * scale;
+#end
 #if WEIGHT
     value *= w[weights + i];
 #end

@@ -86,14 +86,28 @@ fn norm(thread: Thread, token: u32, h: u32) {
 }
 #end
 
-fn rope(thread: u32, token: u32) {
-  for (var j = thread; j < params.pairs; j += WG) {
-    let at = pair_channels(j, params.pairs);
-    // The product wraps around at whole turns.
-    let angle = pos[params.pos_offset + token] * turns[params.turns_offset + j];
-    let v = turned(vec2<f32>(head[at.x], head[at.y]), angle, params.mscale);
-    head[at.x] = v.x;
-    head[at.y] = v.y;
+// Pairs of a thread at the most.
+const TURNS: u32 = (DIM_K / 2u + WG - 1u) / WG;
+
+// What a thread's pairs turn by from position to position; asked for early, since memory is far away.
+fn load_turns(thread: u32) -> array<u32, TURNS> {
+  var own: array<u32, TURNS>;
+  for (var j = 0u; j < TURNS; j++) {
+    own[j] = turns[params.turns_offset + min(thread + j * WG, max(params.pairs, 1u) - 1u)];
+  }
+  return own;
+}
+
+fn rope(thread: u32, position: u32, own: array<u32, TURNS>) {
+  for (var j = 0u; j < TURNS; j++) {
+    let pair = thread + j * WG;
+    if (pair < params.pairs) {
+      let at = pair_channels(pair, params.pairs);
+      // The product wraps around at whole turns.
+      let v = turned(vec2<f32>(head[at.x], head[at.y]), position * own[j], params.mscale);
+      head[at.x] = v.x;
+      head[at.y] = v.y;
+    }
   }
   workgroupBarrier();
 }
@@ -103,22 +117,30 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let token = group.y;
   let h = group.x;
   let is_value = h >= HEADS + KV_HEADS;
+  let position = pos[params.pos_offset + token];
+  let own_turns = load_turns(thread.index);
   if (is_value) {
     let source = params.v_offset + token * params.v_stride + (h - HEADS - KV_HEADS) * DIM_V;
-    for (var i = thread.index; i < DIM_V; i += WG) {
-      head[i] = v[source + i];
+    for (var j = 0u; j < (DIM_V + WG - 1u) / WG; j++) {
+      let i = thread.index + j * WG;
+      if (i < DIM_V) {
+        head[i] = v[source + i];
+      }
     }
     workgroupBarrier();
   } else {
     let source = params.qk_offset + token * params.qk_stride + h * DIM_K;
-    for (var i = thread.index; i < DIM_K; i += WG) {
-      head[i] = qk[source + i];
+    for (var j = 0u; j < (DIM_K + WG - 1u) / WG; j++) {
+      let i = thread.index + j * WG;
+      if (i < DIM_K) {
+        head[i] = qk[source + i];
+      }
     }
     workgroupBarrier();
 #if NORM
     norm(thread, token, h);
 #end
-    rope(thread.index, token);
+    rope(thread.index, position, own_turns);
 #if NORM_AFTER
     norm(thread, token, h);
 #end
@@ -129,10 +151,9 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     }
     return;
   }
-  let cell = pos[params.pos_offset + token];
-  if (cell >= params.cells) {
+  if (position >= params.cells) {
     return;
   }
   let kv = select(h - HEADS, h - HEADS - KV_HEADS, is_value);
-  kv_write(thread.index, is_value, (cell * KV_HEADS + kv) * select(DIM_K, DIM_V, is_value));
+  kv_write(thread.index, is_value, (position * KV_HEADS + kv) * select(DIM_K, DIM_V, is_value));
 }

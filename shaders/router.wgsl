@@ -1,5 +1,7 @@
 // Mixture-of-experts router: scores, the best USED experts, their weights. Maths: src/ops/router.rs.
-// One workgroup per token. Consts: EXPERTS, USED. Flags: SOFTMAX, SIGMOID (neither: softmax of the chosen), BIAS, NORMALIZE.
+// One workgroup per token. Consts: WG, EXPERTS, USED. Flags: SOFTMAX, SIGMOID (neither: softmax of the chosen), BIAS, NORMALIZE, SUBGROUPS.
+
+#import reduce
 
 struct Params {
     x_offset: u32,
@@ -14,44 +16,71 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 #end
 
-const WG: u32 = 64u;
 const MIN_SUM: f32 = 6.1035156e-5; // f16's smallest normal number
 
-var<workgroup> score: array<f32, EXPERTS>;
-var<workgroup> key: array<f32, EXPERTS>;
-var<workgroup> best_key: array<f32, WG>;
-var<workgroup> best_id: array<u32, WG>;
-var<workgroup> chosen: array<u32, USED>;
+// An expert that was chosen is out of it.
+const OUT: f32 = -1e38;
 
-// Sum (or greatest) of one value per thread; every thread gets it.
-fn reduce(thread: u32, value: f32, greatest: bool) -> f32 {
-    best_key[thread] = value;
+struct Best {
+    key: f32,
+    id: u32,
+}
+
+const OWN: u32 = (EXPERTS + WG - 1u) / WG; // experts of a thread
+
+var<workgroup> score: array<f32, EXPERTS>;
+var<workgroup> chosen: array<u32, USED>;
+// Of two turns, in turn: what is written in one is read before the next but one.
+var<workgroup> bests: array<Best, 2u * WG>;
+
+fn better(a: Best, b: Best) -> bool {
+    return a.key > b.key || (a.key == b.key && a.id < b.id);
+}
+
+// The best of one expert per thread, ties to the lower one; every thread gets it.
+fn winner(thread: Thread, mine: Best, turn: u32) -> Best {
+    let at = WG * (turn & 1u);
+#if SUBGROUPS
+    let key = subgroupMax(mine.key);
+    let id = subgroupMin(select(EXPERTS, mine.id, mine.key == key));
+    if thread.lane == 0u { bests[at + thread.subgroup] = Best(key, id); }
+    workgroupBarrier();
+    var best = bests[at];
+    for (var i = 1u; i < thread.subgroups; i++) {
+        if better(bests[at + i], best) { best = bests[at + i]; }
+    }
+    return best;
+#else
+    bests[at + thread.index] = mine;
     workgroupBarrier();
     for (var half = WG / 2u; half > 0u; half /= 2u) {
-        if thread < half {
-            let a = best_key[thread];
-            let b = best_key[thread + half];
-            best_key[thread] = select(a + b, max(a, b), greatest);
+        if thread.index < half && better(bests[at + thread.index + half], bests[at + thread.index]) {
+            bests[at + thread.index] = bests[at + thread.index + half];
         }
         workgroupBarrier();
     }
-    let all = best_key[0];
-    workgroupBarrier();
-    return all;
+    return bests[at];
+#end
 }
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
+    let thread = place.index;
     let row = params.x_offset + group.x * params.x_stride;
 #if SOFTMAX
     var top = -1e30;
     for (var e = thread; e < EXPERTS; e += WG) { top = max(top, x[row + e]); }
-    top = reduce(thread, top, true);
+    top = reduce_max(top, place);
     var part = 0.0;
     for (var e = thread; e < EXPERTS; e += WG) { part += exp(x[row + e] - top); }
-    let total = reduce(thread, part, false);
+    let total = reduce_add(part, place);
 #end
-    for (var e = thread; e < EXPERTS; e += WG) {
+    // Each thread keeps the keys of its own experts.
+    var keys: array<f32, OWN>;
+    for (var j = 0u; j < OWN; j++) {
+        let e = thread + j * WG;
+        keys[j] = OUT;
+        if e >= EXPERTS { continue; }
         var s = x[row + e];
 #if SOFTMAX
         s = exp(s - top) / total;
@@ -63,37 +92,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #if BIAS
         s += bias[e];
 #end
-        key[e] = s;
+        keys[j] = s;
     }
-    workgroupBarrier();
 
     for (var u = 0u; u < USED; u++) {
-        var k = -1e38;
-        var id = EXPERTS;
-        for (var e = thread; e < EXPERTS; e += WG) {
-            if key[e] > k { k = key[e]; id = e; }
+        var mine = Best(OUT, EXPERTS);
+        for (var j = 0u; j < OWN; j++) {
+            if keys[j] > mine.key { mine = Best(keys[j], thread + j * WG); }
         }
-        best_key[thread] = k;
-        best_id[thread] = id;
-        workgroupBarrier();
-        for (var half = WG / 2u; half > 0u; half /= 2u) {
-            if thread < half {
-                let other = best_key[thread + half];
-                let other_id = best_id[thread + half];
-                if other > best_key[thread] || (other == best_key[thread] && other_id < best_id[thread]) {
-                    best_key[thread] = other;
-                    best_id[thread] = other_id;
-                }
+        let best = winner(place, mine, u);
+        if best.id == mine.id {
+            for (var j = 0u; j < OWN; j++) {
+                if thread + j * WG == best.id { keys[j] = OUT; }
             }
-            workgroupBarrier();
+            if best.id < EXPERTS { chosen[u] = best.id; }
         }
-        if thread == 0u {
-            let e = min(best_id[0], EXPERTS - 1u);
-            chosen[u] = e;
-            key[e] = -1e38;
-        }
-        workgroupBarrier();
+        if thread == 0u && best.id == EXPERTS { chosen[u] = EXPERTS - 1u; }
     }
+    workgroupBarrier();
 
     if thread != 0u { return; }
     let out = group.x * 2u * USED;

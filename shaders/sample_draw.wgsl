@@ -1,6 +1,6 @@
 // Second pass of sampling, one workgroup: merges the slices' candidates, then one thread cuts them by top-p and min-p, draws,
 // and moves the positions past the batch.
-// Maths: src/ops/sample.rs. Consts: SLICES, MAX_K.
+// Maths: src/ops/sample.rs. Consts: SLICES, MAX_K. Flag: SUBGROUPS.
 
 struct Params {
     positions_offset: u32,
@@ -62,13 +62,14 @@ fn candidate(list: u32, n: u32, k: u32) -> Ranked {
 }
 
 @compute @workgroup_size(WG)
-fn main(@builtin(local_invocation_index) thread: u32) {
+fn main(place: Thread) {
+    let thread = place.index;
     // The lists are in order: thread s offers the head of list s, and the winner moves on to its next.
     let k = wanted();
     var head = 0u;
     var mine = candidate(thread, head, k);
     for (var n = 0u; n < k; n++) {
-        let next = winner(thread, mine);
+        let next = winner(place, mine, n);
         if thread == 0u { kept[n] = next; }
         if mine.key == next.key && mine.token == next.token {
             head++;

@@ -31,17 +31,39 @@ fn wanted() -> u32 {
     return clamp(sampler[1], 1u, MAX_K);
 }
 
+#import threads
+
+// The best of one candidate per thread (256 of them); every thread gets it. `turn` counts the calls.
+#if SUBGROUPS
+// Of two turns, in turn: what is written in one is read before the next but one. Subgroups may be as small as four threads.
+var<workgroup> ranked: array<Ranked, 128>;
+
+fn winner(thread: Thread, mine: Ranked, turn: u32) -> Ranked {
+    let key = subgroupMax(mine.key);
+    let token = subgroupMin(select(0xffffffffu, mine.token, mine.key == key));
+    let at = 64u * (turn & 1u);
+    if thread.lane == 0u { ranked[at + thread.subgroup] = Ranked(key, token); }
+    workgroupBarrier();
+    var best = ranked[at];
+    for (var i = 1u; i < thread.subgroups; i++) {
+        if before(ranked[at + i], best) { best = ranked[at + i]; }
+    }
+    return best;
+}
+#else
 var<workgroup> ranked: array<Ranked, 256>;
 
-// The best of one candidate per thread (256 of them); every thread gets it.
-fn winner(thread: u32, mine: Ranked) -> Ranked {
-    ranked[thread] = mine;
+fn winner(thread: Thread, mine: Ranked, turn: u32) -> Ranked {
+    ranked[thread.index] = mine;
     workgroupBarrier();
     for (var half = 128u; half > 0u; half /= 2u) {
-        if thread < half && before(ranked[thread + half], ranked[thread]) { ranked[thread] = ranked[thread + half]; }
+        if thread.index < half && before(ranked[thread.index + half], ranked[thread.index]) {
+            ranked[thread.index] = ranked[thread.index + half];
+        }
         workgroupBarrier();
     }
     let best = ranked[0];
     workgroupBarrier();
     return best;
 }
+#end

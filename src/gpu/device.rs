@@ -7,14 +7,16 @@
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
 use super::failure::{Failures, NAP, POLL_PANIC, Trouble, watch};
 use super::pipeline::Pipelines;
+use super::pipeline_cache::PipelineCache;
 use super::probe;
 use super::profile::Clock;
 use super::signal::Signal;
 use super::tuning::Tuning;
 use crate::base::{Error, ErrorKind, Result, human};
 use crate::ops::Caps;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use web_time::Instant;
 
 /// Largest binding made use of: the host repacks a weight shard by shard, so its memory depends on this.
@@ -76,6 +78,8 @@ pub(super) struct Inner {
     pub queue: wgpu::Queue,
     pub tally: Tally,
     pub pipelines: Pipelines,
+    /// What the driver has compiled, if it is to be kept.
+    pub pipeline_cache: OnceLock<PipelineCache>,
     /// Which kernels were measured to be the fastest, if the device is to be tuned.
     pub tuning: Mutex<Option<Tuning>>,
     info: AdapterInfo,
@@ -110,7 +114,8 @@ impl Device {
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::PIPELINE_CACHE;
         let coop = coop(&adapter.raw);
         if coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -146,6 +151,7 @@ impl Device {
             queue,
             tally: Tally::default(),
             pipelines: Pipelines::default(),
+            pipeline_cache: OnceLock::new(),
             tuning: Mutex::default(),
             info: adapter.info.clone(),
             caps,
@@ -184,6 +190,9 @@ impl Device {
         device.set_budget(old.budget.load(Ordering::Relaxed));
         *device.inner.tuning.lock().expect("no panic while it is held") =
             old.tuning.lock().expect("no panic while it is held").take();
+        if let Some(cache) = old.pipeline_cache.get() {
+            device.keep_pipelines(cache.folder());
+        }
         self.hand_over_faults(&device);
         Ok(device)
     }
@@ -210,6 +219,19 @@ impl Device {
     /// program is made.
     pub fn tune(&self, tuning: Tuning) {
         *self.inner.tuning.lock().expect("no panic while it is held") = Some(tuning);
+    }
+
+    /// From now on, compiled pipelines are taken from a file in `folder`, and [`save_pipelines`](Self::save_pipelines) puts them there.
+    pub fn keep_pipelines(&self, folder: &Path) {
+        if let Some(cache) = PipelineCache::open(self, folder) {
+            // The first folder stays.
+            let _ = self.inner.pipeline_cache.set(cache);
+        }
+    }
+
+    /// Keeps what was compiled for the next start. Fails where the file cannot be written.
+    pub fn save_pipelines(&self) -> Result<()> {
+        self.inner.pipeline_cache.get().map_or(Ok(()), PipelineCache::save)
     }
 
     /// What the adapter is.

@@ -13,6 +13,7 @@ mod failure;
 mod memory;
 mod needs;
 mod pipeline;
+mod pipeline_cache;
 mod preprocess;
 pub mod probe;
 mod profile;

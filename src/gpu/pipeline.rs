@@ -1,6 +1,7 @@
 //! Compiled shaders, kept by what they were made from.
 
 use super::device::Device;
+use super::pipeline_cache::PipelineCache;
 use super::shader::Shader;
 use crate::base::{DType, Error, Result};
 use crate::ops::Pass;
@@ -101,7 +102,7 @@ impl Entry {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: device.inner.pipeline_cache.get().map(PipelineCache::raw),
         });
         device.inner.tally.pipelines.fetch_add(1, Ordering::Relaxed);
         Ok(Pipeline { raw: pipeline, layout })

@@ -7,6 +7,7 @@ use crate::base::{Error, Result};
 use crate::ops::Pass;
 use include_dir::{Dir, include_dir};
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The shader files, as they were when the crate was compiled.
 static SHADERS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/shaders");
@@ -62,6 +63,14 @@ pub fn names() -> Vec<String> {
     walk(&SHADERS, &mut all);
     all.sort_unstable();
     all
+}
+
+/// A number that is another one for other shaders, or for another version of this crate: what was found out with them is of no use then.
+pub(super) fn fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    names().iter().for_each(|name| (name, source(name)).hash(&mut hasher));
+    hasher.finish()
 }
 
 /// The WGSL of `pass` for `target`. Errors name file and line.

@@ -7,7 +7,6 @@ use super::device::Device;
 use super::preprocess;
 use crate::base::{Error, Result};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,10 +27,7 @@ impl Tuning {
     /// The choices kept in the file at `path`, if it is there and can be read; measurements will be added to it.
     pub fn open(device: &Device, path: &Path) -> Tuning {
         let info = device.info();
-        let mut hasher = DefaultHasher::new();
-        env!("CARGO_PKG_VERSION").hash(&mut hasher);
-        preprocess::names().iter().for_each(|name| (name, preprocess::source(name)).hash(&mut hasher));
-        let device = format!("{} | {} | {} | {:016x}", info.name, info.backend, info.driver, hasher.finish());
+        let device = format!("{} | {} | {} | {:016x}", info.name, info.backend, info.driver, preprocess::fingerprint());
         Tuning { path: path.to_owned(), device, all: read(path) }
     }
 

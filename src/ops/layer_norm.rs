@@ -40,9 +40,11 @@ impl Op for LayerNorm {
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
         let (rows, n) = (dst.shape.rows(), dst.shape.row());
+        let (consts, flags) = norm_threads(n);
         let mut pass = Pass {
             shader: Self::NAME,
-            consts: vec![("WG", norm_threads(n))],
+            flags,
+            consts,
             params: vec![
                 ("rows", rows.into()),
                 ("n", n.into()),

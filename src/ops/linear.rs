@@ -326,6 +326,8 @@ mod cases {
                 all.push(dense(layer(biased, 2), dtype, &[24, 30], k, tokens));
             }
         }
+        all.push(dense(rms(then(biased, swiglu)), DType::Q4_0, &[70, 70], 64, 130));
+        all.push(dense(then(plain, add), DType::F16, &[130], 104, 70));
         all.push(dense(then(layer(biased, 1), Then::Unary(Unary::Act(Act::Gelu))), DType::Q8_0, &[40], 96, 1));
         all.push(dense(layer(then(plain, add), 0), DType::F32, &[40], 96, 2));
         all.push(dense(then(plain, Then::Unary(Unary::Softcap(3.0))), DType::F32, &[33], 64, 20));

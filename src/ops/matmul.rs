@@ -165,6 +165,14 @@ impl Op for MatMul {
         all.push(case(DType::F32, 5, 33, 2, true));
         all.push(case(DType::F16, 130, 100, 9, true));
         all.push(case(DType::Q4_0, 96, 576, 130, true));
+        // Tiles in slices: an odd number of steps, rows of all lengths, many rows.
+        all.push(case(DType::Q4_0, 70, 288, 12, false));
+        all.push(case(DType::Q8_0, 33, 96, 20, true));
+        all.push(case(DType::F32, 40, 33, 31, false));
+        all.push(case(DType::Q4_0, 8200, 64, 10, false));
+        // Big tiles.
+        all.push(case(DType::Q4_0, 150, 96, 140, true));
+        all.push(case(DType::Q6_K, 256, 256, 129, false));
         let strided = Input::f32([4, 256]).strided(1024, 512);
         all.push(Case { op: MatMul, src: vec![Input::f32([40, 256]), strided], nmse: 1e-10 });
         all

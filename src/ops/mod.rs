@@ -12,6 +12,7 @@ mod kernel;
 mod linear_cpu;
 mod pool;
 mod product;
+mod tile;
 
 pub use case::{Case, Exact, Fill, Input, Random, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};

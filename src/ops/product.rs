@@ -7,6 +7,7 @@ mod around;
 mod int8;
 
 use super::linear::{Linear, Places, PreNorm, Then};
+use super::tile::Tile;
 use super::{Bind, Caps, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
 use crate::base::{DType, Meta};
 use crate::quant;
@@ -14,8 +15,6 @@ use std::ops::Range;
 
 /// Threads of a workgroup of `matmul_vec`.
 const VEC_THREADS: u32 = 64;
-/// Rows of a tile of `matmul_tile`.
-const TILE_ROWS: usize = 64;
 /// Bytes of workgroup memory of `matmul_tile` where subgroups multiply matrices.
 const COOP_SHARED: u32 = 24 << 10;
 /// Most tokens for `matmul_vec`: beyond, weights are better decoded into workgroup memory.
@@ -63,10 +62,13 @@ const VEC: [Variant; 4] = [
     exact("vec_shared_x4", "norm_vec_shared_x4", &["X4"]),
     exact("vec_shared", "norm_vec_shared", &[]),
 ];
+/// The variant of [`Tile::BIG`].
+const BIG: &str = "tile_big_x4";
 /// Those in f16 come after those in f32: they are taken where they were measured to be faster and found to be right.
-const TILE: [Variant; 5] = [
+const TILE: [Variant; 6] = [
     exact("tile_x4", "norm_tile_x4", &["X4"]),
     exact("tile", "norm_tile", &[]),
+    exact(BIG, "norm_tile_big_x4", &["X4"]),
     halves("tile_f16", "norm_tile_f16", &["X4", "F16", "SCALED"]),
     halves("tile_coop16", "norm_tile_coop16", &["X4", "F16", "SCALED", "SUBGROUPS", "COOP", "COOP16"]),
     halves("tile_coop8", "norm_tile_coop8", &["X4", "F16", "SCALED", "SUBGROUPS", "COOP"]),
@@ -119,8 +121,12 @@ impl<'a> Product<'a> {
             let (apart, norm) = self.after_norm();
             return apart.tile().into_iter().map(|k| prepend(&norm, k)).collect();
         }
-        let possible = TILE.iter().filter(|v| self.possible(v));
-        possible.map(|v| self.tile_kernel(v)).collect()
+        let mut possible: Vec<&Variant> = TILE.iter().filter(|v| self.possible(v)).collect();
+        let best = Tile::wants_big(self.rows(), self.x.outer(), self.caps);
+        if let Some(at) = possible.iter().position(|v| v.name == BIG).filter(|_| best) {
+            possible[..=at].rotate_right(1);
+        }
+        possible.into_iter().map(|v| self.tile_kernel(v)).collect()
     }
 
     fn tile_kernel(&self, v: &Variant) -> Kernel {
@@ -130,13 +136,13 @@ impl<'a> Product<'a> {
             passes: self
                 .passes(|shard| self.tile_pass(v, shard))
                 .into_iter()
-                .flat_map(|p| self.cut(p, TILE_ROWS))
+                .flat_map(|p| self.cut(p, self.shape(v).rows))
                 .collect(),
             scratch: Vec::new(),
             rounding: v.rounding,
         };
         if let Some(ids) = self.ids() {
-            kernel = self.sorted(kernel, ids, self.tile_tokens(v));
+            kernel = self.sorted(kernel, ids, self.shape(v).tokens);
         }
         if v.flags.contains(&"SCALED") {
             let at = kernel.scratch.len();
@@ -190,7 +196,9 @@ impl<'a> Product<'a> {
         let unit = if has("COOP16") { 16 } else { 8 };
         // Weights that are exact in f32 only are not rounded to f16.
         let halves = self.caps.f16 && (self.w.dtype.is_quantized() || self.w.dtype == DType::F16);
-        (x4 || !has("X4"))
+        let fits = variant.name != BIG || !self.op.ids && Tile::fits_big(self.rows(), self.x.outer());
+        fits
+            && (x4 || !has("X4"))
             && (self.caps.subgroups.is_some() || !has("SUBGROUPS"))
             && (halves || !has("F16"))
             && (!has("COOP") || self.caps.coop == Some(unit) && self.coop_threads(unit).is_some())
@@ -331,15 +339,17 @@ impl<'a> Product<'a> {
     fn tile_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
         let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         let mut pass = Pass { shader: "matmul_tile", ..self.pass(variant, shard) };
-        let tokens = self.tile_tokens(variant);
-        let has = |flag| variant.flags.contains(&flag);
-        let threads = self.coop_threads(if has("COOP16") { 16 } else { 8 }).filter(|_| has("COOP")).unwrap_or(256);
-        pass.consts = vec![("TOKENS", tokens as u32), ("WG", threads)];
-        if has("SCALED") {
+        let shape = self.shape(variant);
+        let tokens = shape.tokens;
+        pass.consts = shape.consts();
+        if shape.slices > 1 {
+            pass.flags.push("SLICED");
+        }
+        if variant.flags.contains(&"SCALED") {
             pass.binds.push(("scales", SCALES));
         }
         let columns = self.columns(&mut pass, tokens);
-        pass.workgroups = [rows.div_ceil(TILE_ROWS) as u32, columns as u32, 1];
+        pass.workgroups = [rows.div_ceil(shape.rows) as u32, columns as u32, 1];
         self.epilogue_of_tiles(&mut pass);
         pass
     }
@@ -380,13 +390,20 @@ impl<'a> Product<'a> {
         pass.pieces(tile_rows, tile_rows as f64 * of_row, self.caps)
     }
 
-    /// Tokens of a tile: few where few share their weights, and as subgroups that multiply matrices have it.
-    fn tile_tokens(&self, variant: &Variant) -> usize {
+    /// The tile of a variant: few tokens where few share their weights, and as subgroups that multiply matrices have it.
+    fn shape(&self, variant: &Variant) -> Tile {
+        let coop = |unit, tokens| {
+            let threads = self.coop_threads(unit).expect("it is possible");
+            Tile { tokens, threads, ..Tile::PLAIN }
+        };
         match variant.name {
-            "tile_coop16" => 64,
-            "tile_coop8" => 32,
-            _ if self.op.ids || self.x.outer() <= 32 => 32,
-            _ => 64,
+            "tile_coop16" => coop(16, 64),
+            "tile_coop8" => coop(8, 32),
+            BIG => Tile::BIG,
+            _ if self.op.ids => Tile { tokens: 32, ..Tile::PLAIN },
+            // The slices add up in the tile's memory, which has to hold sums.
+            _ if variant.flags.contains(&"F16") && self.x.outer() <= 32 => Tile { tokens: 32, ..Tile::PLAIN },
+            _ => Tile::of(self.rows(), self.x.outer(), self.caps),
         }
     }
 

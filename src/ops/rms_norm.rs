@@ -33,9 +33,14 @@ pub(super) fn norm_row<'a>(x: &View<'a>, r: usize) -> &'a [f32] {
     &x.row(r / per_token)[r % per_token * dim..][..dim]
 }
 
-/// Threads for a row of `n` values on a GPU: heads are short, and few threads meet faster.
-pub(super) fn norm_threads(n: usize) -> u32 {
-    if n <= 512 { 64 } else { 256 }
+/// Values of a row that a thread keeps in registers.
+const HELD: u32 = 32;
+
+/// How a row of `n` values is shared on a GPU, as constants and flags: heads are short, and few threads meet faster.
+pub(super) fn norm_threads(n: usize) -> (Vec<(&'static str, u32)>, Vec<&'static str>) {
+    let threads = if n <= 512 { 64 } else { 256 };
+    let trips = (n as u32).div_ceil(threads);
+    (vec![("WG", threads), ("TRIPS", trips)], if trips <= HELD { vec!["HELD"] } else { vec![] })
 }
 
 impl Op for RmsNorm {
@@ -63,9 +68,11 @@ impl Op for RmsNorm {
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
         let (rows, n) = (dst.shape.rows(), dst.shape.row());
+        let (consts, flags) = norm_threads(n);
         let mut pass = Pass {
             shader: Self::NAME,
-            consts: vec![("WG", norm_threads(n))],
+            flags,
+            consts,
             params: vec![
                 ("rows", rows.into()),
                 ("n", n.into()),
@@ -103,6 +110,7 @@ impl Op for RmsNorm {
             case(vec![Input::f32([3, 576]), Input::f32([576])]),
             case(vec![Input::f32([1, 4096]), Input::f32([4096])]),
             case(vec![Input::f32([5, 33])]),
+            case(vec![Input::f32([2, 8200]), Input::f32([8200])]),
             case(vec![Input::f32([4, 3, 64]).strided(320, 64), Input::f32([64])]),
             case(vec![Input::f32([4, 4, 64]), Input::f32([4, 64])]),
         ]

@@ -89,7 +89,7 @@ impl Op for Router {
         });
     }
 
-    fn gpu(&self, src: &[Meta], _dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+    fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
         let mut flags = match self.gate {
             Gate::Softmax => vec!["SOFTMAX"],
             Gate::Sigmoid => vec!["SIGMOID"],
@@ -100,14 +100,14 @@ impl Op for Router {
         let mut pass = Pass {
             shader: "router",
             flags,
-            consts: vec![("EXPERTS", src[0].shape.row() as u32), ("USED", self.used as u32)],
+            consts: vec![("WG", 64), ("EXPERTS", src[0].shape.row() as u32), ("USED", self.used as u32)],
             params: vec![("x_stride", src[0].stride.into()), ("scale", self.scale.into())],
             binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
             workgroups: [src[0].outer() as u32, 1, 1],
             ..Pass::default()
         };
         pass.binds.extend((src.len() > 1).then_some(("bias", Bind::Src(1))));
-        vec![Kernel { variant: "workgroup", passes: vec![pass], scratch: vec![], rounding: 0.0 }]
+        Kernel::reductions(pass, caps)
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -138,7 +138,7 @@ impl Op for Sample {
         dst.u32()[0] = ORDER.with_borrow_mut(|order| Self::draw(&params, logits.len(), &logit, step, order));
     }
 
-    fn gpu(&self, src: &[Meta], _dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
+    fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
         let vocab = src[1].shape.row();
         // Some 2,000 logits per workgroup, and at most 64 lists to merge.
         let slice = vocab.div_ceil(64).max(2048);
@@ -165,7 +165,16 @@ impl Op for Sample {
             ..Pass::default()
         };
         let scratch = vec![slices * Self::MAX_TOP_K as usize * 8];
-        vec![Kernel { variant: "two_pass", passes: vec![scan, draw], scratch, rounding: 0.0 }]
+        let kernel = |variant, flags: &[&'static str]| {
+            let passes = [&scan, &draw].map(|pass| Pass { flags: flags.to_vec(), ..pass.clone() });
+            Kernel { variant, passes: passes.to_vec(), scratch: scratch.clone(), rounding: 0.0 }
+        };
+        let mut all = Vec::new();
+        if caps.subgroups.is_some() {
+            all.push(kernel("two_pass_subgroups", &["SUBGROUPS"]));
+        }
+        all.push(kernel("two_pass_shared", &[]));
+        all
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -21,7 +21,7 @@ const FIGURES: [Figure; 9] = [
     Figure { name: "LDS", of: |r| r.local / r.per() },
     Figure { name: "in flight", of: |r| r.flight },
     Figure { name: "B in flight", of: |r| r.flight_bytes },
-    Figure { name: "waits", of: |r| r.waits / r.per() },
+    Figure { name: "round trips", of: |r| r.round_trips / r.per() },
     Figure { name: "branches", of: |r| r.branches / r.per() },
 ];
 
@@ -80,7 +80,8 @@ pub fn held(recorded: &Record, now: &Record) -> Vec<String> {
             }
         };
         say("waves", (before.waves, row.waves), row.waves < before.waves, row.waves > before.waves);
-        say("vector instructions per MAC", rate, rate.1 > rate.0 * SLACK, rate.1 * SLACK < rate.0);
+        let what = if row.macs > 0.0 { "vector instructions per MAC" } else { "vector instructions" };
+        say(what, rate, rate.1 > rate.0 * SLACK, rate.1 * SLACK < rate.0);
         say("loads in flight", (before.flight, row.flight), row.flight < before.flight, row.flight > before.flight);
     }
     for e in &recorded.entries {

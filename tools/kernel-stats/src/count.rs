@@ -22,8 +22,10 @@ pub struct Code {
 struct Walk {
     row: Row,
     waited: bool,
-    /// Bytes of the loads that are in flight, the oldest first.
-    flying: VecDeque<u32>,
+    /// Bytes of the loads that are in flight, the oldest first, and the round trip in which they were begun.
+    flying: VecDeque<(u32, usize)>,
+    /// Round trips so far, those of loops once.
+    trip: usize,
 }
 
 impl Code {
@@ -115,7 +117,7 @@ impl Code {
             let loads = loads(&r);
             format!(
                 "BB{first}-BB{last}{kind}: runs {trips} times; {} instructions: {} vector, {} scalar, {} scalar loads, {} loads ({loads}), \
-                 {} stores, {} workgroup memory, {} branches ({} within), {} waits; {} loads before the first, {} in flight of {} B",
+                 {} stores, {} workgroup memory, {} branches ({} within), {} round trips; {} loads before the first, {} in flight of {} B",
                 r.all,
                 r.vector,
                 r.scalar,
@@ -125,7 +127,7 @@ impl Code {
                 r.local,
                 r.branches,
                 self.branches_within(l),
-                r.waits,
+                r.round_trips,
                 r.first,
                 r.flight,
                 r.flight_bytes
@@ -159,7 +161,7 @@ impl Walk {
             Kind::Store => {
                 row.stores += times;
                 if stores_wait {
-                    self.flying.push_back(0);
+                    self.flying.push_back((0, self.trip));
                 }
             }
             Kind::Load(bytes) => {
@@ -173,16 +175,20 @@ impl Walk {
                 };
                 *count += times;
                 row.first += f64::from(!self.waited);
-                self.flying.push_back(bytes);
-                let flight = self.flying.iter().filter(|b| **b > 0).count() as f64;
+                self.flying.push_back((bytes, self.trip));
+                let flight = self.flying.iter().filter(|l| l.0 > 0).count() as f64;
                 row.flight = row.flight.max(flight);
-                row.flight_bytes = row.flight_bytes.max(self.flying.iter().sum::<u32>().into());
+                row.flight_bytes = row.flight_bytes.max(self.flying.iter().map(|l| l.0).sum::<u32>().into());
             }
             Kind::Wait(Some(left)) => {
                 let done = self.flying.len().saturating_sub(left);
-                let loads = self.flying.drain(..done).filter(|b| *b > 0).count();
-                row.waits += if loads > 0 { times } else { 0.0 };
-                self.waited |= loads > 0;
+                let loads: Vec<_> = self.flying.drain(..done).filter(|l| l.0 > 0).collect();
+                self.waited |= !loads.is_empty();
+                // A load that was under way during the last round trip is waited for but shortly.
+                if loads.iter().any(|l| l.1 == self.trip) {
+                    row.round_trips += times;
+                    self.trip += 1;
+                }
             }
         }
     }
@@ -207,7 +213,7 @@ mod tests {
             load4: 16.0,
             barriers: 1.0,
             branches: 2.0 + 16.0 * 3.0 + 128.0 * 2.0,
-            waits: 16.0,
+            round_trips: 16.0,
             first: 1.0,
             flight: 1.0,
             flight_bytes: 4.0,
@@ -225,18 +231,19 @@ mod tests {
     #[test]
     fn loads_fly_until_they_are_waited_for() {
         let load = |n: u32, bytes: &str| format!("buffer_load_{bytes} v{n}, v9, s[0:3], 0 offen\n");
-        let text =
-            ["BB0:\n", &load(0, "dword"), &load(1, "dwordx4"), "s_waitcnt vmcnt(1)\n", &load(5, "dwordx4")].concat();
-        let text = text
-            + "s_waitcnt lgkmcnt(0)\ns_waitcnt vmcnt(0)\nbuffer_store_dword v0, v9, s[0:3], 0 offen\n"
-            + &load(0, "dword");
-        let row = Code::new(blocks(&text), false).figures(None);
-        assert_eq!((row.first, row.flight, row.flight_bytes, row.waits), (2.0, 2.0, 32.0, 2.0));
-        // Vega waits for stores too, in order: what is left in flight is the load.
-        let text = text + "s_waitcnt vmcnt(1)\n";
-        assert_eq!(Code::new(blocks(&text), true).figures(None).waits, 2.0);
-        let text = text + "s_waitcnt vmcnt(0)\n";
-        assert_eq!(Code::new(blocks(&text), true).figures(None).waits, 3.0);
+        let wait = |n: u32| format!("s_waitcnt vmcnt({n})\n");
+        let store = "s_waitcnt lgkmcnt(0)\nbuffer_store_dword v0, v9, s[0:3], 0 offen\n";
+        let figures = |parts: &[&str], stores_wait| Code::new(blocks(&parts.concat()), stores_wait).figures(None);
+        let (small, large) = (load(0, "dword"), load(1, "dwordx4"));
+        // Two begun together are one round trip, however they are waited for; what is begun after the first has come is another.
+        let row = figures(&["BB0:\n", &small, &large, &wait(1), &wait(0)], false);
+        assert_eq!((row.first, row.flight, row.flight_bytes, row.round_trips), (2.0, 2.0, 20.0, 1.0));
+        let row = figures(&["BB0:\n", &small, &large, &wait(1), &large, &wait(1), &wait(0)], false);
+        assert_eq!((row.first, row.flight, row.flight_bytes, row.round_trips), (2.0, 2.0, 32.0, 2.0));
+        // Vega waits for stores too, in order.
+        let stored = ["BB0:\n", &small, store, &wait(1)];
+        assert_eq!(figures(&stored, true).round_trips, 1.0);
+        assert_eq!(figures(&stored, false).round_trips, 0.0);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Info {
     pub name: String,
     /// `Mesa 22.3.6`
     pub driver: String,
+    /// Whether it is Mesa's driver for AMD's cards.
+    pub radv: bool,
     /// As the library would see them through wgpu.
     pub caps: Caps,
     /// Instructions for dot products of bytes, which wgpu asks for where they are there.
@@ -58,7 +60,8 @@ impl Device {
     /// The first device of the drivers that the environment names.
     pub fn open() -> Result<Device, String> {
         // SAFETY: whatever library the loader finds is Vulkan's; nothing of it is called before `load` has succeeded.
-        let entry = unsafe { ash::Entry::load() }.map_err(|e| format!("Vulkan's loader is not there ({e})"))?;
+        let entry = unsafe { ash::Entry::load() }
+            .map_err(|e| format!("Vulkan's loader is not here ({e}): apt-get install libvulkan1"))?;
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
         let create = vk::InstanceCreateInfo::default().application_info(&application);
         // SAFETY: the structures live until the calls return, and all handles come from the calls before.
@@ -82,6 +85,9 @@ impl Device {
                 );
             }
             let info = info(&entry, instance, physical, has(khr::cooperative_matrix::NAME));
+            if !info.radv {
+                return Err(format!("{} is driven by {}, which is not RADV", info.name, info.driver));
+            }
             let mut names: Vec<*const c_char> = vec![khr::pipeline_executable_properties::NAME.as_ptr()];
             let mut executables =
                 vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
@@ -286,9 +292,15 @@ unsafe fn info(entry: &ash::Entry, instance: &ash::Instance, physical: vk::Physi
         max_shared: limits.max_compute_shared_memory_size,
         max_workgroups: limits.max_compute_work_group_count.into_iter().min().unwrap_or_default().min(65535),
         speed: Caps::CARD,
-        ..Caps::BASELINE
     };
-    Info { name, driver: text(&driver.driver_info), caps, dot, int8: f12.shader_int8 != 0 }
+    Info {
+        name,
+        driver: text(&driver.driver_info),
+        radv: driver.driver_id == vk::DriverId::MESA_RADV,
+        caps,
+        dot,
+        int8: f12.shader_int8 != 0,
+    }
 }
 
 /// The size of the matrices with f16 factors and f32 sums that subgroups multiply, the larger one, as src/gpu/device.rs finds it.

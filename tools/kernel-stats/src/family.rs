@@ -41,23 +41,30 @@ pub fn radv(given: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = given {
         return if path.is_file() { Ok(path.into()) } else { Err(format!("there is no {}", path.display())) };
     }
-    let is_radv = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("radeon_icd"));
     let set = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].into_iter().find_map(std::env::var_os);
     if let Some(path) = set.iter().flat_map(std::env::split_paths).find(|p| is_radv(p) && p.is_file()) {
         return Ok(path);
     }
-    let mut found: Vec<PathBuf> = (FOLDERS.iter())
-        .filter_map(|folder| std::fs::read_dir(folder).ok())
-        .flat_map(|folder| folder.flatten().map(|e| e.path()))
-        .filter(|path| is_radv(path))
-        .collect();
+    installed(&FOLDERS.map(Path::new))
+}
+
+fn is_radv(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("radeon_icd"))
+}
+
+/// The file in one of `folders`.
+fn installed(folders: &[&Path]) -> Result<PathBuf, String> {
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+    let files = files.flat_map(|folder| folder.flatten().map(|e| e.path()));
+    let mut found: Vec<PathBuf> = files.filter(|path| is_radv(path)).collect();
     // A system of several architectures names them.
     found.sort_by_key(|p| !p.to_string_lossy().contains(std::env::consts::ARCH));
     found.into_iter().next().ok_or_else(|| {
+        let places: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
         format!(
             "RADV is not here: no radeon_icd*.json in {}. It is Mesa's Vulkan driver for AMD's GPUs, and compiles without one. On Debian \
              or Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1. One that lies elsewhere is named with --icd FILE",
-            FOLDERS.join(", ")
+            places.join(", ")
         )
     })
 }
@@ -81,6 +88,20 @@ mod tests {
         assert_eq!(error, "there is no /nowhere/radeon_icd.json");
         let here = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(radv(Some(here.path())).unwrap(), here.path());
+    }
+
+    #[test]
+    fn the_driver_of_this_machine_is_taken_and_without_one_it_is_said_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = installed(&[folder.path()]).unwrap_err();
+        assert!(error.starts_with("RADV is not here") && error.contains("apt-get install"), "{error}");
+        for name in ["lvp_icd.json", "radeon_icd.i686.json", "radeon_icd.zz.json"] {
+            std::fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        assert!(is_radv(&installed(&[folder.path()]).unwrap()));
+        let own = folder.path().join(format!("radeon_icd.{}.json", std::env::consts::ARCH));
+        std::fs::write(&own, "{}").unwrap();
+        assert_eq!(installed(&[Path::new("/nowhere"), folder.path()]), Ok(own));
     }
 
     #[test]

@@ -33,12 +33,14 @@ use Which::{All, First};
 struct List<'a> {
     caps: &'a Caps,
     items: Vec<Item>,
+    /// Passes of other shaders than are meant: norms before products, sums behind them.
+    later: Vec<Item>,
     texts: HashSet<String>,
 }
 
 /// All kernels for devices with `caps`. Fails where an op and a shape do not fit, or a shader cannot be expanded.
 pub fn list(caps: &Caps) -> Result<Vec<Item>, String> {
-    let mut list = List { caps, items: Vec::new(), texts: HashSet::new() };
+    let mut list = List { caps, items: Vec::new(), later: Vec::new(), texts: HashSet::new() };
     list.vectors()?;
     list.fused()?;
     list.experts()?;
@@ -46,7 +48,7 @@ pub fn list(caps: &Caps) -> Result<Vec<Item>, String> {
     list.attention()?;
     list.norms()?;
     list.rows()?;
-    Ok(list.items)
+    Ok(list.finish())
 }
 
 const EPS: f32 = 1e-5;
@@ -57,7 +59,7 @@ fn positions(tokens: usize) -> Meta {
 }
 
 impl List<'_> {
-    /// Adds kernels of `op`. `main` names the shader that is meant; other passes of a kernel are added where they are new.
+    /// Adds kernels of `op`: the passes of shader `main`; others later, where they are then still new.
     fn add(
         &mut self,
         group: &'static str,
@@ -69,19 +71,50 @@ impl List<'_> {
         let dst = op.infer(src).map_err(|e| format!("{what}: {e}"))?;
         let kernels = op.gpu(src, &dst, self.caps);
         for kernel in kernels.into_iter().take(if which == First { 1 } else { usize::MAX }) {
+            let mut own = HashSet::new();
             for pass in kernel.passes {
                 let text = expand(&pass, Target::Naga).map_err(|e| format!("{what}: {e}"))?.text;
                 let name = format!("{} {what} {}", pass.shader, kernel.variant);
-                let known = self.items.iter().any(|i| i.name == name);
-                if self.texts.insert(text.clone()) || (pass.shader == main && !known) {
-                    // The same name twice: long work that is cut, but not into alike pieces; variants may share their name.
-                    let count = self.items.iter().filter(|i| i.name.starts_with(&name)).count();
-                    let name = if known { format!("{name} {}", count + 1) } else { name };
-                    self.items.push(Item { group, name, pass, text });
+                let is_main = pass.shader == main;
+                let item = Item { group, name, pass, text };
+                // Long work is cut into passes of the same text.
+                if is_main && own.insert(item.text.clone()) {
+                    self.texts.insert(item.text.clone());
+                    self.push(item);
+                } else if !is_main {
+                    self.later.push(item);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds an item; variants of the same name, and unlike pieces, are numbered.
+    fn push(&mut self, mut item: Item) {
+        let alike =
+            |i: &&Item| i.name == item.name || i.name.strip_prefix(&item.name).is_some_and(|r| r.starts_with(" #"));
+        let count = self.items.iter().filter(alike).count();
+        if count > 0 {
+            item.name = format!("{} #{}", item.name, count + 1);
+        }
+        self.items.push(item);
+    }
+
+    /// All items, group by group.
+    fn finish(mut self) -> Vec<Item> {
+        let mut groups: Vec<&str> = Vec::new();
+        self.items.iter().for_each(|i| {
+            if !groups.contains(&i.group) {
+                groups.push(i.group)
+            }
+        });
+        for item in std::mem::take(&mut self.later) {
+            if self.texts.insert(item.text.clone()) {
+                self.push(item);
+            }
+        }
+        self.items.sort_by_key(|i| groups.iter().position(|g| *g == i.group));
+        self.items
     }
 
     /// Decoding: products of a few tokens, and the same behind a norm.
@@ -203,7 +236,7 @@ impl List<'_> {
         self.add(GROUP, "rms_norm", "4096", (RmsNorm { eps }, &[x, w], All))?;
         self.add(GROUP, "rms_norm", "128", (RmsNorm { eps }, &[Meta::f32([1, 32, 128]), Meta::f32([128])], All))?;
         self.add(GROUP, "layer_norm", "4096", (LayerNorm { eps }, &[x, w, w], All))?;
-        self.add(GROUP, "norm_add", "4096", (NormAdd { eps, scale: 1.0 }, &[x, x, w], All))?;
+        self.add(GROUP, "rms_norm", "4096 add", (NormAdd { eps, scale: 1.0 }, &[x, x, w], All))?;
         let (pos, turns) = (positions(1), Meta::new(DType::U32, [64]));
         let rope = Rope { pairs: Pairs::Halves, mscale: 1.0 };
         self.add(GROUP, "rope", "d128", (rope, &[Meta::f32([1, 32, 128]), pos, turns], First))?;
@@ -244,7 +277,7 @@ impl List<'_> {
         }
         let token = positions(1);
         let src = [token, Meta::f32([1, 128256]), Meta::new(DType::U32, [8]), token];
-        self.add(GROUP, "sample_scan", "128256", (Sample, &src, All))
+        self.add(GROUP, "sample_scan", "128256", (Sample, &src, First))
     }
 }
 
@@ -279,7 +312,7 @@ mod tests {
     #[test]
     fn products_and_attention_say_what_a_step_computes() {
         let caps = caps().pop().expect("there are some");
-        let info = Info { name: String::new(), driver: String::new(), caps, dot: true, int8: true };
+        let info = Info { name: String::new(), driver: String::new(), radv: true, caps, dot: true, int8: true };
         for item in list(&info.caps).unwrap() {
             if ["matmul_vec", "matmul_tile", "attention"].contains(&item.pass.shader) {
                 let made = module(&item.pass, &info).unwrap_or_else(|e| panic!("{}: {e}", item.name));

@@ -35,18 +35,37 @@ pub fn find(blocks: &[Block]) -> Vec<Loop> {
     }
     // Outer ones first.
     ranges.sort_by_key(|r| (r.start, std::cmp::Reverse(r.end)));
-    nest(blocks, &ranges)
+    nest(blocks, &before(blocks), &ranges)
+}
+
+/// The blocks after which each can come.
+fn before(blocks: &[Block]) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new(); blocks.len()];
+    for (i, block) in blocks.iter().enumerate() {
+        for instruction in &block.instructions {
+            if let Kind::Branch(to) = instruction.kind
+                && let Some(place) = blocks.iter().position(|b| b.number == to)
+            {
+                all[place].push(i);
+            }
+        }
+        let ends = block.instructions.last().is_some_and(|l| l.name == "s_branch" || l.name.starts_with("s_endpgm"));
+        if let Some(next) = all.get_mut(i + 1).filter(|_| !ends) {
+            next.push(i);
+        }
+    }
+    all
 }
 
 /// `ranges` in order, outer ones first.
-fn nest(blocks: &[Block], ranges: &[Range<usize>]) -> Vec<Loop> {
+fn nest(blocks: &[Block], before: &[Vec<usize>], ranges: &[Range<usize>]) -> Vec<Loop> {
     let mut all = Vec::new();
     let mut rest = ranges;
     while let Some((outer, behind)) = rest.split_first() {
         let count = behind.iter().take_while(|r| r.start < outer.end).count();
-        let inner = nest(blocks, &behind[..count]);
+        let inner = nest(blocks, before, &behind[..count]);
         let mut this = Loop { blocks: outer.clone(), trips: None, inner };
-        this.trips = Before { blocks, of: &this }.trips();
+        this.trips = Counting { blocks, before, of: &this }.trips();
         all.push(this);
         rest = &behind[count..];
     }
@@ -100,23 +119,44 @@ fn writes(i: &Instruction, register: &str) -> bool {
     holds && to.0 == of.0 && to.1 <= of.1 && of.1 <= to.2
 }
 
-/// What is known where a loop begins.
-struct Before<'a> {
+/// A loop whose trips are counted.
+struct Counting<'a> {
     blocks: &'a [Block],
+    /// See [`before`].
+    before: &'a [Vec<usize>],
     of: &'a Loop,
 }
 
-impl<'a> Before<'a> {
+impl<'a> Counting<'a> {
     /// The constant that `operand` is, or holds when the loop begins.
     fn value(&self, operand: &str) -> Option<i64> {
         if let Some(n) = number(operand) {
             return Some(n);
         }
         registers(operand)?;
-        let mut before = self.blocks[..self.of.blocks.start].iter().flat_map(|b| &b.instructions).rev();
-        let set = before.find(|i| writes(i, operand))?;
-        let moves = set.name.contains("mov_b32") || set.name.starts_with("s_movk_i32");
-        number(set.operands.get(1).filter(|_| moves && set.operands.len() == 2)?)
+        // Whatever way the loop is come to, the same constant must have been put there last.
+        let mut ways: Vec<usize> = self.before[self.of.blocks.start].clone();
+        ways.retain(|b| !self.of.blocks.contains(b));
+        let (mut seen, mut found) = (ways.clone(), None);
+        while let Some(block) = ways.pop() {
+            let Some(set) = self.blocks[block].instructions.iter().rev().find(|i| writes(i, operand)) else {
+                let next: Vec<usize> = self.before[block].iter().copied().filter(|b| !seen.contains(b)).collect();
+                if self.before[block].is_empty() {
+                    return None;
+                }
+                seen.extend(&next);
+                ways.extend(next);
+                continue;
+            };
+            let moves = set.name.contains("mov_b32") || set.name.starts_with("s_movk_i32");
+            let value = number(set.operands.get(1).filter(|_| moves && set.operands.len() == 2)?)?;
+            // s_movk_i32 extends the sign of 16 bits.
+            let value = if set.name.starts_with("s_movk") { i64::from(value as i16) } else { value };
+            if *found.get_or_insert(value) != value {
+                return None;
+            }
+        }
+        found
     }
 
     /// The constant that `operand` is all the time.
@@ -292,6 +332,12 @@ BB64:
         // Eight times the counter.
         let eight = "v_lshlrev_b32_e32 v2, 3, v1\nv_cmp_gt_u32_e32 vcc, 0x800, v2\nv_add_co_u32_e32 v1, vcc, 64, v1";
         assert_eq!(trips("", eight), Some(4.0));
+        // A bound that is another one on another way.
+        let ways = "s_mov_b32 s4, 0\ns_mov_b32 s7, 16\ns_cbranch_vccz BB8\nBB7:\ns_mov_b32 s7, 8\nBB8:\ns_nop 0";
+        assert_eq!(trips(ways, "s_add_i32 s4, s4, 1\ns_cmp_lt_u32 s4, s7"), None);
+        assert_eq!(trips(&ways.replace("16", "8"), "s_add_i32 s4, s4, 1\ns_cmp_lt_u32 s4, s7"), Some(8.0));
+        let other = ways.replace("BB8:", "s_endpgm\nBB8:");
+        assert_eq!(trips(&other, "s_add_i32 s4, s4, 1\ns_cmp_lt_u32 s4, s7"), Some(16.0));
         // A comparison that chooses is none that ends the loop.
         let chooses = "s_cmp_lt_i32 s4, 1\ns_cselect_b64 vcc, -1, 0\ns_add_i32 s4, s4, 1\ns_cmp_lg_u32 s4, 4";
         assert_eq!(trips(start, chooses), Some(2.0));

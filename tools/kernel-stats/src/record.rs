@@ -79,8 +79,8 @@ row! {
     barriers,
     /// Branches, those of loops included.
     branches,
-    /// Waits for loads: round trips to memory.
-    waits,
+    /// Round trips to memory, one after the other: waits for loads that were begun after the one before had ended.
+    round_trips,
     /// Loads before the first wait for one.
     first,
     /// Most loads in flight.

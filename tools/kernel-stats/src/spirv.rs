@@ -192,7 +192,7 @@ mod tests {
     use wgpu_llm::ops::{Add, Caps, MatMul, Op};
 
     fn info() -> Info {
-        Info { name: String::new(), driver: String::new(), caps: Caps::BASELINE, dot: false, int8: false }
+        Info { name: String::new(), driver: String::new(), radv: true, caps: Caps::BASELINE, dot: false, int8: false }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub fn markdown(record: &Record) -> String {
     }
     for group in groups {
         writeln!(out, "## {group}\n").expect("a string takes any text");
-        out.push_str("| kernel | on | VGPRs | waves | LDS B | MACs | vector | scalar | memory | LDS | loads × B | first | in flight | waits | branches |\n");
+        out.push_str("| kernel | on | VGPRs | waves | LDS B | MACs | vector | scalar | memory | LDS | loads × B | first | in flight | round trips | branches |\n");
         out.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
         for (name, entries) in kernels(record, group) {
             for (i, e) in entries.iter().enumerate() {
@@ -79,7 +79,7 @@ fn line(out: &mut String, name: &str, entry: &Entry) {
         short(r.first),
         short(r.flight),
         short(r.flight_bytes),
-        short(r.waits),
+        short(r.round_trips),
         short(r.branches),
     )
     .expect("a string takes any text");
@@ -92,13 +92,18 @@ pub fn page(record: &Record) -> String {
         .map(|e| format!("{} ({}: {} registers, {} B)", e.name, e.family, short(e.row.spills), short(e.row.scratch)))
         .collect();
     let spilled = if spilled.is_empty() { "none".into() } else { spilled.join(", ") };
+    let threads = |e: &Entry| short(e.row.subgroup);
+    let mut sizes: Vec<String> = record.entries.iter().map(threads).collect();
+    sizes.sort();
+    sizes.dedup();
     format!(
         "# Kernels as RADV compiles them, {}\n\n\
          Made by `{COMMAND}`; tools/kernel-stats/README.md says what the columns mean. No GPU was there: this is what Mesa's compiler\n\
          emits, not how long it takes. Counts are of one thread: per multiplication and addition (MAC) of a step of the main loop where the\n\
          shader says how many a step has, of the whole kernel elsewhere.\n\n\
-         Spilled registers and scratch memory: {spilled}.\n\n{}",
+         Threads of a subgroup: {}. Spilled registers and scratch memory: {spilled}.\n\n{}",
         record.driver,
+        sizes.join(" or "),
         markdown(record).trim_end().to_owned() + "\n"
     )
 }

@@ -1,34 +1,59 @@
 //! The kernels under a real GPU compiler: nothing spills, loops that load do not branch, and nothing is worse than recorded.
 
-use kernel_stats::NO_RADV;
 use kernel_stats::compare::held;
+use kernel_stats::device::Info;
 use kernel_stats::record::{Record, Row};
-use kernel_stats::{recorded, table};
+use kernel_stats::spirv::module;
+use kernel_stats::{NO_RADV, recorded, table};
 use std::process::Command;
 use std::sync::OnceLock;
+use wgpu_llm::base::Meta;
+use wgpu_llm::ops::{Add, Caps, Op};
 
 /// What is not as it should be today, and why. A line whose kernels are mended has to go.
-const KNOWN: &[Known] = &[];
+const KNOWN: &[Known] = &[
+    Known {
+        shader: "matmul_tile",
+        rule: "branches in a loop that loads",
+        most: 3.0,
+        why: "zeros past k are a branch around the loads of x; with 32 tokens, half of the threads have none to put into the tile",
+    },
+    Known {
+        shader: "attention",
+        rule: "branches in a loop that loads",
+        most: 2.0,
+        why: "the soft cap is a parameter; threads without a share of the values load none",
+    },
+    Known {
+        shader: "router",
+        rule: "loads in a loop that runs once",
+        most: 1.0,
+        why: "there may be fewer experts than threads",
+    },
+];
 
 struct Known {
     /// What its kernels' names begin with.
     shader: &'static str,
     /// What is wrong with them, of [`RULES`].
     rule: &'static str,
+    /// How much of it there is at the most.
+    most: f64,
     /// Why it is so.
     why: &'static str,
 }
 
 struct Rule {
     name: &'static str,
-    breaks: fn(&Row) -> bool,
+    /// How often it is broken.
+    broken: fn(&Row) -> f64,
 }
 
 const RULES: [Rule; 4] = [
-    Rule { name: "spills registers", breaks: |r| r.spills > 0.0 },
-    Rule { name: "takes scratch memory", breaks: |r| r.scratch > 0.0 },
-    Rule { name: "branches in a loop that loads", breaks: |r| r.load_branches > 0.0 },
-    Rule { name: "loads in a loop that runs once", breaks: |r| r.single_loops > 0.0 },
+    Rule { name: "spills registers", broken: |r| r.spills },
+    Rule { name: "takes scratch memory", broken: |r| r.scratch },
+    Rule { name: "branches in a loop that loads", broken: |r| r.load_branches },
+    Rule { name: "loads in a loop that runs once", broken: |r| r.single_loops },
 ];
 
 /// All kernels' figures, compiled once. Without RADV, says that `test` was skipped, or fails where `WGPU_LLM_RADV=require`.
@@ -63,11 +88,14 @@ fn no_kernel_spills_and_no_loop_that_loads_branches() {
     let Some(now) = now("no_kernel_spills_and_no_loop_that_loads_branches") else { return };
     let (mut wrong, mut used) = (Vec::new(), vec![false; KNOWN.len()]);
     for entry in &now.entries {
-        for rule in RULES.iter().filter(|rule| (rule.breaks)(&entry.row)) {
-            let is = |k: &Known| k.rule == rule.name && entry.name.split(' ').next() == Some(k.shader);
+        for (rule, count) in
+            RULES.iter().map(|rule| (rule, (rule.broken)(&entry.row))).filter(|(_, count)| *count > 0.0)
+        {
+            let shader = entry.name.split(' ').next();
+            let is = |k: &Known| k.rule == rule.name && shader == Some(k.shader) && count <= k.most;
             match KNOWN.iter().position(is) {
                 Some(known) => used[known] = true,
-                None => wrong.push(format!("{} ({}) {}", entry.name, entry.family, rule.name)),
+                None => wrong.push(format!("{} ({}) {}: {count}", entry.name, entry.family, rule.name)),
             }
         }
     }
@@ -94,4 +122,35 @@ fn no_kernel_is_worse_than_recorded() {
 fn the_table_shows_what_is_recorded() {
     let page = std::fs::read_to_string(recorded("md")).expect("it is in the repository");
     assert!(page == table::page(&kept()), "kernels-radv.md is not of kernels-radv.json: `{}`", table::COMMAND);
+}
+
+/// Others' kernels are compiled as ours are: one of ours, written to a file, gives what the same kernel gives.
+#[test]
+fn files_of_others_are_compiled_as_ours_are() {
+    let Some(now) = now("files_of_others_are_compiled_as_ours_are") else { return };
+    let x = Meta::f32([1, 4096]);
+    let pass = Add { scale: 1.0 }.gpu(&[x, x], &x, &Caps::BASELINE).remove(0).passes.remove(0);
+    let info =
+        Info { name: String::new(), driver: String::new(), radv: true, caps: Caps::BASELINE, dot: false, int8: false };
+    let words = module(&pass, &info).expect("a module").words;
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    std::fs::write(folder.path().join("add.spv"), bytes).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-stats"));
+    let run =
+        command.args(["--json", "--family", "vega,rdna2", "--peer"]).arg(folder.path()).output().expect("it runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let others = Record::parse(&String::from_utf8_lossy(&run.stdout)).expect("a record");
+    assert_eq!(others.families(), ["vega", "rdna2"]);
+    for family in others.families() {
+        assert_eq!(others.row(family, "add"), now.row(family, "add 4096 plain"), "{family}");
+    }
+}
+
+#[test]
+fn without_a_driver_it_is_said_what_is_missing() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-stats"));
+    let run = command.args(["--icd", "/nowhere/radeon_icd.json"]).output().expect("it runs");
+    assert_eq!(run.status.code(), Some(NO_RADV.into()));
+    assert_eq!(String::from_utf8_lossy(&run.stderr), "kernel-stats: there is no /nowhere/radeon_icd.json\n");
 }
