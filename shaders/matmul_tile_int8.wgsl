@@ -52,6 +52,9 @@ const BLOCKS: u32 = 2u; // of 32 weights, in a step
 const EACH_W: u32 = 8u;
 const EACH_X: u32 = TOKENS / 16u;
 
+// Multiplications and additions of a thread in one step (read by tools/kernel-stats).
+const MACS: u32 = ROWS * TOKENS * 32u * BLOCKS / WG;
+
 // Blocks first, then their halves, then rows or tokens: neighbouring threads read neighbours. Of fewer than 128 tokens all threads store
 // too, what is not read: were it not for all, compilers would load only what is stored, and that late.
 var<workgroup> tile_w: array<vec4<u32>, 2u * BLOCKS * ROWS>;

@@ -86,8 +86,12 @@ struct Params {
 #import reduce
 #end
 
-// Multiplications and additions of a thread in one turn of the main loop, which is two steps (read by tools/kernel-stats).
+// Multiplications and additions of a thread in one turn of the main loop, which is two steps, or a block (read by tools/kernel-stats).
+#if DOT4
+const MACS: u32 = 32u * ROWS * COLS;
+#else
 const MACS: u32 = 16u * ROWS * COLS;
+#end
 
 #if RMS
 // The squares of x are summed beside the products, and the norm is a factor at the end.
