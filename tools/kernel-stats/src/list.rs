@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use wgpu_llm::base::{DType, Meta};
 use wgpu_llm::gpu::{Target, expand};
 use wgpu_llm::ops::*;
-use wgpu_llm::quant;
+use wgpu_llm::quant::{self, Precision};
 
 /// One kernel.
 #[derive(Debug, Clone)]
@@ -26,9 +26,11 @@ pub struct Item {
 #[derive(Clone, Copy, PartialEq)]
 enum Which {
     First,
+    /// The first one whose variant has this word.
+    Of(&'static str),
     All,
 }
-use Which::{All, First};
+use Which::{All, First, Of};
 
 struct List<'a> {
     caps: &'a Caps,
@@ -45,6 +47,7 @@ pub fn list(caps: &Caps) -> Result<Vec<Item>, String> {
     list.fused()?;
     list.experts()?;
     list.tiles()?;
+    list.bytes()?;
     list.attention()?;
     list.norms()?;
     list.rows()?;
@@ -69,8 +72,16 @@ impl List<'_> {
     ) -> Result<(), String> {
         let op = op.into();
         let dst = op.infer(src).map_err(|e| format!("{what}: {e}"))?;
-        let kernels = op.gpu(src, &dst, self.caps);
-        for kernel in kernels.into_iter().take(if which == First { 1 } else { usize::MAX }) {
+        let mut kernels = op.gpu(src, &dst, self.caps);
+        match which {
+            First => kernels.truncate(1),
+            Of(word) => {
+                kernels.retain(|k| k.variant.contains(word));
+                kernels.truncate(1);
+            }
+            All => {}
+        }
+        for kernel in kernels {
             let mut own = HashSet::new();
             for pass in kernel.passes {
                 let text = expand(&pass, Target::Naga).map_err(|e| format!("{what}: {e}"))?.text;
@@ -199,6 +210,19 @@ impl List<'_> {
         Ok(())
     }
 
+    /// Products in bytes, where the device has instructions for them.
+    fn bytes(&mut self) -> Result<(), String> {
+        const GROUP: &str = "In bytes";
+        for dtype in quant::SUPPORTED.iter().filter(|dtype| self.caps.dot4 && dtype.is_quantized()) {
+            let op = Linear { precision: Precision::Eight, ..Linear::plain(false, false) };
+            for (main, tokens) in [("matmul_vec", 1), ("matmul_vec", 8), ("matmul_tile_int8", 512)] {
+                let src = [Meta::new(*dtype, [4096, 4096]), Meta::f32([tokens, 4096])];
+                self.add(GROUP, main, &format!("int8 {dtype} 4096x4096 x{tokens}"), (op, &src, Of("int8")))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attention: one token over 4096 cells, and 512; 32 heads on 8.
     fn attention(&mut self) -> Result<(), String> {
         const GROUP: &str = "Attention";
@@ -314,7 +338,7 @@ mod tests {
         let caps = caps().pop().expect("there are some");
         let info = Info { name: String::new(), driver: String::new(), radv: true, caps, dot: true, int8: true };
         for item in list(&info.caps).unwrap() {
-            if ["matmul_vec", "matmul_tile", "attention"].contains(&item.pass.shader) {
+            if ["matmul_vec", "matmul_tile", "matmul_tile_int8", "attention"].contains(&item.pass.shader) {
                 let made = module(&item.pass, &info).unwrap_or_else(|e| panic!("{}: {e}", item.name));
                 assert!(made.macs.is_some_and(|n| n > 0), "shaders/{}.wgsl has no MACS", item.pass.shader);
             }
