@@ -2,7 +2,7 @@
 //! Without a browser, in Node; WGPU_LLM_DAWN=require fails where Dawn is not installed.
 //!
 //! `WGPU_LLM_TINT_SPIRV=DIR` keeps what Tint makes of the shaders, for `kernel-stats --peer DIR`. `WGPU_LLM_OP=name` picks one operation.
-//! `WGPU_LLM_DAWN_CASES=all` runs all cases of every kernel, which takes a software GPU ten minutes, not one or a few of each.
+//! `WGPU_LLM_DAWN_CASES=all` runs all cases of every kernel, which takes a software GPU many minutes, not as many as meet each.
 
 #[allow(dead_code, reason = "the rest is for browsers")]
 #[path = "common/chromium.rs"]
@@ -111,7 +111,7 @@ fn kernels_match_their_oracles_in_dawn() {
     if std::env::var_os("WGPU_LLM_DAWN_CASES").is_none_or(|v| v != "all") {
         options.push("--quick");
     }
-    // Lavapipe compiles by LLVM when a kernel runs for the first time, and takes five times as long as SwiftShader.
+    // Lavapipe compiles by LLVM when a kernel runs for the first time, and took more than four times as long as SwiftShader.
     let mut drivers = dawn::drivers();
     if std::env::var_os("WGPU_LLM_DAWN_ICD").is_none() {
         drivers.sort_by_key(|driver| !driver.slow);

@@ -77,8 +77,10 @@ function writeSpirv(dir, options) {
     name = /^\/\/ wgpu-llm: (.*)$/m.exec(part)?.[1] ?? name;
     const at = part.indexOf("; SPIR-V");
     if (at < 0 || !name) continue;
-    const file = join(dir, name.replace(/[^A-Za-z0-9_.-]+/g, "_").replace(/^_|_$/g, ""));
-    // Debian's assembler and Mesa of that age do not know this; it forbids what their compilers do not do.
+    const plain = name.replace(/[^A-Za-z0-9_.-]+/g, "_").replace(/^_|_$/g, "");
+    // File systems take 255 bytes.
+    const file = join(dir, plain.length > 200 ? `${plain.slice(0, 200)}_${written}` : plain);
+    // Debian's assembler does not know this; without it, how subgroups converge is the driver's choice.
     const text = part.slice(at).replace(/^.*(SPV_KHR_maximal_reconvergence|MaximallyReconvergesKHR).*\n/gm, "");
     const version = /^; Version: ([\d.]+)$/m.exec(text)[1];
     writeFileSync(`${file}.spvasm`, text);
