@@ -91,11 +91,21 @@ pub(super) fn add_part<
     j: usize,
     sums: &mut [[[S::Ints; C]; R]; B],
 ) {
-    let narrow = S::NARROW && K::KIND & SIGNED == 0;
-    let run = run(K::KIND);
-    if S::NARROW
-        && let Some(first) = panels[0].words()
-    {
+    let words_of_part = if K::KIND & HALVES != 0 { 4 * PART..4 * PART + 4 } else { 0..8 };
+    if !S::NARROW {
+        for i in words_of_part {
+            let w = words::<S, W, R>(s, panels, j, i);
+            for c in 0..C {
+                for b in 0..B {
+                    for r in 0..R {
+                        sums[b][r][c] = s.dot_words(sums[b][r][c], w[r], acts[b][c][8 * j + i], K::KIND & SIGNED != 0);
+                    }
+                }
+            }
+        }
+        return;
+    }
+    if let Some(first) = panels[0].words() {
         let mut words = [first; R];
         for r in 1..R {
             words[r] = panels[r].words().expect("as the first");
@@ -103,31 +113,53 @@ pub(super) fn add_part<
         return add_words::<S, K, R, C, PART, B>(s, words, acts, j, sums);
     }
     let mut small = [[[s.zero(); C]; R]; B];
+    if cfg!(debug_assertions) {
+        // Unrolled, this takes compilers minutes.
+        for i in words_of_part {
+            add_word::<S, W, K, R, C, B>(s, panels, acts, j, i, &mut small, sums);
+        }
+        return;
+    }
     // One after the other, so that words' numbers are constants: shifts by anything else are slow.
     macro_rules! word {
         ($($i:literal)*) => {$(
             if K::KIND & HALVES == 0 || $i / 4 == PART {
-                let w = words::<S, W, R>(s, panels, j, $i);
-                for c in 0..C {
-                    for b in 0..B {
-                        let a = acts[b][c][8 * j + $i];
-                        for r in 0..R {
-                            if narrow {
-                                let before = if $i % run == 0 { s.zero() } else { small[b][r][c] };
-                                small[b][r][c] = s.dot_narrow(before, w[r], a);
-                            } else {
-                                sums[b][r][c] = s.dot_words(sums[b][r][c], w[r], a, K::KIND & SIGNED != 0);
-                            }
-                        }
-                    }
-                }
-                if narrow && $i % run == run - 1 {
-                    widen::<S, R, C, B>(s, &small, sums);
-                }
+                add_word::<S, W, K, R, C, B>(s, panels, acts, j, $i, &mut small, sums);
             }
         )*};
     }
     word!(0 1 2 3 4 5 6 7);
+}
+
+/// Adds the products of word `i` of chunk `j`, in 16 bits where codes are unsigned; where these are full, they are widened.
+#[inline(always)]
+fn add_word<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const B: usize>(
+    s: S,
+    panels: &[W; R],
+    acts: &[[&Codes; C]; B],
+    j: usize,
+    i: usize,
+    small: &mut [[[S::Ints; C]; R]; B],
+    sums: &mut [[[S::Ints; C]; R]; B],
+) {
+    let (narrow, run) = (K::KIND & SIGNED == 0, run(K::KIND));
+    let w = words::<S, W, R>(s, panels, j, i);
+    for c in 0..C {
+        for b in 0..B {
+            let a = acts[b][c][8 * j + i];
+            for r in 0..R {
+                if narrow {
+                    let before = if i % run == 0 { s.zero() } else { small[b][r][c] };
+                    small[b][r][c] = s.dot_narrow(before, w[r], a);
+                } else {
+                    sums[b][r][c] = s.dot_words(sums[b][r][c], w[r], a, K::KIND & SIGNED != 0);
+                }
+            }
+        }
+    }
+    if narrow && i % run == run - 1 {
+        widen::<S, R, C, B>(s, small, sums);
+    }
 }
 
 /// [`add_part`] in a loop that stays one: registers are few, and the compiler, seeing all words at once, would keep them on the stack for
