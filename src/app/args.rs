@@ -146,12 +146,13 @@ pub struct DeviceArgs {
     /// CPU threads; 0 or less for the default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = threads)]
     pub threads: Option<u32>,
-    /// What the CPU rounds a prompt's activations to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do.
+    /// What a prompt's activations are rounded to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do; on GPUs only where
+    /// bytes were measured to be faster.
     /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
     /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: faster on
-    /// CPUs that multiply more slowly than they read, and a little worse.
+    /// GPUs that multiply bytes, and a little worse.
     #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ANSWER_BITS")]
     pub answer_bits: AnswerBits,
 }
