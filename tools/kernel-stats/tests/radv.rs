@@ -25,11 +25,24 @@ const KNOWN: &[Known] = &[
         why: "the soft cap is a parameter; threads without a share of the values load none",
     },
     Known {
-        shader: "router",
-        rule: "loads in a loop that runs once",
-        most: 1.0,
-        why: "there may be fewer experts than threads",
+        shader: "matmul_vec",
+        rule: "branches in a loop that loads",
+        most: 8.0,
+        why: "in bytes, blocks with outliers are multiplied twice: one branch for each token",
     },
+    Known {
+        shader: "quantize",
+        rule: "branches in a loop that loads",
+        most: 1.0,
+        why: "what rounding leaves of a block with outliers is stored for these alone",
+    },
+    Known {
+        shader: "matmul_tile_int8",
+        rule: "spills registers",
+        most: 174.0,
+        why: "on RDNA3 with Mesa 22 alone, which has fewer registers for 64 sums than Mesa 25: that one spills none",
+    },
+    Known { shader: "matmul_tile_int8", rule: "takes scratch memory", most: 13312.0, why: "for what is spilled" },
 ];
 
 struct Known {
