@@ -7,7 +7,11 @@ import { pathToFileURL } from "node:url";
 export async function gpuOf(folder, options) {
   const { create, globals } = await import(pathToFileURL(join(folder, "node_modules", "webgpu", "index.js")));
   Object.assign(globalThis, globals);
-  return create(options);
+  const gpu = create(options);
+  // A set in browsers; what the package has lacks iterators.
+  const value = new Set(gpu.wgslLanguageFeatures);
+  Object.defineProperty(gpu, "wgslLanguageFeatures", { value, configurable: true });
+  return gpu;
 }
 
 /** An adapter; ends the process with 3 where there is none. */
