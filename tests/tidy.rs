@@ -35,6 +35,7 @@ const UNSAFE: &[&str] = &[
     "src/gpu/budget.rs",
     "src/gpu/device.rs",
     "src/gpu/pipeline.rs",
+    "src/gpu/pipeline_cache.rs",
     "src/main.rs",
 ];
 /// Where `target_arch = "wasm32"` may stand.
