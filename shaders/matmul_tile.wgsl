@@ -3,51 +3,13 @@
 // A workgroup computes ROWS rows of w by TOKENS tokens, in steps of STEP along k: it decodes the weights and copies the inputs into
 // workgroup memory, from where each thread multiplies 4 · QUADS rows by EACH tokens; or, with COOP, subgroups multiply matrices of
 // UNIT². Where there are few tokens, and so few workgroups, SLICES parts of a workgroup take turns along k, and add up at the end.
-// With IDS the "tokens" are (token, used) pairs sorted by expert (shaders/matmul_id_sort.wgsl), so that all of a tile see
-// the same weights.
 // Consts: ROWS, TOKENS, STEP, QUADS, SLICES, WG (COOP: a subgroup for 4 UNIT² values). Flags: SLICED where there are several; X4 (x is read four values at a time), BIAS, IDS; GLU, ADD,
 // POINTWISE, EPILOGUE as in matmul_vec.wgsl; F16 (factors are f16, sums f32) with SCALED (x is brought into f16's range by
 // shaders/row_scale.wgsl); COOP with COOP16 or not.
 
 #import quant
 
-struct Params {
-  planes: vec4<u32>,
-  k: u32,
-  row_w8: u32, // eights of a row of w, padding included
-  rows: u32,   // rows of w in this shard; with IDS, of one expert
-  row_base: u32, // the first of them that this dispatch computes: long work is cut
-  n: u32,      // rows of all of w; with IDS, of one expert
-  first: u32,  // first row of this shard; with IDS, its first expert
-  x_stride: u32,
-  x_offset: u32,
-  y_stride: u32,
-  y_offset: u32,
-#if BIAS
-  bias_offset: u32,
-#end
-#if IDS
-  experts: u32, // experts in this shard
-  used: u32,
-  x_step: u32,  // from one of a token's inputs to the next; 0 where all experts see the same
-#else
-  tokens: u32,
-#end
-#if ADD
-  residual_stride: u32,
-  residual_offset: u32,
-#end
-#if EPILOGUE
-  a: f32,
-  b: f32,
-#end
-}
-
-#import matmul_bindings
-#if IDS
-@group(0) @binding(6) var<storage, read> tiles: array<vec4<u32>>; // expert, first place in `order`, pairs
-@group(0) @binding(7) var<storage, read> order: array<u32>;
-#end
+#import matmul_tile_work
 
 #if SCALED
 @group(0) @binding(9) var<storage, read> scales: array<f32>;
@@ -173,16 +135,6 @@ fn x8(start: u32, i: u32) -> array<vec4<f32>, 2> {
   return out;
 }
 
-// Where x begins for place `at` of the tokens, or of the sorted pairs.
-fn source(at: u32) -> u32 {
-#if IDS
-  let pair = order[at];
-  return params.x_offset + pair / params.used * params.x_stride + pair % params.used * params.x_step;
-#else
-  return params.x_offset + at * params.x_stride;
-#end
-}
-
 #if SCALED
 // The row of x that place `at` reads.
 fn scale_row(at: u32) -> u32 {
@@ -199,22 +151,11 @@ fn scale_row(at: u32) -> u32 {
 fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let thread = thread_of.index;
   let row = params.row_base + group.x * ROWS;
+  let work = work_of(group);
 #if IDS
-  let tile = tiles[group.y];
-  let count = tile.z;
-  if (count == 0u || tile.x < params.first || tile.x - params.first >= params.experts) {
+  if (work.count == 0u) {
     return;
   }
-  let shard_row = (tile.x - params.first) * params.rows;
-  let bias_start = tile.x * params.n;
-  let column = 0u;
-  let first_token = tile.y;
-#else
-  let shard_row = 0u;
-  let bias_start = params.first;
-  let column = params.first;
-  let first_token = group.y * TOKENS;
-  let count = min(TOKENS, params.tokens - first_token);
 #end
 
   // Multiplying: four rows, or eight, and EACH tokens for each thread. Two rows are neighbours, as a gate and its partner are; the
@@ -256,14 +197,14 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let my_line = place / (16u * EIGHTHS) * 16u + place % 16u;
   var rows_at: array<u32, TRIPS_W>;
   for (var j = 0u; j < TRIPS_W; j++) {
-    rows_at[j] = (shard_row + min(row + my_line + j * LINES, params.rows - 1u)) * params.row_w8;
+    rows_at[j] = (work.shard_row + min(row + my_line + j * LINES, params.rows - 1u)) * params.row_w8;
   }
   var tokens_at: array<u32, TRIPS_X>;
 #if SCALED
   var factors: array<f32, TRIPS_X>;
 #end
   for (var j = 0u; j < TRIPS_X; j++) {
-    let place = first_token + min(my_line + j * LINES, count - 1u);
+    let place = work.first_token + min(my_line + j * LINES, work.count - 1u);
     tokens_at[j] = source(place);
 #if SCALED
     factors[j] = scales[scale_row(place)];
@@ -366,47 +307,15 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
 #end
 
   for (var t = 0u; t < EACH; t++) {
-    if (my_token + t < count) {
-#if IDS
-      let token = order[first_token + my_token + t];
-#else
-      let token = first_token + my_token + t;
-#end
+    if (my_token + t < work.count) {
       for (var q = 0u; q < QUADS; q++) {
         var values = sums[t * QUADS + q];
 #if SCALED
         // The inverse by its exponent bits: division need not be exact.
-        values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(first_token + my_token + t)]));
+        values *= bitcast<f32>((254u << 23u) - bitcast<u32>(scales[scale_row(work.first_token + my_token + t)]));
 #end
-#if BIAS
-        for (var j = 0u; j < 4u; j++) {
-          let last = params.rows - 1u; // rows past the end are not stored
-          values[j] += bias[params.bias_offset + bias_start + min(row + rows[4u * q + j], last)];
-        }
-#end
-#if GLU
-        for (var j = 0u; j < 2u; j++) {
-          let r = row + rows[4u * q + 2u * j];
-          if (r < params.rows) {
-            let at = (column + r) / 2u;
-            y[params.y_offset + token * params.y_stride + at] = glu_eval(values[2u * j], values[2u * j + 1u]);
-          }
-        }
-#else
-        for (var j = 0u; j < 4u; j++) {
-          let r = row + rows[4u * q + j];
-          if (r < params.rows) {
-            var value = values[j];
-#if POINTWISE
-            value = unary_eval(value);
-#end
-#if ADD
-            value = residual[params.residual_offset + token * params.residual_stride + column + r] + params.a * value;
-#end
-            y[params.y_offset + token * params.y_stride + column + r] = value;
-          }
-        }
-#end
+        store(work, my_token + t, row + rows[4u * q], values.xy);
+        store(work, my_token + t, row + rows[4u * q + 2u], values.zw);
       }
     }
   }

@@ -2,49 +2,12 @@
 //
 // A workgroup computes 128 rows of w by TOKENS tokens, in steps of 64 along k, which lie in workgroup memory as bytes; each thread
 // multiplies 8 rows by TOKENS / 16 tokens. Steps in which a token has an outlier come a second time, with what rounding left of it.
-// With IDS the "tokens" are (token, used) pairs sorted by expert, as in matmul_tile.wgsl.
+// k is 65536 at the most.
 // Consts: WG (256), TOKENS (32, 64, 128). Flags: DOT4, HALF, TABLE (see quant/), BIAS, IDS; GLU, ADD, POINTWISE, EPILOGUE as in matmul_vec.wgsl.
 
 #import quant
 
-struct Params {
-  planes: vec4<u32>,
-  k: u32,        // 65536 at the most
-  row_w8: u32,   // eights of a row of w, padding included
-  rows: u32,     // rows of w in this shard; with IDS, of one expert
-  row_base: u32, // the first of them that this dispatch computes: long work is cut
-  n: u32,        // rows of all of w; with IDS, of one expert
-  first: u32,    // first row of this shard; with IDS, its first expert
-  x_stride: u32, // in vectors
-  x_offset: u32,
-  x_low: u32,
-  y_stride: u32,
-  y_offset: u32,
-#if BIAS
-  bias_offset: u32,
-#end
-#if IDS
-  experts: u32, // experts in this shard
-  used: u32,
-  x_step: u32,  // from one of a token's inputs to the next; 0 where all experts see the same
-#else
-  tokens: u32,
-#end
-#if ADD
-  residual_stride: u32,
-  residual_offset: u32,
-#end
-#if EPILOGUE
-  a: f32,
-  b: f32,
-#end
-}
-
-#import matmul_bindings
-#if IDS
-@group(0) @binding(6) var<storage, read> tiles: array<vec4<u32>>; // expert, first place in `order`, pairs
-@group(0) @binding(7) var<storage, read> order: array<u32>;
-#end
+#import matmul_tile_work
 #import int8
 
 const ROWS: u32 = 128u;
@@ -78,16 +41,6 @@ fn place_w(row: u32) -> u32 {
 // Codes with their zero taken off: signed bytes. No byte borrows from the next, for all have their highest bit set meanwhile.
 fn centred(q: vec4<u32>) -> vec4<u32> {
   return ((q | vec4<u32>(0x80808080u)) - vec4<u32>(QUANT_ZERO * 0x01010101u)) ^ vec4<u32>(0x80808080u);
-}
-
-// Where x begins for place `at` of the tokens, or of the sorted pairs.
-fn source(at: u32) -> u32 {
-#if IDS
-  let pair = order[at];
-  return params.x_offset + pair / params.used * params.x_stride + pair % params.used * params.x_step;
-#else
-  return params.x_offset + at * params.x_stride;
-#end
 }
 
 // Adds the products of block `b` of the thread's rows with the same of its token number `j`.
@@ -179,22 +132,11 @@ fn multiply(thread: u32, row_w: u32, row_x: u32, step: u32, low: bool, sums: ptr
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3<u32>) {
   let row = params.row_base + group.x * ROWS;
+  let work = work_of(group);
 #if IDS
-  let tile = tiles[group.y];
-  let count = tile.z;
-  if (count == 0u || tile.x < params.first || tile.x - params.first >= params.experts) {
+  if (work.count == 0u) {
     return;
   }
-  let shard_row = (tile.x - params.first) * params.rows;
-  let bias_start = tile.x * params.n;
-  let column = 0u;
-  let first_token = tile.y;
-#else
-  let shard_row = 0u;
-  let bias_start = params.first;
-  let column = params.first;
-  let first_token = group.y * TOKENS;
-  let count = min(TOKENS, params.tokens - first_token);
 #end
 #if TABLE
   quant_prepare(thread);
@@ -211,8 +153,8 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     }
   }
   // Loading: 32 weights of a row, and 32 values of a token, for each thread. Those past the end repeat the last one and are not stored.
-  let row_w = (shard_row + min(row + thread % ROWS, params.rows - 1u)) * (params.row_w8 / 4u);
-  let row_x = source(first_token + min(thread % TOKENS, count - 1u));
+  let row_w = (work.shard_row + min(row + thread % ROWS, params.rows - 1u)) * (params.row_w8 / 4u);
+  let row_x = source(work.first_token + min(thread % TOKENS, work.count - 1u));
   let steps = (params.k + 63u) / 64u;
   for (var step = 0u; step < steps; step++) {
     multiply(thread, row_w, row_x, step, false, &sums);
@@ -231,39 +173,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
 
   for (var j = 0u; j < EACH_X; j++) {
     let place = thread / 16u + 16u * j;
-    if (place < count) {
-#if IDS
-      let token = order[first_token + place];
-#else
-      let token = first_token + place;
-#end
+    if (place < work.count) {
       for (var i = 0u; i < EACH_W; i += 2u) {
-        let r = row + 16u * i + 2u * (thread % 16u);
-        var values = vec2<f32>(sums[i][j], sums[i + 1u][j]);
-#if BIAS
-        let last = params.rows - 1u; // rows past the end are not stored
-        let biases = params.bias_offset + bias_start;
-        values += vec2<f32>(bias[biases + min(r, last)], bias[biases + min(r + 1u, last)]);
-#end
-        let at = params.y_offset + token * params.y_stride;
-#if GLU
-        if (r < params.rows) {
-          y[at + (column + r) / 2u] = glu_eval(values.x, values.y);
-        }
-#else
-        for (var e = 0u; e < 2u; e++) {
-          if (r + e < params.rows) {
-            var value = values[e];
-#if POINTWISE
-            value = unary_eval(value);
-#end
-#if ADD
-            value = residual[params.residual_offset + token * params.residual_stride + column + r + e] + params.a * value;
-#end
-            y[at + column + r + e] = value;
-          }
-        }
-#end
+        store(work, place, row + 16u * i + 2u * (thread % 16u), vec2<f32>(sums[i][j], sums[i + 1u][j]));
       }
     }
   }

@@ -33,6 +33,10 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 #end
 
+#if HELD
+#import norm_row
+#end
+
 @compute @workgroup_size(WG)
 fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let row = group.x + group.y * groups.x;
@@ -42,11 +46,7 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   let source = params.x_offset + row / params.heads * params.x_stride + row % params.heads * params.n;
   var squares = 0.0;
 #if HELD
-  var own: array<f32, TRIPS>;
-  for (var j = 0u; j < TRIPS; j++) {
-    let i = thread.index + j * WG;
-    own[j] = select(0.0, x[source + min(i, params.n - 1u)], i < params.n);
-  }
+  let own = own_values(source, thread);
   for (var j = 0u; j < TRIPS; j++) {
     squares += own[j] * own[j];
   }

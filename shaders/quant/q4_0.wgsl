@@ -55,17 +55,9 @@ const QUANT_ZERO: u32 = 8u;
 const QUANT_SPLIT: bool = false; // whether the two halves differ in d and m
 const QUANT_MIN: bool = false;   // whether there is an m
 
-struct QuantRaw32 { w: vec4<u32>, d: u32 }
-
-fn quant_load32(b: u32) -> QuantRaw32 {
-    return QuantRaw32(wq[params.planes.x / 4u + b], wd[params.planes.y + b / 2u]);
-}
+#import quant/nibbles_half
 
 fn quant_codes32(q: QuantRaw32) -> array<vec4<u32>, 2> {
     return quant_nibbles32(q.w);
-}
-
-fn quant_scales32(q: QuantRaw32, b: u32) -> vec4<f32> {
-    return vec4(quant_half(q.d >> (16u * (b & 1u))), 0.0, 0.0, 0.0);
 }
 #end

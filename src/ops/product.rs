@@ -299,19 +299,8 @@ impl<'a> Product<'a> {
         if quant::gpu_table(self.w.dtype) {
             pass.flags.push("TABLE");
         }
-        if self.fused
-            && let Some(norm) = self.op.norm
-        {
-            let (flag, eps) = match norm {
-                PreNorm::Rms { eps, .. } => ("RMS", eps),
-                PreNorm::Layer { eps, .. } => ("LAYER", eps),
-            };
-            pass.flags.extend(["NORM", flag]);
-            pass.params.push(("eps", eps.into()));
-            for (i, (flag, name)) in self.at.norm.clone().zip([("NORM_W", "norm_w"), ("NORM_B", "norm_b")]) {
-                pass.flags.push(flag);
-                pass.binds.push((name, Bind::Src(i)));
-            }
+        if self.fused {
+            self.norm(&mut pass);
         }
         if let Some(ids) = self.ids() {
             let combine = matches!(self.op.then, Then::Combine { .. });

@@ -123,8 +123,8 @@ impl Level {
         if name.is_empty() { Ok(None) } else { Level::named(&name.to_string_lossy()).map(Some) }
     }
 
-    /// The level that was [`asked`](Level::asked) for, or the fastest here, also where what was asked for is an error: whoever starts
-    /// something reports that. Found out once.
+    /// The level that was [`asked`](Level::asked) for, or the fastest here, also where what was asked for is an error, which
+    /// programs report when they start. Found out once.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| {

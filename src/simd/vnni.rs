@@ -1,7 +1,7 @@
 //! The dot products of 256 bits that some machines add to AVX2.
 //!
-//! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, which whoever asks for `DOT` has detected: see
-//! `avx2::Avx2::detect`. None of them touches memory.
+//! SAFETY of every `unsafe` block here: the intrinsics need their instruction set, which `avx2::Avx2::detect` has found before there is a
+//! token with that `DOT`. None of them touches memory.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;

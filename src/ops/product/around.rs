@@ -1,11 +1,26 @@
-//! What stands around the tiles of products: pairs sorted by expert, rows brought into the range of f16, experts' sums.
+//! What stands around products: the norm before, pairs sorted by expert, rows brought into the range of f16, experts' sums.
 
 use super::{PRODUCTS, Product};
 use crate::base::Meta;
-use crate::ops::linear::Then;
+use crate::ops::linear::{PreNorm, Then};
 use crate::ops::{Bind, Combine, Kernel, Op, Pass, line};
 
 impl Product<'_> {
+    /// The norm before, where the op has one, as part of `pass`.
+    pub(super) fn norm(&self, pass: &mut Pass) {
+        let (flag, eps) = match self.op.norm {
+            None => return,
+            Some(PreNorm::Rms { eps, .. }) => ("RMS", eps),
+            Some(PreNorm::Layer { eps, .. }) => ("LAYER", eps),
+        };
+        pass.flags.extend(["NORM", flag]);
+        pass.params.push(("eps", eps.into()));
+        for (i, (flag, name)) in self.at.norm.clone().zip([("NORM_W", "norm_w"), ("NORM_B", "norm_b")]) {
+            pass.flags.push(flag);
+            pass.binds.push((name, Bind::Src(i)));
+        }
+    }
+
     /// `kernel` of tiles of so many tokens, behind the pass that sorts pairs by expert. It has no scratch yet.
     pub(super) fn sorted(&self, mut kernel: Kernel, ids: &Meta, tokens: usize) -> Kernel {
         kernel.passes.insert(0, self.sort_pass(ids, tokens));

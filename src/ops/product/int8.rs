@@ -3,7 +3,7 @@
 
 use super::{Product, VEC_THREADS, Variant};
 use crate::base::Meta;
-use crate::ops::linear::{PreNorm, Then};
+use crate::ops::linear::Then;
 use crate::ops::{Bind, Caps, Kernel, Param, Pass, line};
 use crate::quant::{self, Precision};
 use std::ops::Range;
@@ -108,18 +108,7 @@ impl<'a> Product<'a> {
         if self.caps.subgroups.is_some() {
             pass.flags.push("SUBGROUPS");
         }
-        if let Some(norm) = self.op.norm {
-            let (flag, eps) = match norm {
-                PreNorm::Rms { eps, .. } => ("RMS", eps),
-                PreNorm::Layer { eps, .. } => ("LAYER", eps),
-            };
-            pass.flags.extend(["NORM", flag]);
-            pass.params.push(("eps", eps.into()));
-            for (i, (flag, name)) in self.at.norm.clone().zip([("NORM_W", "norm_w"), ("NORM_B", "norm_b")]) {
-                pass.flags.push(flag);
-                pass.binds.push((name, Bind::Src(i)));
-            }
-        }
+        self.norm(&mut pass);
         pass
     }
 

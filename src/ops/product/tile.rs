@@ -45,7 +45,7 @@ impl Tile {
         caps.speed >= Caps::CARD && tiles >= BIG_TILES
     }
 
-    /// What the shader is told of it.
+    /// The shader's constants.
     pub fn consts(&self) -> Vec<(&'static str, u32)> {
         vec![
             ("ROWS", self.rows as u32),
