@@ -1,13 +1,15 @@
-//! Floor 0: what every room shares: element types, shapes, tensor metadata, views and the one error type.
+//! Floor 0: what every room shares: element types, shapes, tensor metadata, views, the one error type, files that are replaced whole.
 
 mod dtype;
 mod error;
 mod meta;
+mod replace;
 mod rng;
 mod words;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
+pub use replace::replace;
 pub use rng::{Dice, Stream, fresh_seed, uniform};
 pub use words::human;

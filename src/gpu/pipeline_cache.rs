@@ -6,11 +6,10 @@
 
 use super::device::Device;
 use super::preprocess;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, replace};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A device's compiled pipelines.
 pub(super) struct PipelineCache {
@@ -48,24 +47,15 @@ impl PipelineCache {
         &self.raw
     }
 
-    /// Brings the file up to date, if anything was compiled that it lacks. It is written beside its place first, so that no other
-    /// process reads half of it.
+    /// Brings the file up to date, if anything was compiled that it lacks.
     pub fn save(&self) -> Result<()> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let Some(data) = self.raw.get_data() else { return Ok(()) };
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         if *kept == hash(&data) {
             return Ok(());
         }
-        let failed = |e| Error::io("can't keep compiled pipelines", e).at(self.path.display());
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let beside = self.path.with_extension(format!("{}.{number}.tmp", std::process::id()));
-        self.path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
-        std::fs::write(&beside, sealed(&data)).and_then(|()| std::fs::rename(&beside, &self.path)).map_err(|e| {
-            // The first error is the one that matters.
-            let _ = std::fs::remove_file(&beside);
-            failed(e)
-        })?;
+        replace(&self.path, sealed(&data))
+            .map_err(|e| Error::io("can't keep compiled pipelines", e).at(self.path.display()))?;
         *kept = hash(&data);
         Ok(())
     }

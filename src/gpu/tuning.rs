@@ -5,11 +5,10 @@
 
 use super::device::Device;
 use super::preprocess;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, replace};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// For each device, for each class of shapes: the variant.
 type Choices = BTreeMap<String, BTreeMap<String, String>>;
@@ -60,12 +59,10 @@ impl Tuning {
         self.set(&trial(variant), "ran");
     }
 
-    /// Adds the choices for this device to what the file holds by now, and writes it beside its place first: no other process reads
-    /// half of it, or loses what it has measured of another device.
+    /// Adds the choices for this device to what the file holds by now, so that no other process loses what it has measured of another
+    /// device, and replaces it.
     pub fn save(&mut self) -> Result<()> {
         static SAVING: Mutex<()> = Mutex::new(());
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let failed = |e| Error::io("can't keep what was measured of kernels", e).at(self.path.display());
         let _one_at_a_time = SAVING.lock().expect("no panic while it is held");
         let mut all = read(&self.path);
         for (device, choices) in std::mem::take(&mut self.all) {
@@ -75,15 +72,9 @@ impl Tuning {
             known.extend(new);
         }
         self.all = all;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let beside = self.path.with_extension(format!("{}.{number}.tmp", std::process::id()));
         let text = serde_json::to_string_pretty(&self.all).expect("strings are valid JSON");
-        self.path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.path)).map_err(|e| {
-            // The first error is the one that matters.
-            let _ = std::fs::remove_file(&beside);
-            failed(e)
-        })
+        replace(&self.path, text)
+            .map_err(|e| Error::io("can't keep what was measured of kernels", e).at(self.path.display()))
     }
 }
 

@@ -11,7 +11,7 @@ use super::fetch::disk_error;
 use super::name::{HubName, Repo};
 use super::pick::{Candidate, candidates, pick};
 use crate::app::term;
-use crate::base::Result;
+use crate::base::{Result, replace};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,12 +120,7 @@ impl Cache {
     /// Notes that `main` points to `commit`.
     pub fn set_main(&self, repo: &Repo, commit: &str) -> Result<()> {
         let path = self.repo_dir(repo).join("refs").join("main");
-        let temp = path.with_file_name(temp_name("main"));
-        let folder = path.parent().expect("refs");
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&temp, commit))
-            .and_then(|()| fs::rename(&temp, &path))
-            .map_err(|e| disk_error("can't note the commit", e, &path))
+        replace(&path, commit).map_err(|e| disk_error("can't note the commit", e, &path))
     }
 
     /// The model that `name` asks for, if all its parts are here. The commit of `main` comes first, then the newest.

@@ -8,7 +8,7 @@ use super::cache::{Cache, names, try_lock};
 use super::fetch::disk_error;
 use super::name::Repo;
 use super::pick::{Candidate, candidates};
-use crate::base::Result;
+use crate::base::{Result, replace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -102,13 +102,10 @@ impl Cache {
 
     /// Notes that a model is being fetched. Bytes of another commit's download of the same model cannot be gone on with: they are removed.
     pub fn begin(&self, repo: &Repo, note: &Note) -> Result<()> {
-        let (folder, path) = (self.notes(repo), self.notes(repo).join(note.file_name()));
+        let path = self.notes(repo).join(note.file_name());
         let before = Note::read(&path);
-        fs::create_dir_all(&folder).map_err(|e| disk_error("can't make the folder", e, &folder))?;
         let text = serde_json::to_vec(note).expect("a note is plain data");
-        let temp = path.with_extension(format!("{}.part", std::process::id()));
-        let written = fs::write(&temp, text).and_then(|()| fs::rename(&temp, &path));
-        written.map_err(|e| disk_error("can't note the download", e, &path))?;
+        replace(&path, text).map_err(|e| disk_error("can't note the download", e, &path))?;
         for file in before.iter().flat_map(|note| &note.files) {
             let Some(etag) = file.etag.as_deref() else { continue };
             let is_meant = note.files.iter().any(|now| now.path == file.path && now.etag.is_none());
