@@ -151,7 +151,7 @@ pub struct DeviceArgs {
     /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
-    /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: faster on
+    /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: less work for
     /// GPUs that multiply bytes, and a little worse.
     #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ANSWER_BITS")]
     pub answer_bits: AnswerBits,
