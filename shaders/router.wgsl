@@ -2,6 +2,7 @@
 // One workgroup per token. Consts: WG, EXPERTS, USED. Flags: SOFTMAX, SIGMOID (neither: softmax of the chosen), BIAS, NORMALIZE, SUBGROUPS.
 
 #import reduce
+#import best
 
 struct Params {
     x_offset: u32,
@@ -18,50 +19,10 @@ struct Params {
 
 const MIN_SUM: f32 = 6.1035156e-5; // f16's smallest normal number
 
-// An expert that was chosen is out of it.
-const OUT: f32 = -1e38;
-
-struct Best {
-    key: f32,
-    id: u32,
-}
-
 const OWN: u32 = (EXPERTS + WG - 1u) / WG; // experts of a thread
 
 var<workgroup> score: array<f32, EXPERTS>;
 var<workgroup> chosen: array<u32, USED>;
-// Of two turns, in turn: what is written in one is read before the next but one.
-var<workgroup> bests: array<Best, 2u * WG>;
-
-fn better(a: Best, b: Best) -> bool {
-    return a.key > b.key || (a.key == b.key && a.id < b.id);
-}
-
-// The best of one expert per thread, ties to the lower one; every thread gets it.
-fn winner(thread: Thread, mine: Best, turn: u32) -> Best {
-    let at = WG * (turn & 1u);
-#if SUBGROUPS
-    let key = subgroupMax(mine.key);
-    let id = subgroupMin(select(EXPERTS, mine.id, mine.key == key));
-    if thread.lane == 0u { bests[at + thread.subgroup] = Best(key, id); }
-    workgroupBarrier();
-    var best = bests[at];
-    for (var i = 1u; i < thread.subgroups; i++) {
-        if better(bests[at + i], best) { best = bests[at + i]; }
-    }
-    return best;
-#else
-    bests[at + thread.index] = mine;
-    workgroupBarrier();
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
-        if thread.index < half && better(bests[at + thread.index + half], bests[at + thread.index]) {
-            bests[at + thread.index] = bests[at + thread.index + half];
-        }
-        workgroupBarrier();
-    }
-    return bests[at];
-#end
-}
 
 @compute @workgroup_size(WG)
 fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
@@ -76,10 +37,10 @@ fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     let total = reduce_add(part, place);
 #end
     // Each thread keeps the keys of its own experts.
-    var keys: array<f32, OWN>;
+    var keys: array<u32, OWN>;
     for (var j = 0u; j < OWN; j++) {
         let e = thread + j * WG;
-        keys[j] = OUT;
+        keys[j] = LEAST;
         if e >= EXPERTS { continue; }
         var s = x[row + e];
 #if SOFTMAX
@@ -92,22 +53,19 @@ fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
 #if BIAS
         s += bias[e];
 #end
-        keys[j] = s;
+        keys[j] = order_key(bitcast<u32>(s));
     }
 
     for (var u = 0u; u < USED; u++) {
-        var mine = Best(OUT, EXPERTS);
+        var mine = Ranked(LEAST, EXPERTS);
         for (var j = 0u; j < OWN; j++) {
-            if keys[j] > mine.key { mine = Best(keys[j], thread + j * WG); }
+            if keys[j] > mine.key { mine = Ranked(keys[j], thread + j * WG); }
         }
         let best = winner(place, mine, u);
-        if best.id == mine.id {
-            for (var j = 0u; j < OWN; j++) {
-                if thread + j * WG == best.id { keys[j] = OUT; }
-            }
-            if best.id < EXPERTS { chosen[u] = best.id; }
+        for (var j = 0u; j < OWN; j++) {
+            if thread + j * WG == best.id { keys[j] = LEAST; }
         }
-        if thread == 0u && best.id == EXPERTS { chosen[u] = EXPERTS - 1u; }
+        if thread == 0u { chosen[u] = min(best.id, EXPERTS - 1u); }
     }
     workgroupBarrier();
 

@@ -17,8 +17,6 @@ struct Params {
 #import sample_order
 #import rng
 
-const WG: u32 = 256u;
-
 var<workgroup> kept: array<Ranked, MAX_K>;
 
 fn weight(i: u32) -> f32 {
@@ -27,8 +25,8 @@ fn weight(i: u32) -> f32 {
 
 fn draw(k: u32) -> u32 {
     let temp = bitcast<f32>(sampler[0]);
-    if kept[0].token == POISONED || kept[0].key == LEAST { return POISONED; }
-    if temp <= 0.0 { return kept[0].token; }
+    if kept[0].id == POISONED || kept[0].key == LEAST { return POISONED; }
+    if temp <= 0.0 { return kept[0].id; }
     let top_p = bitcast<f32>(sampler[2]);
     let min_p = bitcast<f32>(sampler[3]);
     var count = 0u;
@@ -49,9 +47,9 @@ fn draw(k: u32) -> u32 {
     var left = rng_uniform(vec2<u32>(sampler[4], sampler[5]), step) * total;
     for (var i = 0u; i < n; i++) {
         left -= exp((order_value(kept[i].key) - top) / temp);
-        if left < 0.0 { return kept[i].token; }
+        if left < 0.0 { return kept[i].id; }
     }
-    return kept[n - 1u].token;
+    return kept[n - 1u].id;
 }
 
 // Place `n` of list `list`, which has `k` of them.
@@ -71,7 +69,7 @@ fn main(place: Thread) {
     for (var n = 0u; n < k; n++) {
         let next = winner(place, mine, n);
         if thread == 0u { kept[n] = next; }
-        if mine.key == next.key && mine.token == next.token {
+        if mine.key == next.key && mine.id == next.id {
             head++;
             mine = candidate(thread, head, k);
         }

@@ -15,7 +15,6 @@ struct Params {
 
 #import sample_order
 
-const WG: u32 = 256u;
 const OWN: u32 = (SLICE + WG - 1u) / WG;
 
 var<workgroup> poisoned: atomic<u32>;
@@ -50,7 +49,7 @@ fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
         first = false;
         if thread == 0u {
             best[2u * (group.x * MAX_K + n)] = last.key;
-            best[2u * (group.x * MAX_K + n) + 1u] = last.token;
+            best[2u * (group.x * MAX_K + n) + 1u] = last.id;
         }
     }
     workgroupBarrier();
