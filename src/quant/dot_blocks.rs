@@ -8,6 +8,7 @@
 use super::activations::{Activations, Precision};
 use super::dot::Matrix;
 use super::dot_eight::MultiplyEight;
+use super::dot_part::{HALVES, Kind, Known, LARGE, MINS, Of, SIGNED, add_part, kind};
 use super::dot_tiles::{Blocks, Tiles};
 use super::format::Block;
 use super::gemm::{self, FewColumns, Weights, put};
@@ -70,33 +71,32 @@ impl<F: Block> Kernel for Column<'_, '_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
-            (false, false, false) => self.dot::<S, 0>(s),
-            (false, false, true) => self.dot::<S, MINS>(s),
-            (false, true, false) => self.dot::<S, HALVES>(s),
-            (false, true, true) => self.dot::<S, { HALVES | MINS }>(s),
-            (true, ..) => self.dot::<S, SIGNED>(s),
+        // Elsewhere memory is what bounds it, and zeros may be multiplied.
+        if S::NARROW && self.acts.precision() == Precision::Eight {
+            self.dot::<S, true>(s)
+        } else {
+            self.dot::<S, false>(s)
         }
     }
 }
 
 impl<F: Block> Column<'_, '_, F> {
     #[inline(always)]
-    fn dot<S: Simd, const KIND: u32>(mut self, s: S) {
+    fn dot<S: Simd, const EIGHT: bool>(mut self, s: S) {
         let panels = self.out.range().len().div_ceil(ROWS);
         let mut p = 0;
         while S::STREAMS > 1 && p + 2 <= panels {
-            self.panels::<S, KIND, 2>(s, p);
+            self.panels::<S, 2, EIGHT>(s, p);
             p += 2;
         }
         for p in p..panels {
-            self.panels::<S, KIND, 1>(s, p);
+            self.panels::<S, 1, EIGHT>(s, p);
         }
     }
 
     /// `R` panels from panel `p` on.
     #[inline(always)]
-    fn panels<S: Simd, const KIND: u32, const R: usize>(&mut self, s: S, p: usize) {
+    fn panels<S: Simd, const R: usize, const EIGHT: bool>(&mut self, s: S, p: usize) {
         let Column { w, acts, out, .. } = self;
         let out = &mut out.row(0)[p * ROWS..];
         let mut total = [[s.splat(0.0)]; R];
@@ -107,7 +107,7 @@ impl<F: Block> Column<'_, '_, F> {
                 tiles[r] = tile(r);
             }
             let n = TILE.min(w.k - t * TILE);
-            product::<S, _, KIND, R, 1>(s, &tiles, &[acts.ints(0, t)], n, &mut total);
+            product::<S, _, Of<F>, R, 1, EIGHT>(s, &tiles, &[acts.ints(0, t)], n, &mut total);
         }
         for (total, out) in total.iter().zip(out.chunks_mut(ROWS)) {
             let mut sums = [0.0; ROWS];
@@ -153,6 +153,10 @@ impl<F: Block> FewColumns for Ints<F> {
     }
 }
 
+const MINS_LARGE: u32 = MINS | LARGE;
+const HALVES_LARGE: u32 = HALVES | LARGE;
+const HALVES_MINS: u32 = HALVES | MINS;
+
 /// Adds the products of tile `t` of `R` panels with `C` columns from `c` on to `sums`.
 #[inline(always)]
 fn add<F: Block, S: Simd, const R: usize, const C: usize>(
@@ -175,21 +179,28 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
             }
         };
     }
-    match (F::SIGNED, F::HALVES, F::SCALES.mins()) {
-        (false, false, false) => multiply!(0),
-        (false, false, true) => multiply!(MINS),
-        (false, true, false) => multiply!(HALVES),
-        (false, true, true) => multiply!(HALVES | MINS),
-        (true, ..) => multiply!(SIGNED),
+    // Two conditions: kinds that only narrow levels have are not even compiled for the others.
+    if S::NARROW {
+        match kind::<F>() {
+            LARGE => multiply!(LARGE),
+            MINS_LARGE => multiply!(MINS_LARGE),
+            HALVES_LARGE => multiply!(HALVES_LARGE),
+            MINS => multiply!(MINS),
+            HALVES => multiply!(HALVES),
+            HALVES_MINS => multiply!(HALVES_MINS),
+            SIGNED => multiply!(SIGNED),
+            _ => multiply!(0),
+        }
+    } else {
+        match kind::<F>() & !LARGE {
+            MINS => multiply!(MINS),
+            HALVES => multiply!(HALVES),
+            HALVES_MINS => multiply!(HALVES_MINS),
+            SIGNED => multiply!(SIGNED),
+            _ => multiply!(0),
+        }
     }
 }
-
-/// Codes are signed, scaled per chunk, and there are no minima.
-pub(super) const SIGNED: u32 = 1;
-/// Half a chunk has a scale of its own.
-pub(super) const HALVES: u32 = 2;
-/// There are minima, and zero is code 0.
-pub(super) const MINS: u32 = 4;
 
 /// The product of a tile of `R` panels with `C` columns.
 struct Multiply<'a, const KIND: u32, const R: usize, const C: usize> {
@@ -212,7 +223,7 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, KI
                 total[r][c] = s.floats(&sums[r][c]);
             }
         }
-        product::<S, _, KIND, R, C>(s, &panels, &acts, n, &mut total);
+        product::<S, _, Known<KIND>, R, C, false>(s, &panels, &acts, n, &mut total);
         for r in 0..R {
             for c in 0..C {
                 s.store(total[r][c], &mut sums[r][c]);
@@ -221,97 +232,94 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, KI
     }
 }
 
-/// Adds the products of `n` weights of a tile to `total`.
+/// Adds the products of `n` weights of a tile to `total`. If `EIGHT`, low bytes are read only where there are some; the result is the same.
 #[inline(always)]
-fn product<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
+fn product<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const EIGHT: bool>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
     n: usize,
     total: &mut [[S::Floats; C]; R],
 ) {
-    let zero: [i32; R] = from_fn(|r| panels[r].zero(s));
-    let parts = if KIND & HALVES != 0 { 2 } else { 1 };
     for j in 0..(n / CHUNK).min(TILE / CHUNK) {
         for r in 0..R {
             panels[r].begin(s, j);
         }
-        for part in 0..parts {
-            let g = parts * j + part;
-            let dot = dots::<S, W, KIND, R, C>(s, panels, acts, j, part);
-            for r in 0..R {
-                let scales = panels[r].scale(s, g);
-                for c in 0..C {
-                    let [a, b] = acts[c].sums[j];
-                    let sum = if KIND & HALVES != 0 { acts[c].sums[j][part] } else { a + b };
-                    let scale = acts[c].scales[j];
-                    let settled = if KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], zero[r] * sum) };
-                    let d = s.mul(scales, s.splat(scale));
-                    total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
-                    if KIND & MINS != 0 {
-                        let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
-                        total[r][c] = s.add(total[r][c], m);
-                    }
-                }
+        if EIGHT && acts[0].wide >> j & 1 == 0 {
+            part::<S, W, K, R, C, 0, 1>(s, panels, acts, j, total);
+            if K::KIND & HALVES != 0 {
+                part::<S, W, K, R, C, 1, 1>(s, panels, acts, j, total);
+            }
+        } else {
+            part::<S, W, K, R, C, 0, 2>(s, panels, acts, j, total);
+            if K::KIND & HALVES != 0 {
+                part::<S, W, K, R, C, 1, 2>(s, panels, acts, j, total);
             }
         }
     }
 }
 
-/// Word `i` of chunk `j` of each panel.
+/// Adds the products of part `PART` of chunk `j`, the whole or a half of it, with `B` bytes of the activations.
 #[inline(always)]
-pub(super) fn words<S: Simd, W: Source, const R: usize>(s: S, panels: &[W; R], j: usize, i: usize) -> [S::Words; R] {
-    let mut w = [panels[0].word(s, j, i); R];
-    for r in 1..R {
-        w[r] = panels[r].word(s, j, i);
-    }
-    w
-}
-
-/// Σ q·a of part `part` of chunk `j`: the whole or a half of it.
-#[inline(always)]
-fn dots<S: Simd, W: Source, const KIND: u32, const R: usize, const C: usize>(
+fn part<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize, const B: usize>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
     j: usize,
-    part: usize,
-) -> [[S::Ints; C]; R] {
-    let signed = KIND & SIGNED != 0;
-    let count = CHUNK / 4 / if KIND & HALVES != 0 { 2 } else { 1 };
-    let range = part * count..(part + 1) * count;
-    let mut high = [[s.zero(); C]; R];
-    // Both bytes of the activations while the weights are at hand, if there are registers for that and the totals.
-    let together = 3 * R * C + R < S::REGISTERS;
-    let mut low = high;
-    for i in range.clone() {
-        let w = words::<S, W, R>(s, panels, j, i);
+    total: &mut [[S::Floats; C]; R],
+) {
+    let g = if K::KIND & HALVES != 0 { 2 * j + PART } else { j };
+    let dot = dots::<S, W, K, R, C, PART, B>(s, panels, acts, j);
+    for r in 0..R {
+        let scales = panels[r].scale(s, g);
         for c in 0..C {
-            for r in 0..R {
-                high[r][c] = s.dot_words(high[r][c], w[r], acts[c].high[8 * j + i], signed);
-                if together {
-                    low[r][c] = s.dot_words(low[r][c], w[r], acts[c].low[8 * j + i], signed);
-                }
+            let [a, b] = acts[c].sums[j];
+            let sum = if K::KIND & HALVES != 0 { acts[c].sums[j][PART] } else { a + b };
+            let scale = acts[c].scales[j];
+            let settled = if K::KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], panels[r].zero(s) * sum) };
+            let d = s.mul(scales, s.splat(scale));
+            total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
+            if K::KIND & MINS != 0 {
+                let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
+                total[r][c] = s.add(total[r][c], m);
             }
         }
     }
+}
+
+/// Σ q·a of part `PART` of chunk `j`, of which the low bytes count if `B` is 2.
+#[inline(always)]
+fn dots<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize, const B: usize>(
+    s: S,
+    panels: &[W; R],
+    acts: &[&IntTile; C],
+    j: usize,
+) -> [[S::Ints; C]; R] {
+    let mut bytes = [[&acts[0].high; C], [&acts[0].low; C]];
+    for c in 0..C {
+        (bytes[0][c], bytes[1][c]) = (&acts[c].high, &acts[c].low);
+    }
+    let mut sums = [[[s.zero(); C]; R]; 2];
+    // Both bytes of the activations while the weights are at hand, if there are registers for that and the totals.
+    if B == 2 && 3 * R * C + R < S::REGISTERS {
+        add_part::<S, W, K, R, C, PART, 2>(s, panels, &bytes, j, &mut sums);
+        for r in 0..R {
+            for c in 0..C {
+                sums[0][r][c] = s.add_ints(s.times_256(sums[0][r][c]), sums[1][r][c]);
+            }
+        }
+        return sums[0];
+    }
+    let [high, low] = bytes;
+    let mut sums = [sums[0]];
+    add_part::<S, W, K, R, C, PART, 1>(s, panels, &[high], j, &mut sums);
     for r in 0..R {
         for c in 0..C {
-            high[r][c] = s.times_256(high[r][c]);
-            if together {
-                high[r][c] = s.add_ints(high[r][c], low[r][c]);
-            }
+            sums[0][r][c] = s.times_256(sums[0][r][c]);
         }
     }
-    if !together {
-        for i in range {
-            let w = words::<S, W, R>(s, panels, j, i);
-            for c in 0..C {
-                for r in 0..R {
-                    high[r][c] = s.dot_words(high[r][c], w[r], acts[c].low[8 * j + i], signed);
-                }
-            }
-        }
+    if B == 2 {
+        add_part::<S, W, K, R, C, PART, 1>(s, panels, &[low], j, &mut sums);
     }
-    high
+    sums[0]
 }

@@ -2,7 +2,7 @@
 //! per chunk a conversion, a product and a fused product more. `dot_blocks` says what is computed.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
-use super::dot_blocks::{HALVES, MINS, SIGNED, words};
+use super::dot_part::{HALVES, Known, MINS, add_part};
 use super::tile::{Byte, CHUNK, IntTile, Panel, ROWS, TILE, Terms, Weights};
 use crate::simd::{Kernel, Simd};
 
@@ -102,34 +102,40 @@ fn add_chunk<S: Simd, const KIND: u32, const R: usize, const C: usize>(
     j: usize,
     total: &mut [[S::Floats; C]; R],
 ) {
-    let parts = if KIND & HALVES != 0 { 2 } else { 1 };
-    let count = CHUNK / 4 / parts;
-    for part in 0..parts {
-        let mut dot = [[s.zero(); C]; R];
-        if KIND & MINS == 0 {
-            for c in 0..C {
-                for r in 0..R {
-                    dot[r][c] = s.splat_int(terms[c].starts[j][part]);
-                }
+    add_half::<S, KIND, R, C, 0>(s, panels, codes, terms, j, total);
+    if KIND & HALVES != 0 {
+        add_half::<S, KIND, R, C, 1>(s, panels, codes, terms, j, total);
+    }
+}
+
+/// Adds those of part `PART` of it: the whole or a half.
+#[inline(always)]
+fn add_half<S: Simd, const KIND: u32, const R: usize, const C: usize, const PART: usize>(
+    s: S,
+    panels: &[&Panel; R],
+    codes: &[&[[i8; 4]; TILE / 4]; C],
+    terms: &[&Terms; C],
+    j: usize,
+    total: &mut [[S::Floats; C]; R],
+) {
+    let g = if KIND & HALVES != 0 { 2 * j + PART } else { j };
+    let mut dot = [[[s.zero(); C]; R]];
+    if KIND & MINS == 0 {
+        for c in 0..C {
+            for r in 0..R {
+                dot[0][r][c] = s.splat_int(terms[c].starts[j][PART]);
             }
         }
-        for i in part * count..(part + 1) * count {
-            let w = words::<S, &Panel, R>(s, panels, j, i);
-            for c in 0..C {
-                for r in 0..R {
-                    dot[r][c] = s.dot_words(dot[r][c], w[r], codes[c][8 * j + i], KIND & SIGNED != 0);
-                }
-            }
-        }
-        for r in 0..R {
-            let d = s.floats(&panels[r].scales[parts * j + part]);
-            for c in 0..C {
-                let products = s.mul(s.to_floats(dot[r][c]), d);
-                total[r][c] = s.mul_add(products, s.splat(terms[c].scales[j]), total[r][c]);
-                if KIND & MINS != 0 {
-                    let m = s.floats(&panels[r].mins[parts * j + part]);
-                    total[r][c] = s.mul_add(m, s.splat(terms[c].offsets[j][part]), total[r][c]);
-                }
+    }
+    add_part::<S, &Panel, Known<KIND>, R, C, PART, 1>(s, panels, &[*codes], j, &mut dot);
+    for r in 0..R {
+        let d = s.floats(&panels[r].scales[g]);
+        for c in 0..C {
+            let products = s.mul(s.to_floats(dot[0][r][c]), d);
+            total[r][c] = s.mul_add(products, s.splat(terms[c].scales[j]), total[r][c]);
+            if KIND & MINS != 0 {
+                let m = s.floats(&panels[r].mins[g]);
+                total[r][c] = s.mul_add(m, s.splat(terms[c].offsets[j][PART]), total[r][c]);
             }
         }
     }

@@ -14,6 +14,7 @@ use super::tile::ROWS;
 use crate::simd::{Kernel, Simd, array};
 use std::array::from_fn;
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 /// Weights of a row that are multiplied at a time.
@@ -167,11 +168,19 @@ impl<const C: usize> Kernel for Multiply<'_, C> {
         }
         for j in 0..chunks.min(TILE / CHUNK) {
             let mut dot = [[s.zero(); C]; 2];
-            for i in j * CHUNK / 2..(j + 1) * CHUNK / 2 {
-                let w = [s.words(&panels[0].codes[i]), s.words(&panels[1].codes[i])];
+            // Where registers are few, the compiler must not see how often: it would keep words on the stack for the next column.
+            let words = if S::REGISTERS < 32 { black_box(CHUNK / 2) } else { CHUNK / 2 };
+            let range = j * CHUNK / 2..j * CHUNK / 2 + words;
+            let codes = [&panels[0].codes[range.clone()], &panels[1].codes[range.clone()]];
+            let mut x: [&[[i16; 2]]; C] = [&[]; C];
+            for c in 0..C {
+                x[c] = &acts[c].codes[range.clone()];
+            }
+            for i in 0..words {
+                let w = [s.words(&codes[0][i]), s.words(&codes[1][i])];
                 for c in 0..C {
                     for r in 0..2 {
-                        dot[r][c] = s.dot_pairs(dot[r][c], w[r], acts[c].codes[i]);
+                        dot[r][c] = s.dot_pairs(dot[r][c], w[r], x[c][i]);
                     }
                 }
             }

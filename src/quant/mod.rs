@@ -12,6 +12,7 @@ mod dot;
 mod dot_blocks;
 mod dot_eight;
 mod dot_pairs;
+mod dot_part;
 mod dot_plain;
 mod dot_tiles;
 mod format;

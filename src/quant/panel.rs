@@ -251,6 +251,11 @@ fn bits<S: Simd>(s: S, v: S::Words, from: usize, to: usize, mask: u8) -> S::Word
 
 impl<F: Block> Source for Packed<'_, F> {
     #[inline(always)]
+    fn words(&self) -> Option<&[[u8; 64]; TILE / 4]> {
+        None
+    }
+
+    #[inline(always)]
     fn begin<S: Simd>(&self, s: S, j: usize) {
         let step = chunk_bytes::<F>() + if F::SCALES.mins() { 64 } else { 32 };
         let (left, skip) = self.ahead;

@@ -13,6 +13,8 @@ pub(super) const GROUP: usize = 16;
 
 /// A tile of sixteen rows: w = d · (q − zero) + m. All methods must be `#[inline(always)]`.
 pub(super) trait Source {
+    /// The words of all chunks, if they lie there as they are: others are unpacked, which is fast where `i` is a constant.
+    fn words(&self) -> Option<&[[u8; 64]; TILE / 4]>;
     /// Chunk `j` is about to be read.
     fn begin<S: Simd>(&self, s: S, j: usize);
     /// Word `i` < 8 of chunk `j`: codes 4 i … 4 i + 3 of each row, as [`Simd::dot_words`] wants them.
@@ -44,6 +46,11 @@ impl Panel {
 }
 
 impl Source for &Panel {
+    #[inline(always)]
+    fn words(&self) -> Option<&[[u8; 64]; TILE / 4]> {
+        Some(&self.codes)
+    }
+
     #[inline(always)]
     fn begin<S: Simd>(&self, _s: S, _j: usize) {}
 

@@ -167,6 +167,29 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
             both!(_mm256_add_epi32(sum, p))
         }
     }
+    const NARROW: bool = DOT == NONE;
+    #[inline(always)]
+    fn dot_narrow(self, sum: [__m256i; 2], q: [__m256i; 2], acts: [i8; 4]) -> [__m256i; 2] {
+        if DOT != NONE {
+            return self.dot_words(sum, q, acts, false);
+        }
+        unsafe {
+            let a = [_mm256_set1_epi32(bytemuck::cast(acts)); 2];
+            let products = both!(_mm256_maddubs_epi16(q, a));
+            both!(_mm256_add_epi16(sum, products))
+        }
+    }
+    #[inline(always)]
+    fn widen(self, sum: [__m256i; 2], narrow: [__m256i; 2]) -> [__m256i; 2] {
+        if DOT != NONE {
+            return self.add_ints(sum, narrow);
+        }
+        unsafe {
+            let ones = [_mm256_set1_epi16(1); 2];
+            let narrow = both!(_mm256_madd_epi16(narrow, ones));
+            both!(_mm256_add_epi32(sum, narrow))
+        }
+    }
     #[inline(always)]
     fn pairs(self, even: [__m256; 2], odd: [__m256; 2]) -> [__m256i; 2] {
         unsafe {

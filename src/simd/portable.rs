@@ -1,5 +1,8 @@
 //! The twin without intrinsics: plain arrays, which the compiler vectorizes as far as the target allows.
 //! It defines what the other levels must compute.
+//!
+//! Each operation is a loop, and a kernel hundreds of them, which take compilers minutes. So debug builds, of which nobody asks that they
+//! be fast at this level, call them.
 
 use super::level::Kernel;
 use super::vector::Simd;
@@ -49,46 +52,46 @@ impl Simd for Portable {
     type Floats = [f32; 16];
     type Words = [[u8; 4]; 16];
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn enter<K: Kernel>(self, kernel: K) -> K::Out {
         kernel.run(self)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn prefetch(self, _at: *const u8) {}
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn words(self, v: &[u8; 64]) -> [[u8; 4]; 16] {
         bytemuck::cast(*v)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn store_words(self, v: [[u8; 4]; 16], out: &mut [u8; 64]) {
         *out = bytemuck::cast(v);
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn splat_words(self, v: u8) -> [[u8; 4]; 16] {
         [[v; 4]; 16]
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn and_words(self, a: [[u8; 4]; 16], b: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
         bytemuck::cast(zip(bytemuck::cast::<_, [u32; 16]>(a), bytemuck::cast(b), |a, b| a & b))
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn or_words(self, a: [[u8; 4]; 16], b: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
         bytemuck::cast(zip(bytemuck::cast::<_, [u32; 16]>(a), bytemuck::cast(b), |a, b| a | b))
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn shr_words(self, v: [[u8; 4]; 16], n: u32) -> [[u8; 4]; 16] {
         map(v, |v| (u32::from_le_bytes(v) >> n).to_le_bytes())
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn shl_words(self, v: [[u8; 4]; 16], n: u32) -> [[u8; 4]; 16] {
         map(v, |v| (u32::from_le_bytes(v) << n).to_le_bytes())
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn lookup_words(self, table: &[i8; 16], v: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
         map(v, |v| map(v, |b| table[b as usize & 15] as u8))
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn dot_words(self, mut sum: [i32; 16], weights: [[u8; 4]; 16], acts: [i8; 4], signed: bool) -> [i32; 16] {
         for l in 0..16 {
             for j in 0..4 {
@@ -98,7 +101,7 @@ impl Simd for Portable {
         }
         sum
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn pairs(self, even: [f32; 16], odd: [f32; 16]) -> [[u8; 4]; 16] {
         let mut words = [[0; 4]; 16];
         for l in 0..16 {
@@ -107,7 +110,7 @@ impl Simd for Portable {
         }
         words
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn dot_pairs(self, mut sum: [i32; 16], weights: [[u8; 4]; 16], acts: [i16; 2]) -> [i32; 16] {
         for l in 0..16 {
             let [a, b]: [i16; 2] = bytemuck::cast(weights[l]);
@@ -116,53 +119,53 @@ impl Simd for Portable {
         }
         sum
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn byte_floats(self, v: [[u8; 4]; 16], n: u32) -> [f32; 16] {
         map(v, |word| word[n as usize] as i8 as f32)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn signed_zero(self) -> i32 {
         0
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn add_ints(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         zip(a, b, i32::wrapping_add)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn sub_int(self, v: [i32; 16], n: i32) -> [i32; 16] {
         map(v, |v| v.wrapping_sub(n))
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn exponents(self, v: &[u8; 16]) -> [f32; 16] {
         // 2^(e − 127), halved; of e = 0 the bits of 2^−127.
         map(*v, |e| f32::from_bits(((e as u32) << 23).max(0x40_0000)) * 0.5)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn weights_signed(self, v: [[u8; 4]; 16]) -> [[u8; 4]; 16] {
         v
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn zero(self) -> [i32; 16] {
         [0; 16]
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn splat_int(self, n: i32) -> [i32; 16] {
         [n; 16]
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn times_256(self, v: [i32; 16]) -> [i32; 16] {
         map(v, |v| v << 8)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn to_floats(self, v: [i32; 16]) -> [f32; 16] {
         map(v, |v| v as f32)
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn floats(self, v: &[f32; 16]) -> [f32; 16] {
         *v
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn transpose(self, v: [[f32; 16]; 16]) -> [[f32; 16]; 16] {
         let mut out = v;
         for i in 0..16 {
@@ -172,15 +175,15 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn store(self, v: [f32; 16], out: &mut [f32; 16]) {
         *out = v;
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn splat(self, v: f32) -> [f32; 16] {
         [v; 16]
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen_f16(self, v: &[u8; 32]) -> [f32; 16] {
         let mut out = [0.0; 16];
         for (i, out) in out.iter_mut().enumerate() {
@@ -188,11 +191,11 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen_i8(self, v: &[i8; 16]) -> [f32; 16] {
         map(*v, |v| v as f32)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen_bf16(self, v: &[u8; 32]) -> [f32; 16] {
         let mut out = [0.0; 16];
         for (i, out) in out.iter_mut().enumerate() {
@@ -200,46 +203,46 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow_f16(self, v: [f32; 16], out: &mut [u8; 32]) {
         for i in 0..16 {
             out[2 * i..2 * i + 2].copy_from_slice(&f16::from_f32_const(v[i]).to_le_bytes());
         }
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a + b)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a - b)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a * b)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a / b)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn mul_add(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         self.add(self.mul(a, b), c)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn exp2_int(self, n: [f32; 16]) -> [f32; 16] {
         // Adding 1.5 · 2²³ leaves n in the low mantissa bits.
         map(n, |n| f32::from_bits(((n + 12582912.0 + 127.0).to_bits()) << 23))
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn amax(self, a: [f32; 16], b: [f32; 16]) -> f32 {
         // Magnitudes order like their bits, and NaN lies above infinity.
         let mut bits = 0;
@@ -248,11 +251,11 @@ impl Simd for Portable {
         }
         f32::from_bits(bits)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn max_lane(self, v: [f32; 16]) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn store_i8(self, v: [f32; 16], out: &mut [i8; 16]) {
         for i in 0..16 {
             // Adding and subtracting 1.5 · 2²³ rounds to nearest even.

@@ -71,6 +71,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// must be at most 127. Signed weights come from [`weights_signed`](Simd::weights_signed), and count as if
     /// [`signed_zero`](Simd::signed_zero) had been added to each of them.
     fn dot_words(self, sum: Self::Ints, weights: Self::Words, acts: [i8; 4], signed: bool) -> Self::Ints;
+    /// Whether a dot product takes several instructions, the last of which may wait: then [`dot_narrow`](Simd::dot_narrow) is faster.
+    const NARROW: bool = false;
+    /// As [`dot_words`](Simd::dot_words) of unsigned weights, but where [`NARROW`](Simd::NARROW) to sums of 16 bits, two per lane, which begin as
+    /// [`zero`](Simd::zero): the weights that are added to one must sum up to no more than 32767 / 254 = 129 at any byte of a word.
+    #[inline(always)]
+    fn dot_narrow(self, sum: Self::Ints, weights: Self::Words, acts: [i8; 4]) -> Self::Ints {
+        self.dot_words(sum, weights, acts, false)
+    }
+    /// Adds to each lane of `sum` what [`dot_narrow`](Simd::dot_narrow) has added up.
+    #[inline(always)]
+    fn widen(self, sum: Self::Ints, narrow: Self::Ints) -> Self::Ints {
+        self.add_ints(sum, narrow)
+    }
     /// Rounds both to nearest even: lane `l` of the words holds the whole number of `even` in its low half and of `odd` in
     /// the high one, which must fit 16 bits.
     fn pairs(self, even: Self::Floats, odd: Self::Floats) -> Self::Words;

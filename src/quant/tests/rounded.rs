@@ -44,6 +44,32 @@ fn outliers_keep_their_low_bytes() {
 }
 
 #[test]
+fn an_answers_outliers_keep_their_low_bytes() {
+    for &dtype in SUPPORTED.iter().filter(|d| d.is_quantized()) {
+        let (rows, k) = (19, 1280);
+        let w = weights(dtype, rows, k);
+        let mut values = vec![0.0; rows * k];
+        decode(dtype, &w, &mut values);
+        let mut x = normal("activations", k);
+        x[77] = 1000.3;
+        let want = oracle(&values, &x, k, k, 1);
+        for level in Level::available() {
+            let error = nmse(&want, &run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [1, k, k]));
+            assert!(error > 1e-12 && error < 1e-6, "{dtype} at {}: {error:e}", level.name());
+        }
+        // Elsewhere they are rounded, at every level to the same bits.
+        x[77] = 0.3;
+        let one = |level| run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [1, k, k]);
+        let (want, error) = (one(Level::Portable), nmse(&oracle(&values, &x, k, k, 1), &one(Level::Portable)));
+        assert!(error > 1e-7 && error < 2e-4, "{dtype}: {error:e}");
+        for level in Level::available() {
+            let same = want.iter().zip(one(level)).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{dtype} at {}", level.name());
+        }
+    }
+}
+
+#[test]
 fn sixteen_bit_weights_meet_prompts_in_pairs() {
     for dtype in [DType::F16, DType::BF16] {
         for (rows, k, columns) in [(35, 768, 15), (16, 100, 4), (33, 65, 7)] {
