@@ -54,6 +54,8 @@ alias Cell = f32;
 // Rows and tokens first: matrices of the subgroups' units are read from here, A by rows and B by columns. Rows of 80 bytes: of 64, every
 // other would begin in the same bank of memory.
 const PITCH: u32 = STEP + 8u;
+// Subgroups there must be.
+const SUBGROUP_COUNT: u32 = ROWS * TOKENS / (4u * UNIT * UNIT);
 var<workgroup> tile_w: array<f16, ROWS * PITCH>;
 var<workgroup> tile_x: array<f16, TOKENS * PITCH>;
 var<workgroup> stage: array<f32, ROWS * TOKENS>;
@@ -176,7 +178,7 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   var sums: array<vec4<f32>, EACH * QUADS>;
 #if COOP
   // Two by two matrices for each subgroup.
-  let unit_row = 2u * UNIT * (thread_of.subgroup / 2u);
+  let unit_row = 2u * UNIT * (thread_of.subgroup % SUBGROUP_COUNT / 2u);
   let unit_token = 2u * UNIT * (thread_of.subgroup % 2u);
   var c00 = MatrixC();
   var c01 = MatrixC();
@@ -281,9 +283,11 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   coopStoreT(c10, &stage[(unit_row + UNIT) * TOKENS + unit_token], TOKENS);
   coopStoreT(c11, &stage[(unit_row + UNIT) * TOKENS + unit_token + UNIT], TOKENS);
   workgroupBarrier();
+  // NaN where subgroups are not of the size that was counted on: a device may choose it for each kernel.
+  let poison = bitcast<f32>(select(0u, 0x7fc00000u, thread_of.subgroups != SUBGROUP_COUNT));
   for (var t = 0u; t < EACH; t++) {
     for (var j = 0u; j < 4u; j++) {
-      sums[t][j] = stage[rows[j] * TOKENS + my_token + t];
+      sums[t][j] = stage[rows[j] * TOKENS + my_token + t] + poison;
     }
   }
 #end

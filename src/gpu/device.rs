@@ -164,7 +164,13 @@ impl Device {
         };
         let mut device = Device { inner: Arc::new(inner) };
         let halves = probe::keeps_subnormals(&device).await;
-        device.restrict(|caps| caps.halves = halves);
+        // Only products of matrices count on it.
+        let depends = device.caps().coop.is_some() && device.caps().subgroup_size().is_none();
+        let chosen_subgroup = if depends { probe::subgroup_size(&device).await } else { None };
+        device.restrict(|caps| {
+            caps.halves = halves;
+            caps.chosen_subgroup = chosen_subgroup;
+        });
         Ok(device)
     }
 
@@ -432,6 +438,7 @@ fn caps(limits: &wgpu::Limits, features: wgpu::Features, info: &AdapterInfo) -> 
         // The room that kernels have for the parts of a sum is for subgroups of four and more.
         subgroups: info.subgroups.filter(|(min, _)| *min >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        chosen_subgroup: None,
         halves: false,
         coop: None,
         dot4: false,

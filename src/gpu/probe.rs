@@ -1,6 +1,6 @@
 //! What a device is tried for when it is opened, since neither limits nor features tell it. Shader: shaders/probe.wgsl.
 
-use super::device::Device;
+use super::device::{Device, IN_BROWSER};
 use super::preprocess::{Target, expand};
 use super::signal::Signal;
 use crate::base::{Error, ErrorKind, Result};
@@ -9,12 +9,25 @@ use crate::ops::{Bind, Kernel, Pass};
 /// Pairs of f16 that are tried: subnormals of either sign, the smallest normal number, ordinary ones.
 const PAIRS: [u32; 4] = [0x8001_0001, 0x03ff_0200, 0x0400_83ff, 0x3c00_c248];
 
-/// The kernel that is run: source 0 are pairs of f16, the result are their values.
-pub fn kernel() -> Kernel {
+/// Whether `unpack2x16float` keeps subnormals: source 0 are pairs of f16, the result are their values.
+pub fn halves() -> Kernel {
     let pass = Pass {
         shader: "probe",
         consts: vec![("WG", PAIRS.len() as u32)],
         binds: vec![("x", Bind::Src(0)), ("y", Bind::Dst)],
+        workgroups: [1, 1, 1],
+        ..Pass::default()
+    };
+    Kernel::single("plain", pass)
+}
+
+/// What subgroups a workgroup of `threads` is made of: of each thread the size and the number of them.
+pub fn subgroups(threads: u32) -> Kernel {
+    let pass = Pass {
+        shader: "probe_subgroups",
+        flags: vec!["SUBGROUPS"],
+        consts: vec![("WG", threads)],
+        binds: vec![("y", Bind::Dst)],
         workgroups: [1, 1, 1],
         ..Pass::default()
     };
@@ -29,12 +42,24 @@ fn entry(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
 pub(super) async fn keeps_subnormals(device: &Device) -> bool {
     let half = |bits: u32| f32::from(half::f16::from_bits(bits as u16)).to_bits();
     let want: Vec<u32> = PAIRS.iter().flat_map(|pair| [half(*pair), half(*pair >> 16)]).collect();
-    run(device, &PAIRS, want.len()).await.is_ok_and(|got| got == want)
+    run(device, &halves(), &PAIRS, want.len()).await.is_ok_and(|got| got == want)
 }
 
-async fn run(device: &Device, words: &[u32], results: usize) -> Result<Vec<u32>> {
+/// The size of the subgroups that `device` makes of a workgroup, where all have one.
+pub async fn subgroup_size(device: &Device) -> Option<u32> {
+    let caps = device.caps();
+    let (smallest, largest) = caps.subgroups?;
+    let threads = (4 * largest).min(caps.max_invocations);
+    let got = run(device, &subgroups(threads), &[], 2 * threads as usize).await.ok()?;
+    let (size, count) = (got[0], got[1]);
+    let same = got.chunks_exact(2).all(|of| of == [size, count]);
+    (same && (smallest..=largest).contains(&size) && size * count == threads).then_some(size)
+}
+
+async fn run(device: &Device, kernel: &Kernel, words: &[u32], results: usize) -> Result<Vec<u32>> {
     let raw = &device.inner.raw;
-    let text = expand(&kernel().passes[0], Target::Browser)?.text;
+    let target = if IN_BROWSER { Target::Browser } else { Target::Naga };
+    let text = expand(&kernel.passes[0], target)?.text;
     let module = device.module("probe", wgpu::ShaderSource::Wgsl(text.into()));
     let pipeline = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some("probe"),
@@ -50,14 +75,15 @@ async fn run(device: &Device, words: &[u32], results: usize) -> Result<Vec<u32>>
         raw.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
     };
     use wgpu::BufferUsages as Usage;
-    let x = buffer(4 * words.len() as u64, Usage::STORAGE | Usage::COPY_DST);
+    let x = buffer(4 * words.len().max(1) as u64, Usage::STORAGE | Usage::COPY_DST);
     let y = buffer(bytes, Usage::STORAGE | Usage::COPY_SRC);
     let out = buffer(bytes, Usage::MAP_READ | Usage::COPY_DST);
     device.inner.queue.write_buffer(&x, 0, bytemuck::cast_slice(words));
+    let (both, alone) = ([entry(0, &x), entry(1, &y)], [entry(0, &y)]);
     let group = raw.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some("probe"),
         layout: &pipeline.get_bind_group_layout(0),
-        entries: &[entry(0, &x), entry(1, &y)],
+        entries: if words.is_empty() { &alone } else { &both },
     });
     let mut encoder = device.encoder();
     {

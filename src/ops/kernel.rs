@@ -10,6 +10,8 @@ use crate::base::{DType, Meta};
 pub struct Caps {
     /// Smallest and largest subgroup size, where subgroup operations are there.
     pub subgroups: Option<(u32, u32)>,
+    /// The size that the device takes where it has the choice. Found out when the device is opened.
+    pub chosen_subgroup: Option<u32>,
     /// `f16` arithmetic and storage (`enable f16`).
     pub f16: bool,
     /// `unpack2x16float` keeps subnormals. Found out when the device is opened.
@@ -35,6 +37,7 @@ impl Caps {
     /// The limits every WebGPU device has, and no optional feature.
     pub const BASELINE: Caps = Caps {
         subgroups: None,
+        chosen_subgroup: None,
         f16: false,
         halves: false,
         coop: None,
@@ -45,6 +48,12 @@ impl Caps {
         max_workgroups: 65535,
         speed: Caps::SLOW,
     };
+
+    /// The size of all subgroups, where it is known.
+    pub fn subgroup_size(&self) -> Option<u32> {
+        let (smallest, largest) = self.subgroups?;
+        if smallest == largest { Some(smallest) } else { self.chosen_subgroup }
+    }
 
     /// The speed of an integrated GPU with two channels of DDR4.
     pub const SLOW: f64 = 3e11;

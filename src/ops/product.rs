@@ -207,12 +207,11 @@ impl<'a> Product<'a> {
             && (!has("COOP") || self.caps.max_shared >= COOP_SHARED && !self.op.ids)
     }
 
-    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each; where subgroups are all of one size.
+    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each; where their size is known.
     fn coop_threads(&self, unit: u32) -> Option<u32> {
-        let (size, largest) = self.caps.subgroups?;
-        let threads = size * if unit == 16 { 4 } else { 8 };
+        let threads = self.caps.subgroup_size()? * if unit == 16 { 4 } else { 8 };
         // The shader deals out rows to threads by 64.
-        (size == largest && threads.is_multiple_of(64) && threads <= self.caps.max_invocations).then_some(threads)
+        (threads.is_multiple_of(64) && threads <= self.caps.max_invocations).then_some(threads)
     }
 
     fn passes(&self, pass: impl Fn((usize, Range<usize>)) -> Pass) -> Vec<Pass> {

@@ -39,6 +39,17 @@ pub fn presets() -> Vec<(&'static str, Caps)> {
             "all",
             Caps { f16: true, halves: true, dot4: true, coop: Some(16), subgroups: Some((32, 32)), ..large.clone() },
         ),
+        (
+            "matrices of 16, subgroups 32 to 64",
+            Caps {
+                f16: true,
+                halves: true,
+                coop: Some(16),
+                subgroups: Some((32, 64)),
+                chosen_subgroup: Some(64),
+                ..large.clone()
+            },
+        ),
         ("matrices of 8", Caps { f16: true, coop: Some(8), subgroups: Some((32, 32)), ..large.clone() }),
         ("matrices of 8, subgroups 8", Caps { f16: true, coop: Some(8), subgroups: Some((8, 8)), ..large }),
     ]
@@ -71,7 +82,8 @@ pub fn variants(caps: &Caps) -> Vec<Variant> {
         }
     }
     let apart = Limit::ALL.into_iter().filter_map(|limit| roofline::kernel(limit, caps, 1 << 20, 64));
-    for kernel in apart.chain([probe::kernel()]) {
+    let subgroups = caps.subgroups.map(|_| probe::subgroups(64));
+    for kernel in apart.chain([probe::halves()]).chain(subgroups) {
         let (scratch, sources) = (kernel.scratch.len(), 1);
         for pass in kernel.passes {
             let name = format!("apart {}: {} {:?}", kernel.variant, pass.shader, pass.flags);

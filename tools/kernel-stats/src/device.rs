@@ -282,6 +282,8 @@ unsafe fn info(entry: &ash::Entry, instance: &ash::Instance, physical: vk::Physi
     let subgroups = v11.subgroup_supported_operations.contains(operations);
     let caps = Caps {
         subgroups: subgroups.then_some((v13.min_subgroup_size, v13.max_subgroup_size)).filter(|(min, _)| *min >= 4),
+        // As RADV compiles all of our kernels.
+        chosen_subgroup: subgroups.then_some(64).filter(|_| v13.max_subgroup_size >= 64),
         f16,
         // What src/gpu/probe.rs finds by trying.
         halves: v12.shader_denorm_preserve_float16 != 0,
