@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the NEON code on a machine of another kind: builds for 64-bit ARM Linux and runs the CPU kernels' tests in qemu, as a core
-# with byte dot products and as one without. Half a minute, once built. On ARM itself `cargo test` does all of it.
+# with products of small matrices of bytes, which has byte dot products too, and as one without. Half a minute, once built. On ARM itself `cargo test` does all of it.
 #
 # Needs: Rust with the target (rustup adds it; without rustup Debian's newest Rust is taken), a cross linker and qemu-user, which
 # are installed where this user may (Debian and Ubuntu).
@@ -44,10 +44,10 @@ export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_U
 check() { # CPU LEVEL
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$qemu -cpu $1"
   say "qemu's CPU $1: $2"
-  cargo test --locked --no-default-features --target "$target" --lib -- simd:: quant:: ops:: cpu::
+  cargo test -p wgpu-llm --locked --no-default-features --target "$target" --lib -- simd:: quant:: ops:: cpu::
   # It says at which level it ran, which must be the one that is to be tested.
-  cargo test --locked --no-default-features --target "$target" --test ops -- --nocapture |
+  cargo test -p wgpu-llm --locked --no-default-features --target "$target" --test ops -- --nocapture |
     awk -v level=" at $2" '{ print } level == substr($0, length($0) - length(level) + 1) { found = 1 } END { exit !found }'
 }
-check max neon+dotprod
+check max neon+i8mm
 check cortex-a72 neon

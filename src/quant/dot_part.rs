@@ -5,7 +5,7 @@
 
 use super::format::Block;
 use super::tile::{Source, TILE};
-use crate::simd::Simd;
+use crate::simd::{Simd, array};
 use std::hint::black_box;
 use std::marker::PhantomData;
 
@@ -91,6 +91,12 @@ pub(super) fn add_part<
     j: usize,
     sums: &mut [[[S::Ints; C]; R]; B],
 ) {
+    if S::MATRICES
+        && C == 2
+        && let Some(words) = unpacked(panels)
+    {
+        return add_matrices::<S, K, R, C, PART, B>(s, words, acts, j, sums);
+    }
     if !S::NARROW {
         for i in if K::KIND & HALVES != 0 { 4 * PART..4 * PART + 4 } else { 0..8 } {
             let w = words::<S, W, R>(s, panels, j, i);
@@ -104,11 +110,7 @@ pub(super) fn add_part<
         }
         return;
     }
-    if let Some(first) = panels[0].words() {
-        let mut words = [first; R];
-        for r in 1..R {
-            words[r] = panels[r].words().expect("as the first");
-        }
+    if let Some(words) = unpacked(panels) {
         return add_words::<S, K, R, C, PART, B>(s, words, acts, j, sums);
     }
     let mut small = [[[s.zero(); C]; R]; B];
@@ -121,6 +123,16 @@ pub(super) fn add_part<
         )*};
     }
     word!(0 1 2 3 4 5 6 7);
+}
+
+/// The words of all chunks of each panel, if they lie there as they are.
+#[inline(always)]
+fn unpacked<W: Source, const R: usize>(panels: &[W; R]) -> Option<[&[[u8; 64]; TILE / 4]; R]> {
+    let mut words = [panels[0].words()?; R];
+    for r in 1..R {
+        words[r] = panels[r].words()?;
+    }
+    Some(words)
 }
 
 /// Adds the products of word `i` of chunk `j`, in 16 bits where codes are unsigned; where these are full, they are widened.
@@ -207,6 +219,35 @@ fn add_words<S: Simd, K: Kind, const R: usize, const C: usize, const PART: usize
         }
         if !signed && run > 2 {
             widen::<S, R, C, B>(s, &small, sums);
+        }
+    }
+}
+
+/// [`add_part`] of two columns in products of small matrices.
+#[inline(always)]
+fn add_matrices<S: Simd, K: Kind, const R: usize, const C: usize, const PART: usize, const B: usize>(
+    s: S,
+    words: [&[[u8; 64]; TILE / 4]; R],
+    acts: &[[&Codes; C]; B],
+    j: usize,
+    sums: &mut [[[S::Ints; C]; R]; B],
+) {
+    let count = if K::KIND & HALVES != 0 { 2 } else { 4 };
+    for b in 0..B {
+        for r in 0..R {
+            let mut both = [s.zero(); 2];
+            for i in 4 * j + PART * count..4 * j + (PART + 1) * count {
+                let [first, second] = &words[r].as_chunks().0[i];
+                let mut eights = [[0; 8]; 2];
+                for c in 0..C {
+                    eights[c] = *array(acts[b][c].as_flattened(), 8 * i);
+                }
+                both = s.dot_matrices(both, [s.words(first), s.words(second)], eights, K::KIND & SIGNED != 0);
+            }
+            both = s.columns(both);
+            for c in 0..C {
+                sums[b][r][c] = s.add_ints(sums[b][r][c], both[c]);
+            }
         }
     }
 }

@@ -228,8 +228,10 @@ impl<'a, F: Block> Packed<'a, F> {
         to.zero = self.zero(s);
         for (j, words) in to.codes.as_chunks_mut::<8>().0.iter_mut().enumerate().take(chunks) {
             self.begin(s, j);
-            for (i, to) in words.iter_mut().enumerate() {
-                s.store_words(self.word(s, j, i), to);
+            for (i, to) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let pair = s.zip_words(self.word(s, j, 2 * i), self.word(s, j, 2 * i + 1));
+                s.store_words(pair[0], &mut to[0]);
+                s.store_words(pair[1], &mut to[1]);
             }
             let halves = if F::HALVES { 2 } else { 1 };
             for g in halves * j..halves * (j + 1) {

@@ -30,7 +30,7 @@ pub(super) trait Source {
 /// Up to [`TILE`] weights of sixteen rows, unpacked.
 #[repr(C, align(64))]
 pub(super) struct Panel {
-    /// Word i: weights 4 i … 4 i + 3 of each row.
+    /// Word i: weights 4 i … 4 i + 3 of each row; two by two as [`Simd::zip_words`] gives them.
     pub codes: [[u8; 64]; TILE / 4],
     /// Per group, of each row.
     pub scales: [[f32; ROWS]; TILE / GROUP],
@@ -56,7 +56,12 @@ impl Source for &Panel {
 
     #[inline(always)]
     fn word<S: Simd>(&self, s: S, j: usize, i: usize) -> S::Words {
-        s.words(&self.codes[8 * j + i])
+        let at = 8 * j + i;
+        if S::MATRICES {
+            let first = at / 2 * 2;
+            return s.unzip_words([s.words(&self.codes[first]), s.words(&self.codes[first + 1])])[at % 2];
+        }
+        s.words(&self.codes[at])
     }
 
     #[inline(always)]

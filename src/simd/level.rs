@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
+#[cfg(target_arch = "aarch64")]
+use super::neon::{DOTPROD, I8MM, Neon, PLAIN};
 use super::portable::Portable;
 use super::tiles::Tiles;
 use super::vector::Simd;
@@ -43,13 +45,15 @@ pub enum Level {
     Neon,
     /// NEON with byte dot products: Apple's chips, servers since 2019, telephones since 2018.
     NeonDotprod,
+    /// The same with products of small matrices of bytes: Apple's chips since the M2, servers since 2021.
+    NeonI8mm,
     /// WebAssembly's 128-bit vectors.
     Simd128,
 }
 
 impl Level {
     /// All levels, slowest first.
-    pub const ALL: [Level; 9] = [
+    pub const ALL: [Level; 10] = [
         Level::PortableTiles,
         Level::Portable,
         Level::Avx2,
@@ -58,6 +62,7 @@ impl Level {
         Level::Amx,
         Level::Neon,
         Level::NeonDotprod,
+        Level::NeonI8mm,
         Level::Simd128,
     ];
 
@@ -72,6 +77,7 @@ impl Level {
             Level::Amx => "amx",
             Level::Neon => "neon",
             Level::NeonDotprod => "neon+dotprod",
+            Level::NeonI8mm => "neon+i8mm",
             Level::Simd128 => "simd128",
         }
     }
@@ -90,9 +96,11 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Amx => Level::Avx512.is_available() && super::amx::Amx::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => super::neon::Neon::<false>::detect().is_some(),
+            Level::Neon => Neon::<PLAIN>::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
-            Level::NeonDotprod => super::neon::Neon::<true>::detect().is_some(),
+            Level::NeonDotprod => Neon::<DOTPROD>::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonI8mm => Neon::<I8MM>::detect().is_some(),
             // A module with these vectors is refused where they are not: it need not carry the other levels' code, a sixth of it.
             #[cfg(target_feature = "simd128")]
             Level::Simd128 => true,
@@ -159,9 +167,11 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Amx => enter(super::avx512::Avx512::<true>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => enter(super::neon::Neon::<false>::detect(), kernel),
+            Level::Neon => enter(Neon::<PLAIN>::detect(), kernel),
             #[cfg(target_arch = "aarch64")]
-            Level::NeonDotprod => enter(super::neon::Neon::<true>::detect(), kernel),
+            Level::NeonDotprod => enter(Neon::<DOTPROD>::detect(), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonI8mm => enter(Neon::<I8MM>::detect(), kernel),
             #[cfg(target_feature = "simd128")]
             _ => enter(Some(super::simd128::Simd128), kernel),
             #[cfg(not(target_feature = "simd128"))]

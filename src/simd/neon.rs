@@ -1,8 +1,8 @@
-//! NEON: every vector is four registers. It is part of every aarch64; byte dot products (`dotprod`) came with Armv8.2, and cores
-//! without them multiply bytes to 16 bits and add up in pairs.
+//! NEON: every vector is four registers. It is part of every aarch64; byte dot products (`dotprod`) came with Armv8.2, products of small
+//! matrices of bytes (`i8mm`) with Armv8.6. Cores without either multiply bytes to 16 bits and add up in pairs.
 //!
-//! SAFETY of every `unsafe` block here: `dotprod` needs the token `Neon<true>`, which is the proof of it; intrinsics that read or
-//! write memory are given arrays of at least the size they take, and need no alignment.
+//! SAFETY of every `unsafe` block here: `dotprod` and `i8mm` need the token `Neon<DOTPROD>` or `Neon<I8MM>`, which is the proof of them;
+//! intrinsics that read or write memory are given arrays of at least the size they take, and need no alignment.
 #![allow(unsafe_code)]
 
 use super::level::Kernel;
@@ -10,14 +10,23 @@ use super::vector::Simd;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// Proof of `dotprod`, where `DOTPROD` is set.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Neon<const DOTPROD: bool>(());
+/// There is no dot product of bytes.
+pub(super) const PLAIN: u8 = 0;
+/// There is one.
+pub(super) const DOTPROD: u8 = 1;
+/// There are products of small matrices of bytes, too.
+pub(super) const I8MM: u8 = 2;
 
-impl<const DOTPROD: bool> Neon<DOTPROD> {
+/// Proof of what `WITH` says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neon<const WITH: u8>(());
+
+impl<const WITH: u8> Neon<WITH> {
     /// A token, where the machine has the features.
     pub fn detect() -> Option<Self> {
-        (!DOTPROD || is_aarch64_feature_detected!("dotprod")).then_some(Neon(()))
+        let found = (WITH < DOTPROD || is_aarch64_feature_detected!("dotprod"))
+            && (WITH < I8MM || is_aarch64_feature_detected!("i8mm"));
+        found.then_some(Neon(()))
     }
 }
 
@@ -39,7 +48,36 @@ fn sdot(mut sum: int32x4_t, q: int8x16_t, a: i32) -> int32x4_t {
     sum
 }
 
-/// The same without `dotprod`. The largest sum of two is 2 · 128 · 127, which 16 bits hold.
+/// The products of two rows of eight bytes with two columns of as many: row by row. The intrinsic is not stable yet (stdarch_neon_i8mm).
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut sum: int32x4_t, rows: int8x16_t, columns: int8x16_t) -> int32x4_t {
+    unsafe {
+        asm!("smmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) rows, in(vreg) columns,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// The first two words of `a` and `b` in turn, and the last two: each register has eight bytes of two rows.
+#[inline(always)]
+fn zip(a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+    unsafe {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vzip1q_u32(a, b)), vreinterpretq_u8_u32(vzip2q_u32(a, b))]
+    }
+}
+
+/// What [`zip`] was given.
+#[inline(always)]
+fn unzip(a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+    unsafe {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vuzp1q_u32(a, b)), vreinterpretq_u8_u32(vuzp2q_u32(a, b))]
+    }
+}
+
+/// Sums of four products without `dotprod`. The largest sum of two is 2 · 128 · 127, which 16 bits hold.
 #[inline(always)]
 fn dot_pairs(sum: int32x4_t, q: int8x16_t, a: i32) -> int32x4_t {
     unsafe {
@@ -73,7 +111,7 @@ fn transpose4(v: [float32x4_t; 4]) -> [float32x4_t; 4] {
     }
 }
 
-impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
+impl<const WITH: u8> Simd for Neon<WITH> {
     const REGISTERS: usize = 8;
     type Ints = [int32x4_t; 4];
     type Floats = [float32x4_t; 4];
@@ -85,12 +123,20 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         fn with_dotprod<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
+        #[target_feature(enable = "neon,dotprod,i8mm")]
+        fn with_i8mm<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+            kernel.run(s)
+        }
         #[inline(never)]
         fn plain<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
-        // SAFETY: the token proves the feature.
-        if DOTPROD { unsafe { with_dotprod(self, kernel) } } else { plain(self, kernel) }
+        // SAFETY: the token proves the features.
+        match WITH {
+            PLAIN => plain(self, kernel),
+            DOTPROD => unsafe { with_dotprod(self, kernel) },
+            _ => unsafe { with_i8mm(self, kernel) },
+        }
     }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
@@ -150,8 +196,60 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         // Unsigned weights are at most 127, so that signed products do for both.
         unsafe {
             let (q, a) = (each!(vreinterpretq_s8_u8(q)), [bytemuck::cast(acts); 4]);
-            if DOTPROD { each!(sdot(sum, q, a)) } else { each!(dot_pairs(sum, q, a)) }
+            if WITH == PLAIN { each!(dot_pairs(sum, q, a)) } else { each!(sdot(sum, q, a)) }
         }
+    }
+    const MATRICES: bool = WITH == I8MM;
+    #[inline(always)]
+    fn zip_words(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [[uint8x16_t; 4]; 2] {
+        if WITH != I8MM {
+            return [a, b];
+        }
+        let [[p, q], [r, t], [u, v], [w, x]] = each!(zip(a, b));
+        [[p, q, r, t], [u, v, w, x]]
+    }
+    #[inline(always)]
+    fn unzip_words(self, zipped: [[uint8x16_t; 4]; 2]) -> [[uint8x16_t; 4]; 2] {
+        if WITH != I8MM {
+            return zipped;
+        }
+        let [[p, q, r, t], [u, v, w, x]] = zipped;
+        let [[a0, b0], [a1, b1], [a2, b2], [a3, b3]] = [unzip(p, q), unzip(r, t), unzip(u, v), unzip(w, x)];
+        [[a0, a1, a2, a3], [b0, b1, b2, b3]]
+    }
+    #[inline(always)]
+    fn dot_matrices(
+        self,
+        sums: [[int32x4_t; 4]; 2],
+        zipped: [[uint8x16_t; 4]; 2],
+        acts: [[i8; 8]; 2],
+        _signed: bool,
+    ) -> [[int32x4_t; 4]; 2] {
+        assert!(WITH == I8MM, "only where there are matrices");
+        let mut sums = sums;
+        // As with `sdot`, unsigned weights are at most 127.
+        unsafe {
+            let columns = vld1q_s8(acts.as_flattened().as_ptr());
+            for h in 0..2 {
+                for i in 0..4 {
+                    sums[h][i] = smmla(sums[h][i], vreinterpretq_s8_u8(zipped[h][i]), columns);
+                }
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn columns(self, sums: [[int32x4_t; 4]; 2]) -> [[int32x4_t; 4]; 2] {
+        if WITH != I8MM {
+            return sums;
+        }
+        // Each register has the sums of two rows, each with both columns.
+        let mut out = sums;
+        for i in 0..4 {
+            let (a, b) = (sums[i / 2][2 * (i % 2)], sums[i / 2][2 * (i % 2) + 1]);
+            unsafe { (out[0][i], out[1][i]) = (vuzp1q_s32(a, b), vuzp2q_s32(a, b)) }
+        }
+        out
     }
     #[inline(always)]
     fn byte_floats(self, v: [uint8x16_t; 4], n: u32) -> [float32x4_t; 4] {

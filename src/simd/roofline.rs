@@ -209,14 +209,15 @@ mod arm {
     const SUMS: usize = 24;
 
     pub fn bf16(rounds: usize) -> Option<f64> {
-        let found = Level::best() == Level::NeonDotprod && is_aarch64_feature_detected!("bf16");
+        let dots = matches!(Level::best(), Level::NeonDotprod | Level::NeonI8mm);
+        let found = dots && is_aarch64_feature_detected!("bf16");
         found.then(|| unsafe { bfmmla(rounds) })
     }
 
     /// Products of small matrices are twice the dot products, where there are such.
     pub fn int8(rounds: usize) -> Option<f64> {
         match Level::best() {
-            Level::NeonDotprod if is_aarch64_feature_detected!("i8mm") => Some(unsafe { smmla(rounds) }),
+            Level::NeonI8mm => Some(unsafe { smmla(rounds) }),
             Level::NeonDotprod => Some(unsafe { sdot(rounds) }),
             _ => None,
         }

@@ -84,6 +84,40 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn widen(self, sum: Self::Ints, narrow: Self::Ints) -> Self::Ints {
         self.add_ints(sum, narrow)
     }
+    /// Whether there are products of small matrices of bytes: then unpacked words lie as [`zip_words`](Simd::zip_words) gives them, and meet two
+    /// columns at a time.
+    const MATRICES: bool = false;
+    /// Two words as [`dot_matrices`](Simd::dot_matrices) takes them.
+    #[inline(always)]
+    fn zip_words(self, a: Self::Words, b: Self::Words) -> [Self::Words; 2] {
+        [a, b]
+    }
+    /// The words of [`zip_words`](Simd::zip_words) again.
+    #[inline(always)]
+    fn unzip_words(self, zipped: [Self::Words; 2]) -> [Self::Words; 2] {
+        zipped
+    }
+    /// As [`dot_words`](Simd::dot_words) with two zipped words and eight activations of each of two columns; [`columns`](Simd::columns) takes
+    /// the sums apart, which begin as [`zero`](Simd::zero).
+    #[inline(always)]
+    fn dot_matrices(
+        self,
+        mut sums: [Self::Ints; 2],
+        zipped: [Self::Words; 2],
+        acts: [[i8; 8]; 2],
+        signed: bool,
+    ) -> [Self::Ints; 2] {
+        for (sum, [a, b, c, d, e, f, g, h]) in sums.iter_mut().zip(acts) {
+            *sum = self.dot_words(*sum, zipped[0], [a, b, c, d], signed);
+            *sum = self.dot_words(*sum, zipped[1], [e, f, g, h], signed);
+        }
+        sums
+    }
+    /// The sums of either column.
+    #[inline(always)]
+    fn columns(self, sums: [Self::Ints; 2]) -> [Self::Ints; 2] {
+        sums
+    }
     /// Rounds both to nearest even: lane `l` of the words holds the whole number of `even` in its low half and of `odd` in
     /// the high one, which must fit 16 bits.
     fn pairs(self, even: Self::Floats, odd: Self::Floats) -> Self::Words;
