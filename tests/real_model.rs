@@ -131,3 +131,53 @@ fn real_model_on_the_gpu() {
     let Some(device) = device::open("real_model_on_the_gpu") else { return };
     check(&device.info().name.clone(), Some(device), &model);
 }
+
+/// The logarithms of the probabilities.
+fn logs(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().copied().fold(f32::MIN, f32::max) as f64;
+    let sum: f64 = row.iter().map(|v| (*v as f64 - max).exp()).sum();
+    row.iter().map(|v| *v as f64 - max - sum.ln()).collect()
+}
+
+/// The Kullback-Leibler divergence of what follows each token, in the mean.
+fn divergence(want: &[Vec<f32>], got: &[Vec<f32>]) -> f64 {
+    let one = |(want, got): (&Vec<f32>, &Vec<f32>)| {
+        let pairs = logs(want).into_iter().zip(logs(got));
+        pairs.map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+    };
+    want.iter().zip(got).map(one).sum::<f64>() / want.len() as f64
+}
+
+/// Logits after each of the first `most` tokens of the reference's texts, fed one by one, as answers are made.
+fn answers(model: &Arc<Model>, device: Option<Device>, answer_precision: Precision, most: usize) -> Vec<Vec<f32>> {
+    let options = Options { context: 1024, answer_precision, ..Options::default() };
+    let mut session = Session::new(model.clone(), device, options).expect("a session");
+    let mut all = Vec::new();
+    for case in reference() {
+        session.truncate(0);
+        for token in ids(&case["tokens"]).into_iter().take(most) {
+            all.extend(session.logits(&[token], &[0]).expect("logits"));
+        }
+    }
+    all
+}
+
+#[test]
+fn answers_in_bytes_are_as_good_on_the_gpu_as_on_the_cpu() {
+    let test = "answers_in_bytes_are_as_good_on_the_gpu_as_on_the_cpu";
+    let (Some(model), Some(gpu)) = (model(test), device::open(test)) else { return };
+    if !gpu.caps().dot4 {
+        println!("{test}: skipped, {} has no products of bytes", gpu.info().name);
+        return;
+    }
+    let want = answers(&model, None, Precision::Sixteen, 16);
+    let cpu = divergence(&want, &answers(&model, None, Precision::Eight, 16));
+    let exact = answers(&model, Some(gpu.clone()), Precision::Sixteen, 4);
+    let exact = divergence(&answers(&model, None, Precision::Sixteen, 4), &exact);
+    let bytes = divergence(&want, &answers(&model, Some(gpu), Precision::Eight, 16));
+    println!(
+        "divergence over {} tokens: CPU at 8 bits {cpu:.2e}, GPU {exact:.2e}, GPU at 8 bits {bytes:.2e}",
+        want.len()
+    );
+    assert!(bytes < 1.2 * cpu && bytes > 10.0 * exact, "{bytes} against {cpu} and {exact}");
+}
