@@ -1,4 +1,4 @@
-//! What a device is tried for when it is opened, since neither limits nor features tell it. Shader: shaders/probe.wgsl.
+//! What a device is tried for when it is opened, since neither limits nor features tell it. Shaders: probe.wgsl, probe_subgroups.wgsl.
 
 use super::device::{Device, IN_BROWSER};
 use super::preprocess::{Target, expand};

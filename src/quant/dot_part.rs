@@ -153,7 +153,7 @@ fn add_word<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const B
             let a = acts[b][c][8 * j + i];
             for r in 0..R {
                 if narrow {
-                    let before = if i % run == 0 { s.zero() } else { small[b][r][c] };
+                    let before = if i.is_multiple_of(run) { s.zero() } else { small[b][r][c] };
                     small[b][r][c] = s.dot_narrow(before, w[r], a);
                 } else {
                     sums[b][r][c] = s.dot_words(sums[b][r][c], w[r], a, K::KIND & SIGNED != 0);

@@ -3,7 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
 #[cfg(target_arch = "aarch64")]
-use super::neon::{DOTPROD, I8MM, Neon, PLAIN};
+use super::neon::Neon;
+#[cfg(target_arch = "aarch64")]
+use super::neon_dot::{DOTPROD, I8MM, PLAIN};
 use super::portable::Portable;
 use super::tiles::Tiles;
 use super::vector::Simd;

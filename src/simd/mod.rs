@@ -21,6 +21,8 @@ mod level;
 mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 mod pages;
 mod portable;
 pub mod roofline;
