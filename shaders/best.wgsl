@@ -2,7 +2,7 @@
 
 #import threads
 
-// Below all keys: never the best where there is another.
+// No key is lower. -infinity has it too, so ids decide among those.
 const LEAST: u32 = 0u;
 
 // The place in the order: a key that grows with the value, and what has it.

@@ -283,11 +283,11 @@ fn main(thread_of: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   coopStoreT(c10, &stage[(unit_row + UNIT) * TOKENS + unit_token], TOKENS);
   coopStoreT(c11, &stage[(unit_row + UNIT) * TOKENS + unit_token + UNIT], TOKENS);
   workgroupBarrier();
-  // NaN where subgroups are not of the size that was counted on: a device may choose it for each kernel.
-  let poison = bitcast<f32>(select(0u, 0x7fc00000u, thread_of.subgroups != SUBGROUP_COUNT));
+  // NaN if subgroups are not of the expected size: a device may choose another for each kernel.
+  let wrong = thread_of.subgroups != SUBGROUP_COUNT;
   for (var t = 0u; t < EACH; t++) {
     for (var j = 0u; j < 4u; j++) {
-      sums[t][j] = stage[rows[j] * TOKENS + my_token + t] + poison;
+      sums[t][j] = bitcast<f32>(select(bitcast<u32>(stage[rows[j] * TOKENS + my_token + t]), 0x7fc00000u, wrong));
     }
   }
 #end

@@ -1,4 +1,4 @@
-// Which subgroups a device makes of a workgroup where it may choose: y[2 i] is the size of thread i's and y[2 i + 1] how many there are.
+// The subgroups that a device makes of a workgroup: y[2 i] is the size of thread i's subgroup, y[2 i + 1] their number.
 
 @group(0) @binding(0) var<storage, read_write> y: array<u32>;
 

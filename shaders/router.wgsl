@@ -53,7 +53,9 @@ fn main(place: Thread, @builtin(workgroup_id) group: vec3<u32>) {
 #if BIAS
         s += bias[e];
 #end
-        keys[j] = order_key(bitcast<u32>(s));
+        // Zeros are equal, whatever their sign.
+        let bits = bitcast<u32>(s);
+        keys[j] = order_key(select(bits, 0u, bits == 0x80000000u));
     }
 
     for (var u = 0u; u < USED; u++) {

@@ -2,7 +2,7 @@
 //! score = softmax(x) | σ(x) | x; choice by score + bias; weights from the scores without the bias.
 //! Ties go to the lower expert. Shader: shaders/router.wgsl. Source: arXiv 1701.06538, 2401.04088; sigmoid and bias 2412.19437.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// How scores come from the router's logits.
@@ -121,9 +121,14 @@ impl Op for Router {
 
     fn cases() -> Vec<Case<Self>> {
         let case = |gate, used, normalize, scale, experts: usize, tokens: usize, bias: bool| {
-            let mut src = vec![Input { fill: super::Fill::Uniform { scale: 4.0, offset: 0.0 }, ..Input::f32([tokens, experts]) }];
+            let mut src = vec![Input { fill: Fill::Uniform { scale: 4.0, offset: 0.0 }, ..Input::f32([tokens, experts]) }];
             src.extend(bias.then(|| Input::f32([experts])));
             Case { op: Router { gate, used, normalize, scale }, src, nmse: 1e-10 }
+        };
+        let ties = |gate, experts: usize, fill| Case {
+            op: Router { gate, used: 9, normalize: true, scale: 1.0 },
+            src: vec![Input { fill, ..Input::f32([6, experts]) }],
+            nmse: 1e-10,
         };
         vec![
             case(Gate::Softmax, 2, true, 1.0, 8, 5, false),
@@ -131,6 +136,9 @@ impl Op for Router {
             case(Gate::Sigmoid, 6, true, 2.5, 160, 3, true),
             case(Gate::SoftmaxOfChosen, 4, false, 1.0, 32, 7, false),
             case(Gate::Softmax, 1, true, 1.0, 300, 1, false),
+            ties(Gate::Softmax, 40, Fill::Below(3)),
+            // -0, 0, -1, 1: zeros are equal.
+            ties(Gate::SoftmaxOfChosen, 30, Fill::Words(&[0x8000_0000, 0, 0xbf80_0000, 0x3f80_0000, 0, 0x8000_0000, 0])),
         ]
     }
 }
