@@ -63,12 +63,18 @@ fn synthetic(name: &str, folder: &Path) -> PathBuf {
 /// [`compare_with`] by the model's own template.
 fn compare(session: &mut Session, messages: &[Message], got: &[u32]) -> usize {
     let model = session.model().clone();
-    compare_with(&model.chat_template().unwrap(), session, messages, got)
+    compare_with(&model.chat_template().unwrap(), session, messages, got, CLOSE)
 }
 
-/// Checks that each token of `got`, after those before it, is what the library answers to `messages`, or nearly as good. Gives how many
-/// were compared.
-fn compare_with(template: &ChatTemplate, session: &mut Session, messages: &[Message], got: &[u32]) -> usize {
+/// Checks that each token of `got`, after those before it, is what the library answers to `messages`, or no more than `close` behind. Gives
+/// how many were compared.
+fn compare_with(
+    template: &ChatTemplate,
+    session: &mut Session,
+    messages: &[Message],
+    got: &[u32],
+    close: f32,
+) -> usize {
     let model = session.model().clone();
     let prompt = template.render(messages, &RenderOptions::default()).unwrap();
     let mut text = model.tokenizer().unwrap().encode(&prompt.segments(), false).unwrap();
@@ -79,7 +85,7 @@ fn compare_with(template: &ChatTemplate, session: &mut Session, messages: &[Mess
     for (i, (row, token)) in logits.iter().zip(got).enumerate() {
         let behind = row.iter().copied().fold(f32::MIN, f32::max) - row[*token as usize];
         assert!(
-            behind < CLOSE,
+            behind < close,
             "token {i} of the browser is {behind} behind the library's: they part where they must not"
         );
     }
@@ -213,19 +219,19 @@ fn too_large_a_model_is_refused_and_a_download_goes_on_where_it_ended() {
     check_names(&mut browser);
 }
 
-/// A small model, of which the interesting thing is how it is run.
+/// A small model, of which the interesting thing is how it is run: with experts, and a head of its own, so that answers depend on its layers.
 #[test]
 fn lesser_kernels_answer_and_a_lost_gpu_comes_back() {
     let Some(bench) = page::bench("lesser_kernels_answer_and_a_lost_gpu_comes_back") else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    let file = synthetic("llama-tiny:q8_0", folder.path());
+    let file = synthetic("moe-tiny:q8_0", folder.path());
     let server = Server::start(&bench.page, &file);
     let mut browser = Browser::start(&bench.program, true);
     open(&mut browser, &server.url);
 
     // Read from the server range by range, without a copy; lesser kernels; tensors in pieces.
     let without = json!(["subgroups", "shader-f16", "timestamp-query"]);
-    let options = json!({"device": "gpu", "keep": false, "context": 64, "template": "llama2", "without": without, "maxBinding": 128 << 10});
+    let options = json!({"device": "gpu", "keep": false, "context": 64, "template": "llama2", "without": without, "maxBinding": 512 << 10});
     let model = load(&mut browser, "'models/0/synthetic.gguf'", &options);
     assert_eq!((&model["gpu"], &model["subgroups"], &model["f16"]), (&json!(true), &Value::Null, &json!(false)));
     assert_eq!((&model["timestamps"], &model["kept"]), (&json!(false), &Value::Null), "{model}");
@@ -235,7 +241,9 @@ fn lesser_kernels_answer_and_a_lost_gpu_comes_back() {
     let native = Arc::new(Model::open(&file).unwrap());
     let template = native.chat_template_named("llama2").unwrap();
     let mut session = Session::new(native, None, Options { context: 64, ..Options::default() }).unwrap();
-    let compared = compare_with(&template, &mut session, &[Message::user("Hi")], &tokens(&plain));
+    // The logits of random weights lie within 1 of each other.
+    let compared = compare_with(&template, &mut session, &[Message::user("Hi")], &tokens(&plain), 0.02);
+    assert!(tokens(&plain).iter().any(|t| *t != tokens(&plain)[0]), "{plain}: it says one thing again and again");
     println!("{compared} tokens compared, all equal");
     assert!(compared >= 4, "{compared} tokens are no comparison");
 
