@@ -25,12 +25,11 @@ const FIGURES: [Figure; 9] = [
     Figure { name: "branches", of: |r| r.branches / r.per() },
 ];
 
-/// What has changed from `old` to `new`, as Markdown.
-pub fn diff(old: &Record, new: &Record) -> String {
-    let mut out = format!("# From {} to {}\n\n", old.driver, new.driver);
+/// What has changed from `old` to `new`, as Markdown. `wanted` says which names of `old` the new record would have.
+pub fn diff(old: &Record, new: &Record, wanted: impl Fn(&str) -> bool) -> String {
+    let mut out = format!("# From {} to {}\n", old.driver, new.driver);
     let heads = FIGURES.iter().map(|f| f.name).collect::<Vec<_>>().join(" | ");
-    writeln!(out, "| kernel | on | {heads} |\n|---|---|{}", "---|".repeat(FIGURES.len())).expect("a string");
-    let (mut same, mut added) = (0, Vec::new());
+    let (mut same, mut added, mut rows) = (0, Vec::new(), String::new());
     for e in &new.entries {
         let title = format!("{} ({})", e.name, e.family);
         let Some(before) = old.row(&e.family, &e.name) else {
@@ -43,11 +42,15 @@ pub fn diff(old: &Record, new: &Record) -> String {
         });
         match cells.iter().all(String::is_empty) {
             true => same += 1,
-            false => writeln!(out, "| {} | {} | {} |", e.name, e.family, cells.join(" | ")).expect("a string"),
+            false => writeln!(rows, "| {} | {} | {} |", e.name, e.family, cells.join(" | ")).expect("a string"),
         }
     }
+    if !rows.is_empty() {
+        write!(out, "\n| kernel | on | {heads} |\n|---|---|{}\n{rows}", "---|".repeat(FIGURES.len()))
+            .expect("a string");
+    }
     let families = new.families();
-    let gone = (old.entries.iter()).filter(|e| families.contains(&e.family.as_str()));
+    let gone = (old.entries.iter()).filter(|e| families.contains(&e.family.as_str()) && wanted(&e.name));
     let gone = gone.filter(|e| new.row(&e.family, &e.name).is_none());
     let gone: Vec<String> = gone.map(|e| format!("{} ({})", e.name, e.family)).collect();
     writeln!(out, "\nUnchanged: {same}.").expect("a string");
@@ -140,8 +143,10 @@ mod tests {
     fn a_diff_shows_what_has_changed_alone() {
         let old = record(&[("a", ROW), ("b", ROW), ("c", ROW)]);
         let new = record(&[("a", Row { vector: 64.0, ..ROW }), ("b", ROW), ("d", ROW)]);
-        let text = diff(&old, &new);
+        let text = diff(&old, &new, |_| true);
         assert!(text.contains("| a | rdna2 |  |  | 3.12 → 2 |  |  |  |  |  |  |\n"), "{text}");
         assert!(text.contains("Unchanged: 1.\nNew: d (rdna2).\nGone: c (rdna2).\n"), "{text}");
+        assert!(!diff(&old, &new, |name| name != "c").contains("Gone"), "what was not looked at is not gone");
+        assert!(!diff(&old, &old, |_| true).contains('|'), "a table without rows says nothing");
     }
 }

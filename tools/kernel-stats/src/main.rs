@@ -78,6 +78,9 @@ fn run(args: Args, icd: &Path) -> Result<(), String> {
     if let (Some(part), [family]) = (args.child, &args.family[..]) {
         return child(&wanted, *family, part, &mut std::io::stdout());
     }
+    if let Some(folder) = wanted.peer.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(format!("{}: there is no such folder of SPIR-V files", folder.display()));
+    }
     let old = args.diff.as_deref().map(read).transpose()?;
     let families = if args.family.is_empty() { FAMILIES.to_vec() } else { args.family };
     let exe = std::env::current_exe().map_err(|e| format!("where this program lies is not known: {e}"))?;
@@ -94,7 +97,7 @@ fn run(args: Args, icd: &Path) -> Result<(), String> {
             write(&recorded("md"), &table::page(&Record::parse(&json)?))?;
             println!("{} kernels recorded, {}", record.entries.len(), record.driver);
         }
-        Some(old) => print!("{}", compare::diff(&old, record)),
+        Some(old) => print!("{}", compare::diff(&old, record, |name| wanted.takes(name))),
         None if args.json => print!("{}", record.to_json()),
         None if args.loops => {
             for (name, loops) in &found.loops {

@@ -28,6 +28,13 @@ pub struct Wanted {
     pub loops: bool,
 }
 
+impl Wanted {
+    /// Whether a kernel of this name is to be looked at.
+    pub fn takes(&self, name: &str) -> bool {
+        self.filter.iter().all(|word| name.contains(word.as_str()))
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
@@ -68,7 +75,7 @@ fn jobs(device: &Device, wanted: &Wanted) -> Result<Vec<Job>, String> {
             list::list(&device.info.caps)?.into_iter().map(job).collect()
         }
     };
-    all.retain(|job| wanted.filter.iter().all(|word| job.name.contains(word.as_str())));
+    all.retain(|job| wanted.takes(&job.name));
     Ok(all)
 }
 
