@@ -152,7 +152,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
     /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: less work for
-    /// GPUs that multiply bytes and CPUs that multiply more slowly than they read, and a little worse.
+    /// GPUs that multiply bytes and CPUs with AVX2 alone, and a little worse.
     #[arg(long, value_name = "BITS", default_value = "16", env = "WGPU_LLM_ANSWER_BITS")]
     pub answer_bits: AnswerBits,
 }

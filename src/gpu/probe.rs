@@ -1,4 +1,4 @@
-//! What a device is tried for when it is opened, since neither limits nor features tell it. Shaders: probe.wgsl, probe_subgroups.wgsl.
+//! Properties that a device is tested for when it is opened, since neither limits nor features report them. Shaders: probe.wgsl, probe_subgroups.wgsl.
 
 use super::device::{Device, IN_BROWSER};
 use super::preprocess::{Target, expand};
@@ -21,7 +21,7 @@ pub fn halves() -> Kernel {
     Kernel::single("plain", pass)
 }
 
-/// What subgroups a workgroup of `threads` is made of: of each thread the size and the number of them.
+/// The subgroups of a workgroup of `threads`: the size and the number of them, as each thread sees it.
 pub fn subgroups(threads: u32) -> Kernel {
     let pass = Pass {
         shader: "probe_subgroups",
@@ -45,7 +45,7 @@ pub(super) async fn keeps_subnormals(device: &Device) -> bool {
     run(device, &halves(), &PAIRS, want.len()).await.is_ok_and(|got| got == want)
 }
 
-/// The size of the subgroups that `device` makes of a workgroup, where all have one.
+/// The size of the subgroups that `device` makes of a workgroup, if all have the same.
 pub async fn subgroup_size(device: &Device) -> Option<u32> {
     let caps = device.caps();
     let (smallest, largest) = caps.subgroups?;

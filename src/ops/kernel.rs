@@ -10,7 +10,7 @@ use crate::base::{DType, Meta};
 pub struct Caps {
     /// Smallest and largest subgroup size, where subgroup operations are there.
     pub subgroups: Option<(u32, u32)>,
-    /// The size that the device takes where it has the choice. Found out when the device is opened.
+    /// The size that the device takes if it has the choice. Found out when the device is opened.
     pub chosen_subgroup: Option<u32>,
     /// `f16` arithmetic and storage (`enable f16`).
     pub f16: bool,
@@ -49,7 +49,7 @@ impl Caps {
         speed: Caps::SLOW,
     };
 
-    /// The size of all subgroups, where it is known.
+    /// The size of all subgroups, if it is known.
     pub fn subgroup_size(&self) -> Option<u32> {
         let (smallest, largest) = self.subgroups?;
         if smallest == largest { Some(smallest) } else { self.chosen_subgroup }

@@ -207,7 +207,7 @@ impl<'a> Product<'a> {
             && (!has("COOP") || self.caps.max_shared >= COOP_SHARED && !self.op.ids)
     }
 
-    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each; where their size is known.
+    /// Threads of a tile whose subgroups multiply matrices of `unit`², two by two each, if their size is known.
     fn coop_threads(&self, unit: u32) -> Option<u32> {
         let threads = self.caps.subgroup_size()? * if unit == 16 { 4 } else { 8 };
         // The shader deals out rows to threads by 64.

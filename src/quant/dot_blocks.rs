@@ -71,7 +71,7 @@ impl<F: Block> Kernel for Column<'_, '_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Elsewhere memory is what bounds it, and zeros may be multiplied.
+        // Elsewhere zeros are multiplied: where a dot product is one instruction, memory is the bound.
         if S::NARROW && self.acts.precision() == Precision::Eight {
             self.dot::<S, true>(s)
         } else {
@@ -189,7 +189,8 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
             HALVES => multiply!(HALVES),
             HALVES_MINS => multiply!(HALVES_MINS),
             SIGNED => multiply!(SIGNED),
-            _ => multiply!(0),
+            0 => multiply!(0),
+            other => unreachable!("no product for kind {other}"),
         }
     } else {
         match kind::<F>() & !LARGE {
@@ -197,7 +198,8 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
             HALVES => multiply!(HALVES),
             HALVES_MINS => multiply!(HALVES_MINS),
             SIGNED => multiply!(SIGNED),
-            _ => multiply!(0),
+            0 => multiply!(0),
+            other => unreachable!("no product for kind {other}"),
         }
     }
 }
@@ -232,7 +234,8 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, KI
     }
 }
 
-/// Adds the products of `n` weights of a tile to `total`. If `EIGHT`, low bytes are read only where there are some; the result is the same.
+/// Adds the products of `n` weights of a tile to `total`. If `EIGHT`, which is for a single column, low bytes are read only where there are some;
+/// the result is the same.
 #[inline(always)]
 fn product<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const EIGHT: bool>(
     s: S,
@@ -241,6 +244,7 @@ fn product<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const EI
     n: usize,
     total: &mut [[S::Floats; C]; R],
 ) {
+    const { assert!(!EIGHT || C == 1) };
     for j in 0..(n / CHUNK).min(TILE / CHUNK) {
         for r in 0..R {
             panels[r].begin(s, j);

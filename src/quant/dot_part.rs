@@ -20,7 +20,7 @@ pub(super) const LARGE: u32 = 8;
 /// The largest code of which a chunk's products may be added up in 16 bits; see [`Simd::dot_narrow`].
 const SMALL: usize = 15;
 
-/// Words whose products are added up in 16 bits before they are widened, where codes are unsigned.
+/// Words whose products are added up in 16 bits before they are widened, if codes are unsigned.
 const fn run(kind: u32) -> usize {
     match (kind & LARGE != 0, kind & HALVES != 0) {
         (false, false) => 8,
@@ -135,7 +135,7 @@ fn unpacked<W: Source, const R: usize>(panels: &[W; R]) -> Option<[&[[u8; 64]; T
     Some(words)
 }
 
-/// Adds the products of word `i` of chunk `j`, in 16 bits where codes are unsigned; where these are full, they are widened.
+/// Adds the products of word `i` of chunk `j`, in 16 bits if codes are unsigned; before those overflow, they are widened.
 #[inline(always)]
 fn add_word<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const B: usize>(
     s: S,

@@ -13,7 +13,7 @@ pub(super) const GROUP: usize = 16;
 
 /// A tile of sixteen rows: w = d · (q − zero) + m. All methods must be `#[inline(always)]`.
 pub(super) trait Source {
-    /// The words of all chunks, if they lie there as they are: others are unpacked, which is fast where `i` is a constant.
+    /// The words of all chunks, if they are stored unpacked. Others are unpacked by [`word`](Self::word), which is fast if `i` is a constant.
     fn words(&self) -> Option<&[[u8; 64]; TILE / 4]>;
     /// Chunk `j` is about to be read.
     fn begin<S: Simd>(&self, s: S, j: usize);

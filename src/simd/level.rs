@@ -120,7 +120,7 @@ impl Level {
         let all: Vec<&str> = Level::available().map(Level::name).collect();
         let wrong =
             |what: String| Err(Error::usage(what).at(VARIABLE).help(format!("this machine has {}", all.join(", "))));
-        match Level::ALL.into_iter().find(|l| l.name() == name) {
+        match Level::ALL.into_iter().find(|l| l.name().eq_ignore_ascii_case(name)) {
             Some(level) if level.is_available() => Ok(level),
             Some(level) => wrong(format!("this machine cannot run {}", level.name())),
             None => wrong(format!("there are no CPU instructions named {name:?}")),

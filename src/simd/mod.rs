@@ -1,7 +1,7 @@
 //! Floor 1: vector primitives, the one place that speaks `std::arch`.
 //!
 //! A kernel is written once against [`Simd`], in safe code, and [`Level::run`] compiles it once per instruction set:
-//! every method of a token is `#[inline(always)]`, so the kernel's body is inlined into an entry point that carries
+//! every method of a token is `#[inline(always)]` (but the portable one's in debug builds, see there), so the kernel's body is inlined into an entry point that carries
 //! `#[target_feature]`, and the intrinsics into the body. A token exists only where its features were detected, which is
 //! what makes the intrinsics sound.
 //!

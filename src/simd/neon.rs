@@ -11,7 +11,7 @@ use super::vector::Simd;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// Proof of what `WITH` says.
+/// Proof that the machine has the instructions of `WITH`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Neon<const WITH: u8>(());
 
@@ -169,7 +169,7 @@ impl<const WITH: u8> Simd for Neon<WITH> {
         acts: [[i8; 8]; 2],
         _signed: bool,
     ) -> [[int32x4_t; 4]; 2] {
-        assert!(WITH == I8MM, "only where there are matrices");
+        assert!(WITH == I8MM, "needs i8mm");
         let mut sums = sums;
         // As with `sdot`, unsigned weights are at most 127.
         unsafe {

@@ -73,7 +73,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot_words(self, sum: Self::Ints, weights: Self::Words, acts: [i8; 4], signed: bool) -> Self::Ints;
     /// Whether a dot product takes several instructions, the last of which may wait: then [`dot_narrow`](Simd::dot_narrow) is faster.
     const NARROW: bool = false;
-    /// As [`dot_words`](Simd::dot_words) of unsigned weights, but where [`NARROW`](Simd::NARROW) to sums of 16 bits, two per lane, which begin as
+    /// As [`dot_words`](Simd::dot_words) of unsigned weights, but if [`NARROW`](Simd::NARROW) to sums of 16 bits, two per lane, which begin as
     /// [`zero`](Simd::zero): the weights that are added to one must sum up to no more than 32767 / 254 = 129 at any byte of a word.
     #[inline(always)]
     fn dot_narrow(self, sum: Self::Ints, weights: Self::Words, acts: [i8; 4]) -> Self::Ints {

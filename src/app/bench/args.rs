@@ -65,7 +65,8 @@ pub struct BenchArgs {
     /// CPU threads. Default: one per physical core.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS")]
     pub threads: Vec<Numbers>,
-    /// What the CPU rounds a prompt's activations to: 16 bits, 8, or what suits the model's width.
+    /// What a prompt's activations are rounded to: 16 bits, 8 but for outliers (on GPUs only where bytes were measured to be faster), or auto: what
+    /// suits the model's width.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
     /// What an answer's activations are rounded to: 16 bits, or 8 but for outliers.
