@@ -25,7 +25,8 @@ class Card:
     """Units of 64 or 128 lanes, their clock in GHz, the memory's GB/s, and how many threads a unit holds with so many registers each."""
 
     def __init__(self, name, units, lanes, clock, memory, threads, dot4=True):
-        self.name, self.units, self.memory, self.threads, self.dot4 = name, units, memory, threads, dot4
+        self.name, self.units, self.lanes, self.clock = name, units, lanes, clock
+        self.memory, self.threads, self.dot4 = memory, threads, dot4
         self.rate = units * lanes * clock * 1e3  # vector instructions of a lane in a microsecond
 
     def resident(self, kernel):
@@ -33,7 +34,7 @@ class Card:
 
 
 def amd(kernel):
-    """Two SIMDs of a unit, with the waves that the compiler tells."""
+    """Two SIMDs of a unit, with the waves that the compiler reports."""
     return 2 * kernel["waves"] * 64
 
 
@@ -105,9 +106,13 @@ all its vector instructions after them. In flight are the weights that a thread 
 holds. There are no caches in it, no clocks that fall, and nothing is issued twice a cycle. With activations in bytes, the pass that rounds
 them is left out: one more launch for each norm.
 
+The cards, by their makers' figures: {"; ".join(f"{c.name}: {c.units} units of {c.lanes} lanes at {c.clock} GHz, {c.memory} GB/s" for c in CARDS)}.
+Threads that a unit holds are by registers: AMD's as the compiler reports, NVIDIA's 2048 and Apple's 1024 at the most.
+
 ## Vector instructions needed at the memory's full speed, per cent of what the card has
 
-Above 100 memory has to wait for arithmetic. In f32, and with activations in bytes. With the kernels of commit 621cbc9, Q4_0 needed 59, 83,
+Above 100 memory has to wait for arithmetic. In f32, and with activations in bytes, for which Metal has no instruction. With the kernels of commit
+621cbc9 (7.47 instructions for a weight, kernels-radv-peer.md), Q4_0 needed 59, 83,
 143, 74, 32 and 206 on these cards, by the same count.
 
 | |{"|".join(f" {c.name} " for c in CARDS)}|
