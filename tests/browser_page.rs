@@ -243,7 +243,6 @@ fn lesser_kernels_answer_and_a_lost_gpu_comes_back() {
     let mut session = Session::new(native, None, Options { context: 64, ..Options::default() }).unwrap();
     // The logits of random weights lie within 1 of each other.
     let compared = compare_with(&template, &mut session, &[Message::user("Hi")], &tokens(&plain), 0.02);
-    assert!(tokens(&plain).iter().any(|t| *t != tokens(&plain)[0]), "{plain}: it says one thing again and again");
     println!("{compared} tokens compared, all equal");
     assert!(compared >= 4, "{compared} tokens are no comparison");
 
@@ -252,9 +251,13 @@ fn lesser_kernels_answer_and_a_lost_gpu_comes_back() {
     assert_eq!(stopped["stop"], "stopped", "{stopped}");
     assert!((3..20).contains(&tokens(&stopped).len()), "{stopped}");
 
+    // By chance, so that tokens differ from each other.
+    let drawn = json!({"temperature": 2, "seed": 5, "limit": 8});
+    let before = tokens(&chat(&mut browser, &question, &drawn));
+    assert!(before.iter().any(|token| *token != before[0]), "{before:?}");
     browser.value("page.llm.loseDevice()");
-    let after = chat(&mut browser, &question, &greedy);
-    assert_eq!((tokens(&after), &after["recovered"]), (tokens(&plain), &json!(1)), "it goes on, and says so");
+    let after = chat(&mut browser, &question, &drawn);
+    assert_eq!((tokens(&after), &after["recovered"]), (before, &json!(1)), "it goes on, and says so");
     assert_eq!(browser.value("page.llm.stats()")["model"]["gpu"], true, "on the GPU again");
     browser.value("page.llm.unload()");
     assert!(browser.console.iter().all(|line| !line.contains("panicked")), "{:?}", browser.console);
