@@ -2,8 +2,7 @@
 
 use super::args::DeviceArgs;
 use super::{load, term};
-use crate::base::{Error, Result, human};
-use crate::gguf::replace_file;
+use crate::base::{Error, Result, human, replace};
 use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
@@ -272,12 +271,8 @@ fn read(path: &Path) -> BTreeMap<String, Speed> {
 
 fn write(path: &Path, known: &BTreeMap<String, Speed>) {
     let text = serde_json::to_vec_pretty(known).unwrap_or_default();
-    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    let written = folder
-        .map_err(|e| Error::io("cannot be made", e))
-        .and_then(|()| replace_file(path, |out| out.write_all(&text).map_err(|e| Error::io("can't be written", e))));
-    if let Err(e) = written {
-        tracing::warn!("measurements cannot be kept: {e}");
+    if let Err(e) = replace(path, text) {
+        tracing::warn!("{}: measurements cannot be kept: {e}", path.display());
     }
 }
 

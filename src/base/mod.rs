@@ -10,6 +10,6 @@ mod words;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
-pub use replace::replace;
+pub use replace::{replace, replace_with};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
 pub use words::human;

@@ -1,22 +1,49 @@
-//! Small files that are replaced as a whole.
+//! Files that are replaced as a whole.
 
-use std::io::Result;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Puts `bytes` into the file at `path`, whose folder is made. They are written beside it first, under a name that no other writer has,
-/// so that nobody reads half of it; where that fails, the file is as it was.
-pub fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+/// Puts `bytes` into the file at `path`, as [`replace_with`] does. Makes the folder if it is missing.
+pub fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    replace_with(path, |e| e, |out| out.write_all(bytes.as_ref()))
+}
+
+/// Replaces the file at `path` by what `write` writes: into a temporary file in the same folder, under a name that no other writer has, which is
+/// flushed to the disk and then renamed. So nobody reads half of it; if anything fails, the file stays as it was and the temporary one is removed.
+/// `failed` makes the caller's error of the system's.
+pub fn replace_with<E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.{number}.part", std::process::id()));
-    let beside = path.with_file_name(name);
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-    std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
+    let temporary = path.with_file_name(name);
+    let write_and_rename = || {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(&failed)?);
+        write(&mut out)?;
+        let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(&failed)?;
+        drop(file);
+        fs::rename(&temporary, path).map_err(&failed)
+    };
+    write_and_rename().inspect_err(|_| {
         // The first error is the one that matters.
-        let _ = std::fs::remove_file(&beside);
-    })
+        let _ = fs::remove_file(&temporary);
+    })?;
+    // The rename itself reaches the disk with the folder; where folders can't be synced, this is all there is.
+    #[cfg(unix)]
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -29,12 +56,14 @@ mod tests {
         let path = folder.path().join("deep/file");
         replace(&path, b"first").expect("written");
         replace(&path, b"second").expect("written");
-        assert_eq!(std::fs::read(&path).expect("a file"), b"second");
+        replace_with(&path, |e| e, |out| out.write_all(b"half").and(Err(io::Error::other("no more"))))
+            .expect_err("it fails");
+        assert_eq!(fs::read(&path).expect("a file"), b"second");
         // A folder in its place cannot be replaced, and nothing is left beside it.
         let taken = folder.path().join("deep/taken");
-        std::fs::create_dir_all(taken.join("full")).expect("a folder");
+        fs::create_dir_all(taken.join("full")).expect("a folder");
         replace(&taken, b"third").expect_err("it is a folder");
-        let left = std::fs::read_dir(folder.path().join("deep")).expect("a folder").count();
+        let left = fs::read_dir(folder.path().join("deep")).expect("a folder").count();
         assert_eq!(left, 2);
     }
 }

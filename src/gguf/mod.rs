@@ -26,7 +26,7 @@ pub use split::paths;
 pub use stream::ReadAt;
 pub use tensor::{MAX_NAME, TensorInfo};
 pub use value::{Array, Strings, Value};
-pub use write::{Parts, Sink, Writer, replace_file};
+pub use write::{Parts, Sink, Writer};
 
 use crate::base::{Error, Result};
 use std::collections::HashMap;

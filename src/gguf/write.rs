@@ -7,10 +7,9 @@ use super::read::{self, MAGIC, VERSION};
 use super::tensor::{self, TensorInfo};
 use super::value::{Value, write_string};
 use super::{Gguf, split};
-use crate::base::{DType, Error, Result, Shape};
+use crate::base::{DType, Error, Result, Shape, replace_with};
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +96,7 @@ impl Writer {
         Ok(bytes)
     }
 
-    /// [`Writer::write`] into a file, which appears under its name when complete: see [`replace_file`].
+    /// [`Writer::write`] into a file, which appears under its name when complete: see [`replace_with`].
     pub fn write_file(
         &self,
         path: impl AsRef<Path>,
@@ -273,34 +272,11 @@ fn failed(e: io::Error) -> Error {
     Error::io("can't write the file", e).help("check the folder and the space left on the disk")
 }
 
-/// Writes a file that appears under `path` only when complete: a temporary file in the same folder, flushed to the disk,
-/// then renamed. On failure the temporary file is removed and what was at `path` stays.
-pub fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let at = |e: Error| e.at(path.display());
-    let name = path.file_name().ok_or_else(|| at(Error::usage("not the path of a file")))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.part", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let result = write_and_rename(&temporary, path, write);
-    if result.is_err() {
-        // The first error is the one that matters.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result.map_err(at)
-}
-
-fn write_and_rename(temporary: &Path, path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(failed)?);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    drop(file);
-    std::fs::rename(temporary, path).map_err(failed)?;
-    // The rename itself reaches the disk with the folder; where folders can't be synced, this is all there is.
-    #[cfg(unix)]
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    }
-    Ok(())
+/// Writes a file that appears under `path` only when complete: see [`replace_with`].
+fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let write = || match path.file_name() {
+        Some(_) => replace_with(path, failed, write),
+        None => Err(Error::usage("not the path of a file")),
+    };
+    write().map_err(|e| e.at(path.display()))
 }

@@ -1,12 +1,10 @@
 //! The conversation: what was said, what is forgotten when the context is full, and its file.
 
 use crate::app::input;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, replace_with};
 use crate::text::{Message, Role};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Messages in order: perhaps a system message, then turns of a user's message and its answer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,19 +70,7 @@ impl Talk {
     pub fn save(&self, path: &Path) -> Result<()> {
         let saved = Saved { messages: self.messages.clone() };
         let text = serde_json::to_string_pretty(&saved).expect("messages are plain data");
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let part: PathBuf = path.with_file_name(name);
-        let write = || {
-            let mut file = fs::File::create(&part)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&part, path)
-        };
-        write().map_err(|e| {
-            // What is half written is of no use; the first error is the one to tell.
-            let _ = fs::remove_file(&part);
+        replace_with(path, |e| e, |out| writeln!(out, "{text}")).map_err(|e| {
             Error::io("can't save the chat", e).at(path.display()).help("check the folder and the room on the disk")
         })
     }
@@ -102,6 +88,7 @@ impl Talk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn talk() -> Talk {
         let mut talk = Talk::default();
@@ -160,6 +147,6 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("x"), "x").unwrap();
         assert!(talk.save(&folder).is_err());
-        assert!(!dir.path().join("folder.part").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside them");
     }
 }
