@@ -7,7 +7,7 @@
 
 use super::activations::{Activations, Precision};
 use super::dot::Matrix;
-use super::dot_eight::MultiplyEight;
+use super::dot_eight::{MultiplyEight, load, store};
 use super::dot_part::{HALVES, Kind, Known, LARGE, MINS, Of, SIGNED, add_part, kind};
 use super::dot_tiles::{Blocks, Tiles};
 use super::format::Block;
@@ -153,6 +153,7 @@ impl<F: Block> FewColumns for Ints<F> {
     }
 }
 
+const NONE: u32 = 0;
 const MINS_LARGE: u32 = MINS | LARGE;
 const HALVES_LARGE: u32 = HALVES | LARGE;
 const HALVES_MINS: u32 = HALVES | MINS;
@@ -179,28 +180,19 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
             }
         };
     }
-    // Two conditions: kinds that only narrow levels have are not even compiled for the others.
+    macro_rules! multiply_kind {
+        ($of:expr; $($kind:ident)*) => {
+            match $of {
+                $($kind => multiply!($kind),)*
+                other => unreachable!("no product for kind {other}"),
+            }
+        };
+    }
+    // Kinds that only narrow levels have are not even compiled for the others.
     if S::NARROW {
-        match kind::<F>() {
-            LARGE => multiply!(LARGE),
-            MINS_LARGE => multiply!(MINS_LARGE),
-            HALVES_LARGE => multiply!(HALVES_LARGE),
-            MINS => multiply!(MINS),
-            HALVES => multiply!(HALVES),
-            HALVES_MINS => multiply!(HALVES_MINS),
-            SIGNED => multiply!(SIGNED),
-            0 => multiply!(0),
-            other => unreachable!("no product for kind {other}"),
-        }
+        multiply_kind!(kind::<F>(); NONE LARGE MINS MINS_LARGE HALVES HALVES_LARGE HALVES_MINS SIGNED)
     } else {
-        match kind::<F>() & !LARGE {
-            MINS => multiply!(MINS),
-            HALVES => multiply!(HALVES),
-            HALVES_MINS => multiply!(HALVES_MINS),
-            SIGNED => multiply!(SIGNED),
-            0 => multiply!(0),
-            other => unreachable!("no product for kind {other}"),
-        }
+        multiply_kind!(kind::<F>() & !LARGE; NONE MINS HALVES HALVES_MINS SIGNED)
     }
 }
 
@@ -218,19 +210,9 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, KI
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Multiply { panels, acts, n, sums } = self;
-        // Loops, not closures, wherever vectors are about: a closure would not inherit the target features.
-        let mut total = [[s.splat(0.0); C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                total[r][c] = s.floats(&sums[r][c]);
-            }
-        }
+        let mut total = load::<S, R, C>(s, sums);
         product::<S, _, Known<KIND>, R, C, false>(s, &panels, &acts, n, &mut total);
-        for r in 0..R {
-            for c in 0..C {
-                s.store(total[r][c], &mut sums[r][c]);
-            }
-        }
+        store::<S, R, C>(s, &total, sums);
     }
 }
 

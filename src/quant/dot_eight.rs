@@ -2,7 +2,7 @@
 //! per chunk a conversion, a product and a fused product more. `dot_blocks` says what is computed.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
-use super::dot_part::{HALVES, Known, MINS, add_part};
+use super::dot_part::{Codes, HALVES, Known, MINS, add_part};
 use super::tile::{Byte, CHUNK, IntTile, Panel, ROWS, TILE, Terms, Weights};
 use crate::simd::{Kernel, Simd};
 
@@ -30,9 +30,10 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyEight<'
             (codes[c], terms[c]) = (&acts[c].high, &acts[c].terms);
             wide |= acts[c].wide;
         }
+        let factors = Factors::<KIND, R, C> { panels, codes, terms };
         let mut total = load::<S, R, C>(s, sums);
         for j in 0..(n / CHUNK).min(CHUNKS) {
-            add_chunk::<S, KIND, R, C>(s, &panels, &codes, &terms, j, &mut total);
+            factors.add_chunk(s, j, &mut total);
         }
         store::<S, R, C>(s, &total, sums);
         if wide != 0 {
@@ -61,19 +62,20 @@ impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyWide<'_
         for c in 0..C {
             (codes[c], terms[c]) = (&acts[c].low, Terms::of(acts[c], Byte::Low, weights));
         }
-        let terms = terms.each_ref();
+        let factors = Factors::<KIND, R, C> { panels, codes, terms: terms.each_ref() };
         let mut total = load::<S, R, C>(s, sums);
         while wide != 0 {
             let j = wide.trailing_zeros() as usize % CHUNKS;
             wide &= wide - 1;
-            add_chunk::<S, KIND, R, C>(s, &panels, &codes, &terms, j, &mut total);
+            factors.add_chunk(s, j, &mut total);
         }
         store::<S, R, C>(s, &total, sums);
     }
 }
 
+/// The sums so far. Loops, not closures, wherever vectors are about: a closure would not inherit the target features.
 #[inline(always)]
-fn load<S: Simd, const R: usize, const C: usize>(s: S, sums: &[[[f32; ROWS]; C]; R]) -> [[S::Floats; C]; R] {
+pub(super) fn load<S: Simd, const R: usize, const C: usize>(s: S, sums: &[[[f32; ROWS]; C]; R]) -> [[S::Floats; C]; R] {
     let mut total = [[s.splat(0.0); C]; R];
     for r in 0..R {
         for c in 0..C {
@@ -83,8 +85,13 @@ fn load<S: Simd, const R: usize, const C: usize>(s: S, sums: &[[[f32; ROWS]; C];
     total
 }
 
+/// Puts the sums back.
 #[inline(always)]
-fn store<S: Simd, const R: usize, const C: usize>(s: S, total: &[[S::Floats; C]; R], sums: &mut [[[f32; ROWS]; C]; R]) {
+pub(super) fn store<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    total: &[[S::Floats; C]; R],
+    sums: &mut [[[f32; ROWS]; C]; R],
+) {
     for r in 0..R {
         for c in 0..C {
             s.store(total[r][c], &mut sums[r][c]);
@@ -92,50 +99,46 @@ fn store<S: Simd, const R: usize, const C: usize>(s: S, total: &[[S::Floats; C];
     }
 }
 
-/// Adds the products of chunk `j`.
-#[inline(always)]
-fn add_chunk<S: Simd, const KIND: u32, const R: usize, const C: usize>(
-    s: S,
-    panels: &[&Panel; R],
-    codes: &[&[[i8; 4]; TILE / 4]; C],
-    terms: &[&Terms; C],
-    j: usize,
-    total: &mut [[S::Floats; C]; R],
-) {
-    add_half::<S, KIND, R, C, 0>(s, panels, codes, terms, j, total);
-    if KIND & HALVES != 0 {
-        add_half::<S, KIND, R, C, 1>(s, panels, codes, terms, j, total);
-    }
+/// What is multiplied: panels with one byte of each activation, and the terms that go with it.
+struct Factors<'a, const KIND: u32, const R: usize, const C: usize> {
+    panels: [&'a Panel; R],
+    codes: [&'a Codes; C],
+    terms: [&'a Terms; C],
 }
 
-/// Adds those of part `PART` of it: the whole or a half.
-#[inline(always)]
-fn add_half<S: Simd, const KIND: u32, const R: usize, const C: usize, const PART: usize>(
-    s: S,
-    panels: &[&Panel; R],
-    codes: &[&[[i8; 4]; TILE / 4]; C],
-    terms: &[&Terms; C],
-    j: usize,
-    total: &mut [[S::Floats; C]; R],
-) {
-    let g = if KIND & HALVES != 0 { 2 * j + PART } else { j };
-    let mut dot = [[[s.zero(); C]; R]];
-    if KIND & MINS == 0 {
-        for c in 0..C {
-            for r in 0..R {
-                dot[0][r][c] = s.splat_int(terms[c].starts[j][PART]);
-            }
+impl<const KIND: u32, const R: usize, const C: usize> Factors<'_, KIND, R, C> {
+    /// Adds the products of chunk `j`.
+    #[inline(always)]
+    fn add_chunk<S: Simd>(&self, s: S, j: usize, total: &mut [[S::Floats; C]; R]) {
+        self.add_part::<S, 0>(s, j, total);
+        if KIND & HALVES != 0 {
+            self.add_part::<S, 1>(s, j, total);
         }
     }
-    add_part::<S, &Panel, Known<KIND>, R, C, PART, 1>(s, panels, &[*codes], j, &mut dot);
-    for r in 0..R {
-        let d = s.floats(&panels[r].scales[g]);
-        for c in 0..C {
-            let products = s.mul(s.to_floats(dot[0][r][c]), d);
-            total[r][c] = s.mul_add(products, s.splat(terms[c].scales[j]), total[r][c]);
-            if KIND & MINS != 0 {
-                let m = s.floats(&panels[r].mins[g]);
-                total[r][c] = s.mul_add(m, s.splat(terms[c].offsets[j][PART]), total[r][c]);
+
+    /// Adds those of part `PART` of it: the whole or a half.
+    #[inline(always)]
+    fn add_part<S: Simd, const PART: usize>(&self, s: S, j: usize, total: &mut [[S::Floats; C]; R]) {
+        let Factors { panels, codes, terms } = self;
+        let g = if KIND & HALVES != 0 { 2 * j + PART } else { j };
+        let mut dot = [[[s.zero(); C]; R]];
+        if KIND & MINS == 0 {
+            for c in 0..C {
+                for r in 0..R {
+                    dot[0][r][c] = s.splat_int(terms[c].starts[j][PART]);
+                }
+            }
+        }
+        add_part::<S, &Panel, Known<KIND>, R, C, PART, 1>(s, panels, &[*codes], j, &mut dot);
+        for r in 0..R {
+            let d = s.floats(&panels[r].scales[g]);
+            for c in 0..C {
+                let products = s.mul(s.to_floats(dot[0][r][c]), d);
+                total[r][c] = s.mul_add(products, s.splat(terms[c].scales[j]), total[r][c]);
+                if KIND & MINS != 0 {
+                    let m = s.floats(&panels[r].mins[g]);
+                    total[r][c] = s.mul_add(m, s.splat(terms[c].offsets[j][PART]), total[r][c]);
+                }
             }
         }
     }
