@@ -1,4 +1,5 @@
-// The best of a workgroup's candidates, by the order of sampling and of the router: keys down, ids up. Const: WG. Flag: SUBGROUPS.
+// The best of a workgroup's candidates, by the order of sampling and of the router: keys down, ids up. Const: WG.
+// Flags: SUBGROUPS, with it MANY (there are many of them).
 
 #import threads
 
@@ -38,11 +39,21 @@ fn winner(thread: Thread, mine: Ranked, turn: u32) -> Ranked {
     let at = WG / 4u * (turn & 1u);
     if thread.lane == 0u { ranked[at + thread.subgroup] = Ranked(key, id); }
     workgroupBarrier();
+#if MANY
+    // Each subgroup shares out the others' best among its threads.
+    var best = Ranked(LEAST, 0xffffffffu);
+    for (var i = thread.lane; i < thread.subgroups; i += WG / thread.subgroups) {
+        if before(ranked[at + i], best) { best = ranked[at + i]; }
+    }
+    let most = subgroupMax(best.key);
+    return Ranked(most, subgroupMin(select(0xffffffffu, best.id, best.key == most)));
+#else
     var best = ranked[at];
     for (var i = 1u; i < thread.subgroups; i++) {
         if before(ranked[at + i], best) { best = ranked[at + i]; }
     }
     return best;
+#end
 }
 #else
 var<workgroup> ranked: array<Ranked, WG>;

@@ -4,10 +4,11 @@
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
 // Products are taken of codes rather than of weights, d · (Σ q x − offset · Σ x): scales and offsets are applied once for eight.
-// Consts: WG, ROWS, COLS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what quantize.wgsl made of it), BIAS,
-// SUBGROUPS, IDS (then COLS is 1), COMBINE, MORE (the experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with
-// NORM_W, NORM_B; behind it: GLU (rows of gate and up in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE);
-// EPILOGUE where any of these needs its constants.
+// Consts: WG, ROWS, COLS, with FEW also STEPS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what
+// quantize.wgsl made of it), FEW (rows are at most STEPS steps long, which are written out), BIAS, SUBGROUPS, IDS (then COLS is 1),
+// COMBINE, MORE (the experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it:
+// GLU (rows of gate and up in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE); EPILOGUE where any of these needs its
+// constants.
 
 #import quant
 #import threads
@@ -221,7 +222,7 @@ fn load(rows: array<u32, ROWS>, i: u32) -> array<QuantRaw, ROWS> {
 }
 
 // Adds the products of rows `row` .. of the matrix at row `base` of w with the inputs from `start` on, times `factor`. What two steps
-// need of w is asked for before either is computed: memory is far away.
+// need of w, or all steps if they are few, is asked for before any is computed: memory is far away.
 fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: ptr<function, array<f32, SUMS>>) {
   var rows: array<u32, ROWS>;
   for (var r = 0u; r < ROWS; r++) {
@@ -229,6 +230,17 @@ fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: p
     rows[r] = (base + min(row + r, params.rows - 1u)) * params.row_w8;
   }
   let eights = (params.k + 7u) / 8u;
+#if FEW
+  var q: array<array<QuantRaw, ROWS>, STEPS>;
+  for (var s = 0u; s < STEPS; s++) {
+    q[s] = load(rows, min(thread + s * WG, eights - 1u));
+  }
+  for (var s = 0u; s < STEPS; s++) {
+    if (thread + s * WG < eights) {
+      multiply(q[s], rows, start, thread + s * WG, factor, sums);
+    }
+  }
+#else
   var i = thread;
   for (; i + WG < eights; i += 2u * WG) {
     let p = load(rows, i);
@@ -239,6 +251,7 @@ fn accumulate(thread: u32, base: u32, row: u32, start: u32, factor: f32, sums: p
   if (i < eights) {
     multiply(load(rows, i), rows, start, i, factor, sums);
   }
+#end
 }
 #end
 

@@ -16,6 +16,8 @@ use tile::Tile;
 
 /// Threads of a workgroup of `matmul_vec`.
 const VEC_THREADS: u32 = 64;
+/// Most steps of a thread of `matmul_vec` that are written out, with all of their weights in flight at once, rather than looped over.
+const FEW_STEPS: usize = 3;
 /// Bytes of workgroup memory of `matmul_tile` where subgroups multiply matrices.
 const COOP_SHARED: u32 = 24 << 10;
 /// Most tokens for `matmul_vec`: beyond, weights are better decoded into workgroup memory.
@@ -295,6 +297,11 @@ impl<'a> Product<'a> {
         let mut pass = Pass { shader: "matmul_vec", workgroups: line(groups, self.caps), ..self.pass(variant, shard) };
         let columns = if self.op.ids { 1 } else { self.x.outer() };
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", per_group as u32), ("COLS", columns as u32)];
+        let steps = self.k().div_ceil(8 * VEC_THREADS as usize);
+        if steps <= FEW_STEPS && !variant.flags.contains(&"DOT4") {
+            pass.flags.push("FEW");
+            pass.consts.push(("STEPS", steps as u32));
+        }
         if quant::gpu_table(self.w.dtype) {
             pass.flags.push("TABLE");
         }

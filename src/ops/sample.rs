@@ -54,6 +54,9 @@ impl SampleParams {
     }
 }
 
+/// A workgroup has many subgroups if they may have fewer threads than this.
+const FEW_THREADS: u32 = 16;
+
 thread_local! {
     // Candidate ids, kept so that a token allocates nothing once warm.
     static ORDER: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
@@ -170,8 +173,11 @@ impl Op for Sample {
             Kernel { variant, passes: passes.to_vec(), scratch: scratch.clone(), rounding: 0.0 }
         };
         let mut all = Vec::new();
-        if caps.subgroups.is_some() {
+        if let Some((least, _)) = caps.subgroups {
             all.push(kernel("two_pass_subgroups", &["SUBGROUPS"]));
+            if least < FEW_THREADS {
+                all.insert(0, kernel("two_pass_many_subgroups", &["SUBGROUPS", "MANY"]));
+            }
         }
         all.push(kernel("two_pass_shared", &[]));
         all
