@@ -11,14 +11,14 @@ mod spirv;
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Instant;
-use wgpu_llm::arch::{Batch, Spec, build};
-use wgpu_llm::base::{DType, Meta, Result};
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::{Device, Memory, Program, Selector, Source, Weights, submissions};
-use wgpu_llm::graph::{Graph, Input, Place, Plan};
-use wgpu_llm::model::Model;
-use wgpu_llm::model::synth::Synthetic;
-use wgpu_llm::ops::{AnyOp, Caps, Kernel, Linear, PreNorm, SampleParams, Stack};
+use wgpu_llm::low_level::arch::{Batch, Spec, build};
+use wgpu_llm::low_level::base::{DType, Meta, Result};
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::gpu::{Device, Memory, Program, Selector, Source, Weights, submissions};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::model::synth::Synthetic;
+use wgpu_llm::low_level::ops::{AnyOp, Caps, Kernel, Linear, PreNorm, SampleParams, Stack};
 
 fn main() {
     // `cargo test --benches` runs this too: nothing is measured there.
@@ -127,7 +127,7 @@ fn hollow(name: &str) -> Gguf {
     let mut file = Sparse(std::fs::File::create(&path).expect("a file"));
     let writer = name.parse::<Synthetic>().and_then(|s| s.writer()).expect("a shape");
     let zeros = vec![0; 1 << 20];
-    let tensor = |i: usize, out: &mut wgpu_llm::gguf::Sink<'_>| {
+    let tensor = |i: usize, out: &mut wgpu_llm::low_level::gguf::Sink<'_>| {
         let bytes = writer.tensors()[i].bytes();
         (0..bytes).step_by(zeros.len()).try_for_each(|at| out.put(&zeros[..zeros.len().min(bytes - at)]))
     };

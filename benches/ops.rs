@@ -10,13 +10,13 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use wgpu_llm::arch::{self, Batch};
-use wgpu_llm::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
-use wgpu_llm::cpu::{Bytes, Panels, ThreadPool};
-use wgpu_llm::gpu::{self, Device, Selector};
-use wgpu_llm::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
-use wgpu_llm::model::{Model, synth::Synthetic};
-use wgpu_llm::ops::{AnyOp, Case, Fill, Input, Wanted};
+use wgpu_llm::low_level::arch::{self, Batch};
+use wgpu_llm::low_level::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
+use wgpu_llm::low_level::cpu::{Bytes, Panels, ThreadPool};
+use wgpu_llm::low_level::gpu::{self, Device, Selector};
+use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
+use wgpu_llm::low_level::model::{Model, synth::Synthetic};
+use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input, Wanted};
 
 /// Models whose ops are measured, cut to one layer, and the tokens of their vocabulary: one large head is enough.
 const MODELS: &[(&str, usize)] = &[("llama-1b:q4_0", 32768), ("qwen3-30b-a3b:q4_k_m", 512), ("gpt-oss-20b:mxfp4", 512)];
@@ -105,7 +105,7 @@ fn piece(graph: &Graph, t: &Tensor) -> Piece {
 
 /// What lies in the buffer of a graph's tensor.
 fn content(graph: &Graph, t: &Tensor, model: &Model, past: u32) -> Vec<u8> {
-    use wgpu_llm::graph::Input as Given;
+    use wgpu_llm::low_level::graph::Input as Given;
     let whole = graph.buffers[t.buf.0 as usize].meta;
     let routes = |n: &&Node| matches!(n.op, AnyOp::Router(_)) && n.dst.buf == t.buf;
     let fill = match graph.storage(t) {

@@ -10,11 +10,11 @@ use cpu::{Runner, fill};
 use fixture::Fixture;
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
-use wgpu_llm::arch::{Batch, Spec, build, supported};
-use wgpu_llm::base::{DType, Result};
-use wgpu_llm::cpu::{Memory, ThreadPool};
-use wgpu_llm::graph::{Graph, Input, Storage};
-use wgpu_llm::ops::{AnyOp, CacheTypes, RopeTable, SampleParams, nmse};
+use wgpu_llm::low_level::arch::{Batch, Spec, build, supported};
+use wgpu_llm::low_level::base::{DType, Result};
+use wgpu_llm::low_level::cpu::{Memory, ThreadPool};
+use wgpu_llm::low_level::graph::{Graph, Input, Storage};
+use wgpu_llm::low_level::ops::{AnyOp, CacheTypes, RopeTable, SampleParams, nmse};
 
 /// Cells of the cache.
 const CONTEXT: usize = 64;

@@ -10,11 +10,11 @@ use cpu::Runner;
 use fixture::{CLOSE, Fixture, lead};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use wgpu_llm::arch::{Batch, Spec, build, supported};
-use wgpu_llm::base::{DType, Result};
-use wgpu_llm::cpu::{Memory, ThreadPool};
-use wgpu_llm::graph::Graph;
-use wgpu_llm::ops::{CacheTypes, nmse};
+use wgpu_llm::low_level::arch::{Batch, Spec, build, supported};
+use wgpu_llm::low_level::base::{DType, Result};
+use wgpu_llm::low_level::cpu::{Memory, ThreadPool};
+use wgpu_llm::low_level::graph::Graph;
+use wgpu_llm::low_level::ops::{CacheTypes, nmse};
 
 /// Largest normalised mean squared error of the logits.
 const NMSE: f64 = 1e-4;

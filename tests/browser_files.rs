@@ -21,8 +21,8 @@ use page::{Bench, Server, ask, bench, chat, load, open, refused, tokens};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use wgpu_llm::arch::Spec;
-use wgpu_llm::gguf::{Gguf, Parts, ReadAt, Source, Writer};
+use wgpu_llm::low_level::arch::Spec;
+use wgpu_llm::low_level::gguf::{Gguf, Parts, ReadAt, Source, Writer};
 
 /// Tokens of the tiny model's context.
 const CONTEXT: u64 = 256;
@@ -65,7 +65,7 @@ impl Tiny {
         for tensor in model.tensors() {
             writer.tensor(&tensor.name, tensor.dtype, tensor.shape).unwrap();
         }
-        let put = |i: usize, out: &mut wgpu_llm::gguf::Sink<'_>| out.put(model.data(&model.tensors()[i])?);
+        let put = |i: usize, out: &mut wgpu_llm::low_level::gguf::Sink<'_>| out.put(model.data(&model.tensors()[i])?);
         let most = model.tensors().len().div_ceil(3);
         let parts = writer.write_parts(folder.path().join("cut-F32"), Parts::Tensors(most), put).unwrap();
         assert_eq!(parts.len(), 3);
@@ -109,7 +109,7 @@ impl ReadAt for Pieces {
         self.0.len() as u64
     }
 
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> wgpu_llm::base::Result<()> {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> wgpu_llm::low_level::base::Result<()> {
         into.copy_from_slice(&self.0[offset as usize..][..into.len()]);
         Ok(())
     }

@@ -21,9 +21,10 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use wgpu_llm::model::Model;
-use wgpu_llm::run::{Options, Session};
-use wgpu_llm::text::{ChatTemplate, DetokenizeOptions, Message, RenderOptions};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::run::Session;
+use wgpu_llm::low_level::text::{ChatTemplate, DetokenizeOptions, Message, RenderOptions};
 
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The best two may change places between kernels where they lie closer than this.

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use wgpu_llm::base::DType;
-use wgpu_llm::gguf::{Metadata, Writer};
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::gguf::{Metadata, Writer};
 
 const REPO: &str = "ann/model-GGUF";
 const NAME: &str = "hf:ann/model-GGUF:Q4_0";

@@ -10,9 +10,10 @@ use serde_json::Value as Json;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use wgpu_llm::model::{Model, synth::Synthetic};
-use wgpu_llm::ops::Serial;
-use wgpu_llm::run::{Options, Session};
+use wgpu_llm::low_level::model::{Model, synth::Synthetic};
+use wgpu_llm::low_level::ops::Serial;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::run::Session;
 
 fn run_in(home: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));
@@ -52,7 +53,7 @@ fn every_form_has_every_row() {
         let (speed, deviation) = line[column("t/s")].split_once(" ± ").expect("mean and deviation");
         assert!(speed.parse::<f64>().unwrap() > 0.0 && deviation.parse::<f64>().unwrap() >= 0.0);
         assert!(line[column("model")].contains("Q4_0") && line[column("backend")] == "CPU");
-        assert_eq!(line[column("simd")], wgpu_llm::simd::Level::available().last().unwrap().name());
+        assert_eq!(line[column("simd")], wgpu_llm::low_level::simd::Level::available().last().unwrap().name());
         let (part, of) = line[column("% of peak")].split_once(' ').expect("a part of something");
         assert!(part.parse::<u32>().is_ok() && ["memory", "arithmetic"].contains(&of), "{md}");
     }

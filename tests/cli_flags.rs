@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use wgpu_llm::simd::Level;
+use wgpu_llm::low_level::simd::Level;
 
 /// The program with an environment of its own, and a tiny model in its folder.
 struct Program {

@@ -295,7 +295,7 @@ fn the_doctor_finds_this_machine_sound() {
     assert_eq!(report["ok"], true, "{report:#}");
     let kernels = report["kernels"].as_array().unwrap();
     let on = |cpu: bool| kernels.iter().filter(|k| (k["variant"] == "cpu") == cpu).count();
-    let ops = wgpu_llm::ops::AnyOp::NAMES.len();
+    let ops = wgpu_llm::low_level::ops::AnyOp::NAMES.len();
     assert_eq!(on(true), ops);
     assert_eq!(report["gpu"].is_null(), on(false) == 0, "{report:#}");
     let required = std::env::var_os("WGPU_LLM_GPU").is_some_and(|v| v == "require");

@@ -10,7 +10,7 @@ use cli::{stderr, stdout};
 use serde_json::{Value as Json, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use wgpu_llm::ops::nmse;
+use wgpu_llm::low_level::ops::nmse;
 
 /// `eval` on the CPU of the model that a specification describes.
 fn eval(folder: &Path, model: &Json, args: &[&str]) -> Output {

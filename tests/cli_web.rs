@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use wgpu_llm::base::DType;
-use wgpu_llm::gguf::{Metadata, Writer};
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::gguf::{Metadata, Writer};
 
 fn program(cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgpu-llm"));

@@ -19,7 +19,7 @@ mod webpage;
 use dawn::{Dawn, Driver, NULL};
 use serde_json::{Value, json};
 use tint::{First, Text};
-use wgpu_llm::ops::AnyOp;
+use wgpu_llm::low_level::ops::AnyOp;
 
 /// Texts that one process compiles: Dawn 0.6.2 for Node ends with corrupted locks when one gets more than a thousand, those with products in bytes
 /// among them, though it takes each of them, and all in pieces.

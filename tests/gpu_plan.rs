@@ -1,10 +1,10 @@
 //! What is planned for a GPU, without one and without a clock: no submission of a prompt is estimated to take longer than a tenth
 //! of a second, whichever kernels are taken, and a decoded token is one submission.
 
-use wgpu_llm::base::{DType, Meta};
-use wgpu_llm::gpu::{SUBMISSION, seconds, submissions};
-use wgpu_llm::graph::{Cache, CachePart, Graph, Input, Tensor};
-use wgpu_llm::ops::{Act, Attention, Caps, Glu, Linear, MatMul, MatMulId, PreNorm, Then};
+use wgpu_llm::low_level::base::{DType, Meta};
+use wgpu_llm::low_level::gpu::{SUBMISSION, seconds, submissions};
+use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Input, Tensor};
+use wgpu_llm::low_level::ops::{Act, Attention, Caps, Glu, Linear, MatMul, MatMulId, PreNorm, Then};
 
 const EMBD: usize = 4096;
 const PLAIN: Attention = Attention { scale: 0.1, window: 0, softcap: 0.0, max_bias: 0.0 };

@@ -7,13 +7,13 @@ mod device;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wgpu_llm::base::{DType, Error, ErrorKind, Meta, Result};
-use wgpu_llm::cpu;
-use wgpu_llm::gpu::roofline::{self, Limit};
-use wgpu_llm::gpu::{Check, Device, Memory, Program, Source, Weights};
-use wgpu_llm::graph::{Graph, Input, Place, Plan, Tensor};
-use wgpu_llm::ops::Input as Made;
-use wgpu_llm::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Serial, Stack, Unary};
+use wgpu_llm::low_level::base::{DType, Error, ErrorKind, Meta, Result};
+use wgpu_llm::low_level::cpu;
+use wgpu_llm::low_level::gpu::roofline::{self, Limit};
+use wgpu_llm::low_level::gpu::{Check, Device, Memory, Program, Source, Weights};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Tensor};
+use wgpu_llm::low_level::ops::Input as Made;
+use wgpu_llm::low_level::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Serial, Stack, Unary};
 
 struct Tensors(HashMap<String, Vec<u8>>);
 
@@ -89,7 +89,7 @@ impl Net {
 fn close(got: &[u8], want: &[f32]) {
     let got: Vec<f32> = bytemuck::pod_collect_to_vec(got);
     let want: Vec<f64> = want.iter().map(|v| *v as f64).collect();
-    let error = wgpu_llm::ops::nmse(&got[..want.len()], &want);
+    let error = wgpu_llm::low_level::ops::nmse(&got[..want.len()], &want);
     assert!(error < 1e-9, "nmse {error:.2e}");
 }
 
@@ -107,7 +107,7 @@ fn a_decoded_token_is_one_submission_and_makes_nothing() {
     let after = device.counters();
     assert_eq!(after.submits - before.submits, 10);
     assert_eq!(after.dispatches - before.dispatches, 10 * program.dispatches() as u64);
-    let made = |c: wgpu_llm::gpu::Counters| (c.buffers, c.bind_groups, c.pipelines, c.bytes);
+    let made = |c: wgpu_llm::low_level::gpu::Counters| (c.buffers, c.bind_groups, c.pipelines, c.bytes);
     assert_eq!(made(after), made(before));
     println!("decode: 1 submission, {} dispatches, nothing made", program.dispatches());
 }
@@ -309,7 +309,7 @@ fn weights_in_many_shards_give_the_same() {
             _ => 0,
         };
         let metas: Vec<Meta> = case.src[..weights].iter().map(|s| s.meta).collect();
-        let cut = |meta: &Meta| wgpu_llm::ops::weight_shards(meta, device.caps()).len() > 1;
+        let cut = |meta: &Meta| wgpu_llm::low_level::ops::weight_shards(meta, device.caps()).len() > 1;
         let sharded = weights > 0 && cut(&Stack::meta(&metas));
         // Activations have no shards; they have to fit.
         let fits = case.src[weights..].iter().all(|s| s.meta.span_bytes() <= 16 << 10);
@@ -340,7 +340,7 @@ fn a_weight_larger_than_a_binding_is_cut() {
     let (rows, k) = (72_000, 512);
     let w = Made::uniform(Meta::new(DType::F32, [rows, k]));
     let bytes = w.meta.span_bytes();
-    assert!(bytes > 128 << 20 && wgpu_llm::ops::weight_shards(&w.meta, device.caps()).len() == 2);
+    assert!(bytes > 128 << 20 && wgpu_llm::low_level::ops::weight_shards(&w.meta, device.caps()).len() == 2);
     let src = vec![w.clone(), Made::f32([1, k]), Made::f32([rows])];
     let product = Case { op: MatMul.into(), src, nmse: 1e-10 };
     let ids = Made::filled(Meta::new(DType::U32, [9]), Fill::Below(rows as u32));

@@ -7,15 +7,16 @@ mod device;
 mod fixture;
 
 use std::sync::Arc;
-use wgpu_llm::base::{DType, Result};
-use wgpu_llm::gpu::Device;
-use wgpu_llm::graph::Place;
-use wgpu_llm::model::Model;
-use wgpu_llm::ops::nmse;
-use wgpu_llm::run::budget::Budget;
-use wgpu_llm::run::fit::{Fit, Layers, Request};
-use wgpu_llm::run::speed::Speed;
-use wgpu_llm::run::{Options, Rules, Session};
+use wgpu_llm::low_level::base::{DType, Result};
+use wgpu_llm::low_level::gpu::Device;
+use wgpu_llm::low_level::graph::Place;
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::ops::nmse;
+use wgpu_llm::low_level::plan::budget::Budget;
+use wgpu_llm::low_level::plan::fit::{Fit, Layers, Request};
+use wgpu_llm::low_level::plan::speed::Speed;
+use wgpu_llm::low_level::plan::{Options, Rules};
+use wgpu_llm::low_level::run::Session;
 
 const TOKENS: u32 = 40;
 

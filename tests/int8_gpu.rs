@@ -5,11 +5,11 @@ mod device;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use wgpu_llm::base::{DType, Error, Meta, Result};
-use wgpu_llm::gpu::{Device, Memory, Program, Source, Weights, probe};
-use wgpu_llm::graph::{Graph, Input, Place, Plan};
-use wgpu_llm::ops::{Kernel, Linear, PreNorm, Random};
-use wgpu_llm::quant::{self, Precision};
+use wgpu_llm::low_level::base::{DType, Error, Meta, Result};
+use wgpu_llm::low_level::gpu::{Device, Memory, Program, Source, Weights, probe};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::low_level::ops::{Kernel, Linear, PreNorm, Random};
+use wgpu_llm::low_level::quant::{self, Precision};
 
 /// Rows and columns of the weights: several blocks of 32.
 const N: usize = 256;

@@ -1,10 +1,10 @@
 //! Every op against its f64 oracle: on the CPU with one thread and with several.
 
-use wgpu_llm::base::DType;
-use wgpu_llm::cpu::ThreadPool;
-use wgpu_llm::ops::{AnyOp, Pool, Serial};
-use wgpu_llm::run::selftest::{Trial, describe};
-use wgpu_llm::simd::Level;
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::cpu::ThreadPool;
+use wgpu_llm::low_level::ops::{AnyOp, Pool, Serial};
+use wgpu_llm::low_level::run::selftest::{Trial, describe};
+use wgpu_llm::low_level::simd::Level;
 
 #[test]
 fn cpu_ops_match_their_oracles() {

@@ -6,9 +6,9 @@
 mod device;
 
 use std::collections::BTreeMap;
-use wgpu_llm::base::{ErrorKind, Meta};
-use wgpu_llm::gpu::{Check, Checked, Device};
-use wgpu_llm::ops::{AnyOp, Case, Fill, Input};
+use wgpu_llm::low_level::base::{ErrorKind, Meta};
+use wgpu_llm::low_level::gpu::{Check, Checked, Device};
+use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input};
 
 /// The case with its sources `by` elements further into their buffers, where that leaves it the same case: weights in
 /// blocks are whole, and positions and parameters are counted from the buffer's start.

@@ -9,13 +9,15 @@ mod fixture;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::{Clock, Device};
-use wgpu_llm::model::Model;
-use wgpu_llm::run::profile::{Record, Run};
-use wgpu_llm::run::statistics::{Group, Phase, tokens, totals};
-use wgpu_llm::run::{Observer, Options, Profile, Session, chrome, summary};
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::gpu::{Clock, Device};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::profile::statistics::{Group, Phase, tokens, totals};
+use wgpu_llm::low_level::profile::{Observer, Profile, chrome, summary};
+use wgpu_llm::low_level::profile::{Record, Run};
+use wgpu_llm::low_level::run::Session;
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const CPU: usize = 0;
 const GPU: usize = 1;
@@ -103,7 +105,7 @@ fn every_dispatch_is_timed_where_it_can_be() {
     }
     for run in &profile.runs {
         assert!(run.start <= run.end && run.gpu > 0 && run.cpu == 0 && run.submit > 0, "{run:?}");
-        let within = |e: &wgpu_llm::run::profile::Event| e.start >= run.start && e.start + e.length <= run.end;
+        let within = |e: &wgpu_llm::low_level::profile::Event| e.start >= run.start && e.start + e.length <= run.end;
         assert!(profile.events_of(run.run).iter().all(within), "{run:?}");
     }
     let working = profile.events.iter().filter(|e| e.bytes > 0.0 && e.flops > 0.0).count();

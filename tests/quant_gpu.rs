@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use wgpu_llm::base::DType;
-use wgpu_llm::quant::{self, GpuPlanes};
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::quant::{self, GpuPlanes};
 
 /// A shader's text with its imports, each once, in front, and without what any flag would add.
 fn import(name: &str, seen: &mut HashSet<String>) -> String {

@@ -9,12 +9,13 @@ mod device;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use wgpu_llm::gpu::Device;
-use wgpu_llm::model::Model;
-use wgpu_llm::quant::Precision;
-use wgpu_llm::run::{Options, Session};
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
-use wgpu_llm::text::Segment;
+use wgpu_llm::low_level::gpu::Device;
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::quant::Precision;
+use wgpu_llm::low_level::run::Session;
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::text::Segment;
 
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The reference's top two may change places under int8 activations where they lie closer than this.

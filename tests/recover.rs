@@ -13,13 +13,14 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use wgpu_llm::base::{ErrorKind, Result};
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::{Device, Fault, Memory, Trouble};
-use wgpu_llm::graph::Input;
-use wgpu_llm::model::Model;
-use wgpu_llm::run::{Answer, Options, Placement, Session, Stop};
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::base::{ErrorKind, Result};
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::gpu::{Device, Fault, Memory, Trouble};
+use wgpu_llm::low_level::graph::Input;
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::plan::{Options, Placement};
+use wgpu_llm::low_level::run::{FinishReason, Generation, Session};
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const BATCH: usize = 8;
 const TOKENS: usize = 24;
@@ -59,7 +60,7 @@ fn sampler(session: &Session, options: &SamplerOptions) -> Sampler {
     Sampler::new(options, &info).expect("valid options")
 }
 
-fn generate(session: &mut Session, options: &SamplerOptions) -> Result<Answer> {
+fn generate(session: &mut Session, options: &SamplerOptions) -> Result<Generation> {
     let mut sampler = sampler(session, options);
     session.generate(&prompt(), &mut sampler, TOKENS, &mut |_| ControlFlow::Continue(()))
 }
@@ -78,7 +79,7 @@ fn goes_on(device: &Device, gpu_layers: Option<usize>, options: &SamplerOptions,
     device.inject(faults.iter().copied());
     let got = generate(&mut session, options).unwrap_or_else(|e| panic!("{faults:?}: {e}"));
     assert_eq!(got.tokens, want.tokens, "{faults:?}");
-    assert_eq!((got.stop, got.prompt_tokens), (want.stop, want.prompt_tokens), "{faults:?}");
+    assert_eq!((got.finish, got.prompt_tokens), (want.finish, want.prompt_tokens), "{faults:?}");
     let fed: Vec<u32> = prompt().into_iter().chain(want.tokens).collect();
     assert_eq!(session.fed(), &fed[..fed.len() - 1], "{faults:?}");
     told
@@ -236,7 +237,7 @@ fn computing_anew_can_be_stopped() {
     session.when_recovered(move |_| pressed.store(true, Ordering::Relaxed));
     device.inject([fault(Trouble::Lost, PROMPT_SUBMISSIONS + 6)]);
     let part = generate(&mut session, &greedy).unwrap();
-    assert_eq!(part.stop, Stop::Interrupted);
+    assert_eq!(part.finish, FinishReason::Interrupted);
     assert!(part.tokens.len() > 2 && want.tokens.starts_with(&part.tokens), "{part:?}");
     assert!(session.fed().is_empty(), "nothing was computed anew");
     stop.store(false, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
 
 /// The system's allocator, counting per thread: the test harness allocates on others.
 struct Counting;

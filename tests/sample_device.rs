@@ -1,8 +1,8 @@
 //! A plan for the device draws the tokens that the chain it stands for draws: the sampler against the op `sample`.
 
-use wgpu_llm::base::{DType, Meta, View, ViewMut};
-use wgpu_llm::ops::{Op, Sample, SampleParams, Serial};
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
+use wgpu_llm::low_level::base::{DType, Meta, View, ViewMut};
+use wgpu_llm::low_level::ops::{Op, Sample, SampleParams, Serial};
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
 
 /// The op's token for the draw at `step`.
 fn by_the_op(params: SampleParams, logits: &[f32], step: u32) -> u32 {

@@ -8,13 +8,14 @@ mod fixture;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::Device;
-use wgpu_llm::model::{Model, synth::Synthetic};
-use wgpu_llm::ops::Serial;
-use wgpu_llm::quant::Precision;
-use wgpu_llm::run::{Answer, Options, Session, Stop};
-use wgpu_llm::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::gpu::Device;
+use wgpu_llm::low_level::model::{Model, synth::Synthetic};
+use wgpu_llm::low_level::ops::Serial;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::quant::Precision;
+use wgpu_llm::low_level::run::{FinishReason, Generation, Session};
+use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const BATCH: usize = 8;
 
@@ -26,7 +27,7 @@ fn session(device: Option<Device>, gpu_layers: Option<usize>) -> Session {
 }
 
 /// Six tokens after `prompt`, greedily.
-fn generate(session: &mut Session, prompt: &[u32]) -> Answer {
+fn generate(session: &mut Session, prompt: &[u32]) -> Generation {
     let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
     let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
     session.generate(prompt, &mut sampler, 6, &mut |_| ControlFlow::Continue(())).expect("an answer")
@@ -73,7 +74,7 @@ fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>, asks: &[usiz
         session.truncate(0);
         let stopped = generate(&mut session, &prompt);
         let rest = session.fed().len();
-        assert_eq!((stopped.stop, stopped.tokens.len(), stopped.prompt_tokens), (Stop::Interrupted, 0, rest));
+        assert_eq!((stopped.finish, stopped.tokens.len(), stopped.prompt_tokens), (FinishReason::Interrupted, 0, rest));
         assert_eq!(session.fed(), &prompt[..rest], "what was not computed does not count as kept");
         let answer = generate(&mut session, &prompt);
         assert_eq!((&answer.tokens, answer.prompt_tokens), (&want, prompt.len() - rest), "the rest is computed");
@@ -82,7 +83,7 @@ fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>, asks: &[usiz
 
     left.store(2, Ordering::Relaxed);
     session.truncate(0);
-    assert_eq!(generate(&mut session, &prompt).stop, Stop::Interrupted);
+    assert_eq!(generate(&mut session, &prompt).finish, FinishReason::Interrupted);
     assert_eq!(generate(&mut session, &other).tokens, want_other, "another prompt with the same beginning");
 
     left.store(0, Ordering::Relaxed);

@@ -8,9 +8,9 @@ use naga::back::{hlsl, msl, spv, wgsl};
 use naga::valid::ModuleInfo;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use wgpu_llm::base::{DType, Meta};
-use wgpu_llm::gpu::{COOP, Shader, names, source};
-use wgpu_llm::ops::{Attention, Bind, CACHE_TYPES, CacheTypes, Caps, Op};
+use wgpu_llm::low_level::base::{DType, Meta};
+use wgpu_llm::low_level::gpu::{COOP, Shader, names, source};
+use wgpu_llm::low_level::ops::{Attention, Bind, CACHE_TYPES, CacheTypes, Caps, Op};
 
 /// Storage buffers that every WebGPU device can bind at once.
 const MAX_BINDINGS: usize = 8;
@@ -37,7 +37,7 @@ fn every_shader_is_valid_for_every_kind_of_device() {
 }
 
 fn check(variant: &shaders::Variant, caps: &Caps, texts: &mut HashSet<String>) -> Result<(), String> {
-    let (pass, text) = (&variant.pass, |e: wgpu_llm::base::Error| e.to_string());
+    let (pass, text) = (&variant.pass, |e: wgpu_llm::low_level::base::Error| e.to_string());
     let shader = Shader::new(pass).map_err(text)?;
     let info = shader.validate(caps).map_err(text)?;
     let bind = |name: &str| pass.binds.iter().find(|(n, _)| *n == name);

@@ -18,8 +18,12 @@ const ROOMS: &[(&str, u32, &[&str])] = &[
     ("arch", 5, &["text"]),
     ("sample", 5, &["gguf", "ops", "graph"]),
     ("model", 6, &[]),
-    ("run", 7, &[]),
-    ("app", 8, &[]),
+    ("plan", 7, &["text"]),
+    ("profile", 8, &["gguf", "text"]),
+    ("run", 9, &[]),
+    ("open", 10, &["text"]),
+    ("chat", 10, &["ops", "graph", "gpu"]),
+    ("app", 11, &[]),
 ];
 
 /// Lines a file may have, tables of constants aside.
@@ -39,7 +43,7 @@ const UNSAFE: &[&str] = &[
     "src/main.rs",
 ];
 /// Where `target_arch = "wasm32"` may stand.
-const WASM: &[&str] = &["src/gguf/source", "src/cpu/pool.rs", "src/gpu/device.rs"];
+const WASM: &[&str] = &["src/gguf/source", "src/cpu/pool.rs", "src/gpu/device.rs", "src/lib.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

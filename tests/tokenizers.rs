@@ -11,9 +11,9 @@ use tokenizers::pre_tokenizers::{
     byte_level::ByteLevel, metaspace, sequence::Sequence, split::Split, split::SplitPattern,
 };
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
-use wgpu_llm::base::Result;
-use wgpu_llm::gguf::{Array, Gguf, Metadata, Value};
-use wgpu_llm::text::{DetokenizeOptions, MetadataKeys, Segment, Tokenizer, VocabSource};
+use wgpu_llm::low_level::base::Result;
+use wgpu_llm::low_level::gguf::{Array, Gguf, Metadata, Value};
+use wgpu_llm::low_level::text::{DetokenizeOptions, MetadataKeys, Segment, Tokenizer, VocabSource};
 
 /// A file's metadata as the vocabulary's source.
 struct Keys<'a>(&'a Metadata);

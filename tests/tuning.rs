@@ -6,14 +6,15 @@ mod device;
 mod fixture;
 
 use std::sync::Arc;
-use wgpu_llm::base::DType;
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::gpu::{Device, Tuning};
-use wgpu_llm::model::Model;
-use wgpu_llm::model::synth::Synthetic;
-use wgpu_llm::ops::{Serial, nmse};
-use wgpu_llm::quant::{EIGHT_BITS, Precision};
-use wgpu_llm::run::{Options, Session};
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::gpu::{Device, Tuning};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::model::synth::Synthetic;
+use wgpu_llm::low_level::ops::{Serial, nmse};
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::quant::{EIGHT_BITS, Precision};
+use wgpu_llm::low_level::run::Session;
 
 /// A model with experts, in f32.
 fn experts() -> Gguf {

@@ -9,9 +9,10 @@ use super::{
     bench, chat, complete, doctor, eval, fit, inspect, ls, perplexity, profile, pull, rm, synth, tokenize, web,
 };
 use crate::base::{DType, Error, Result};
+use crate::open::{DeviceChoice, DeviceOptions};
 use crate::ops::{CACHE_TYPES, CacheTypes};
+use crate::plan::fit::Layers;
 use crate::quant::Precision;
-pub use crate::run::fit::Layers;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -157,6 +158,14 @@ pub struct DeviceArgs {
     pub answer_bits: AnswerBits,
 }
 
+impl DeviceArgs {
+    /// What is asked of the device.
+    pub fn options(&self) -> DeviceOptions {
+        let options = self.split.options(self.device.clone(), self.n_gpu_layers);
+        DeviceOptions { autotune: !self.no_autotune, ..options }
+    }
+}
+
 /// See [`DeviceArgs::answer_bits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum AnswerBits {
@@ -170,7 +179,7 @@ pub enum AnswerBits {
 }
 
 impl AnswerBits {
-    /// For [`Options::answer_precision`](crate::run::Options::answer_precision).
+    /// For [`Options::answer_precision`](crate::plan::Options::answer_precision).
     pub fn precision(self) -> Precision {
         match self {
             AnswerBits::Eight => Precision::Eight,
@@ -194,7 +203,7 @@ pub enum ActivationBits {
 }
 
 impl ActivationBits {
-    /// For [`Options::precision`](crate::run::Options::precision).
+    /// For [`Options::precision`](crate::plan::Options::precision).
     pub fn precision(self) -> Option<Precision> {
         match self {
             ActivationBits::Auto => None,
@@ -283,39 +292,6 @@ impl FromStr for Length {
             "-1" => Ok(Length::UntilEnd),
             "-2" => Ok(Length::UntilFull),
             _ => text.parse().map(Length::AtMost).map_err(wrong),
-        }
-    }
-}
-
-/// A device by the user's name for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// A real GPU where there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The best GPU, be it a CPU that pretends to be one.
-    Gpu,
-    /// The GPU with this number in `--list-devices`.
-    GpuNumber(usize),
-    /// The first GPU whose name contains this, in any case.
-    GpuName(String),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (kind, which) = text.split_once(':').map_or((text, None), |(kind, which)| (kind, Some(which)));
-        match (kind.to_ascii_lowercase().as_str(), which) {
-            ("auto", None) => Ok(DeviceChoice::Auto),
-            ("cpu", None) => Ok(DeviceChoice::Cpu),
-            ("gpu", None) => Ok(DeviceChoice::Gpu),
-            ("gpu", Some(which)) if !which.is_empty() => Ok(match which.parse() {
-                Ok(number) => DeviceChoice::GpuNumber(number),
-                Err(_) => DeviceChoice::GpuName(which.into()),
-            }),
-            _ => Err(Error::usage("write auto, cpu, gpu, gpu:N or gpu:NAME")),
         }
     }
 }

@@ -148,7 +148,7 @@ fn numbers_below_zero_are_values() {
         read(&["complete", "-ngl", "-1", "-c", "-1", "-n", "-2", "-t", "0", "--mirostat", "1", "--mirostat", "2"])
             .unwrap();
     let Some(Commands::Complete(args)) = cli.command else { panic!("another command") };
-    assert_eq!(args.engine.device.n_gpu_layers, crate::app::args::Layers::Auto);
+    assert_eq!(args.engine.device.n_gpu_layers, crate::plan::fit::Layers::Auto);
     assert_eq!(args.engine.context.ctx_size, Some(0));
     read(&["chat", "-n", "-2", "--temp", "0.1", "--temp", "0.2", "-p", "a", "-p", "b"]).unwrap();
     assert!(says(&["chat", "-n", "-3"]).contains("-2 until the context is full"));

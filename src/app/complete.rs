@@ -6,7 +6,7 @@ use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
 use super::term;
 use crate::base::Result;
-use crate::run::{Answer, Session};
+use crate::run::{Generation, Session};
 use crate::text::{DetokenizeOptions, Detokenizer};
 use clap::Args;
 use serde_json::json;
@@ -70,7 +70,7 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         written.push_str(rest);
         let record = json!({
             "text": written, "tokens": answer.tokens, "prompt_tokens": prompt.len(), "seed": chain.seed(),
-            "stop": format!("{:?}", answer.stop).to_lowercase(),
+            "stop": format!("{:?}", answer.finish).to_lowercase(),
         });
         term::print(format_args!("{record}\n"))?;
     } else {
@@ -81,7 +81,7 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
 }
 
 /// How fast an answer came, in words.
-pub fn speed(answer: &Answer) -> String {
+pub fn speed(answer: &Generation) -> String {
     let rate = |n: usize, t: std::time::Duration| n as f64 / t.as_secs_f64().max(1e-9);
     let decoded = answer.tokens.len().saturating_sub(1);
     let n = answer.prompt_tokens;

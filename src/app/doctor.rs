@@ -1,10 +1,10 @@
 //! `doctor`: runs every kernel on the user's device and says what is slow or wrong, and what to do.
 
-use super::args::DeviceChoice;
 use super::term;
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu::{AdapterInfo, Device, Selector};
+use crate::open::DeviceChoice;
 use crate::ops::{Caps, Pool};
 use crate::run::selftest::{self, Finding, Findings, Speed};
 use crate::simd::Level;

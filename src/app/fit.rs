@@ -7,10 +7,12 @@ use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
+use crate::open::{self, rates};
 use crate::ops::Pool;
-use crate::run::fit::Fit;
-use crate::run::predict::Piece;
-use crate::run::{Options, Session};
+use crate::plan::Options;
+use crate::plan::fit::Fit;
+use crate::plan::predict::Piece;
+use crate::run::Session;
 use clap::Args;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -47,14 +49,16 @@ struct Measured {
 
 /// Plans, and prints the plan.
 pub fn run(args: &FitArgs) -> Result<()> {
-    let model = open(args)?;
-    let (device, why) = load::device(&args.device)?;
+    let model = model(args)?;
+    let (asked, listener) = (args.device.options(), load::listener());
+    let (device, why) = asked.open(&listener)?;
     let options = load::options(&args.device, &args.context, false)?;
-    let budget = args.device.split.budget(device.as_ref());
-    let contexts = load::contexts(&args.context, &model, device.as_ref(), &budget)?;
-    let speeds = split::speeds(device.as_ref(), options.threads)?;
-    split::warn_of_idle_rules(&model, &args.device.split);
-    let fit = split::plan(&model, device.as_ref(), split::of(&args.device), budget, &options, contexts)?;
+    let budget = asked.budget(device.as_ref());
+    let context = args.context.ctx_size.map(|n| n as usize);
+    let contexts = open::contexts(context, options.kv, &model, device.as_ref(), &budget, &listener)?;
+    let speeds = rates::known(device.as_ref(), options.threads, &listener)?;
+    asked.warn_of_idle_rules(&model, &listener)?;
+    let fit = asked.plan(&model, device.as_ref(), budget, &options, contexts, &listener)?;
     let options = Options { batch: options.batch.min(fit.context), ..options };
     let fit = fit.with_speeds(&model, device.as_ref(), &options, &speeds)?;
     let name = device.as_ref().map(|d| d.info().name.clone());
@@ -74,7 +78,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     term::print(text)
 }
 
-fn open(args: &FitArgs) -> Result<Arc<Model>> {
+fn model(args: &FitArgs) -> Result<Arc<Model>> {
     match &args.synthetic {
         Some(synthetic) if args.measure.is_none() => Model::new(synthetic.outline()?).map(Arc::new),
         Some(synthetic) => {
@@ -88,13 +92,13 @@ fn open(args: &FitArgs) -> Result<Arc<Model>> {
 /// Loads the model as planned and generates `n` tokens from nothing.
 fn measure(model: Arc<Model>, device: Option<gpu::Device>, options: &Options, fit: &Fit, n: usize) -> Result<Measured> {
     let device = device.filter(|_| fit.placement.uses(Place::Gpu));
-    let placement = Some(fit.placement.clone());
-    let mut session = load::start(model, device, Options { context: fit.context, placement, ..options.clone() })?;
+    let options = Options { context: fit.context, placement: Some(fit.placement.clone()), ..options.clone() };
+    let mut session = open::start(model, device, options, &load::listener())?;
     // A whole batch, so that all is made that the plan has room for; then tokens as deep as the plan counts with.
     let most = fit.context.saturating_sub(n).max(1);
     session.measure_prompt(session.batch().min(most))?;
     session.measure_answer(1)?;
-    session.truncate((crate::run::predict::DEPTH / 2).min(most).min(session.fed().len()));
+    session.truncate((crate::plan::predict::DEPTH / 2).min(most).min(session.fed().len()));
     let n = n.min(fit.context - session.fed().len());
     let start = Instant::now();
     session.measure_answer(n)?;
@@ -144,7 +148,7 @@ fn table(fit: &Fit) -> String {
     term::table(&rows)
 }
 
-fn to_json(fit: &Fit, budget: &crate::run::budget::Budget, name: Option<&str>, measured: Option<&Measured>) -> Json {
+fn to_json(fit: &Fit, budget: &crate::plan::budget::Budget, name: Option<&str>, measured: Option<&Measured>) -> Json {
     let p = &fit.prediction;
     let pieces = p.pieces.iter().map(|p| {
         json!({

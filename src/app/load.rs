@@ -1,19 +1,20 @@
 //! From flags to a session: which model, which device and why, how much context.
 
-use super::args::{ContextArgs, DeviceArgs, DeviceChoice, Layers, ModelArgs};
+use super::args::{ContextArgs, DeviceArgs, ModelArgs};
 use super::hub::name::ModelName;
 use super::hub::progress::Progress;
 use super::overrides::OverrideArgs;
 use super::window::{self, Window};
 use super::{pull, split, term};
-use crate::base::{Error, ErrorKind, Result, human};
-use crate::gpu::{self, Fault, Selector, Tuning};
-use crate::graph::Place;
+use crate::base::{Error, Result};
+use crate::gpu::{self, Fault};
 use crate::model::Model;
-use crate::ops::{CacheTypes, Caps};
-use crate::run::budget::Budget;
-use crate::run::fit::{Fit, LEAST_CONTEXT};
-use crate::run::{Options, Session, chrome, summary};
+use crate::open::{Listener, Loader, Notice, Opened, keep_pipelines};
+use crate::ops::Caps;
+use crate::plan::Options;
+use crate::plan::fit::Fit;
+use crate::profile::{chrome, summary};
+use crate::run::Session;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -60,18 +61,20 @@ pub struct DebugArgs {
 /// Loading that takes no longer is not shown.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// A GPU that is lost so often while a session is made ready is not opened again.
-const MOST_LOSSES: usize = 2;
-
-/// Opens the model and sets up a session, telling on stderr what was chosen and why.
+/// Opens the model and sets up a session, saying on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
     let (path, model) = model(&args.model)?;
-    let (mut session, fit, why) = fitted(args, model)?;
+    let loader = Loader {
+        device: args.device.options(),
+        context: args.context.ctx_size.map(|n| n as usize),
+        options: options(&args.device, &args.context, args.debug.trace.is_some())?,
+        faults: args.debug.inject_faults.clone(),
+        listener: listener(),
+    };
+    let Opened { mut session, fit, why } = loader.open(model)?;
     session.stop_when(term::interrupted);
-    session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
     session.when_failed(|error| term::interject(format_args!("{error}; making things ready again")));
     session.when_recovered(|recovery| term::note(recovery.outcome()));
-    inject(args, session.engine().device(), false);
     describe(&mut session, &path, &why, &fit, args.context.ctx_size.is_none());
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;
@@ -98,90 +101,6 @@ pub(super) fn model_named(name: &ModelName, offline: bool, overrides: &OverrideA
     Ok((path, Arc::new(model)))
 }
 
-/// The session that is planned, its plan, and why its device was chosen. Where the GPU fails while it is made ready, less is tried.
-fn fitted(args: &EngineArgs, model: Arc<Model>) -> Result<(Session, Fit, String)> {
-    let (mut device, mut why) = device(&args.device)?;
-    inject(args, device.as_ref(), true);
-    let mut budget = args.device.split.budget(device.as_ref());
-    let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
-    let contexts = contexts(&args.context, &model, device.as_ref(), &budget)?;
-    let (mut failures, plan) = (0, split::of(&args.device));
-    split::warn_of_idle_rules(&model, plan.1);
-    loop {
-        let fit = split::plan(&model, device.as_ref(), plan, budget, &options, contexts.clone())?;
-        let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
-        if device.is_some() && taken.is_none() {
-            why.clone_from(&fit.why);
-        }
-        let (context, batch) = (fit.context, options.batch.min(fit.context));
-        check_memory(&model, &taken, context, options.kv)?;
-        let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
-        let error = match start(model.clone(), taken, options.clone()) {
-            Ok(mut session) => {
-                if plan.0 == Layers::Auto {
-                    session.when_short_of_memory(split::with_less(model, &args.device, budget, options, &fit));
-                }
-                return Ok((session, fit, why));
-            }
-            Err(e) => e,
-        };
-        let Some(failed) = device.filter(|_| gives_way(&error, plan.0)) else { return Err(error) };
-        failures += 1;
-        let how;
-        (device, how) = retry(failed, &error, failures, &mut budget, fit.prediction.gpu_bytes());
-        term::warn(format_args!("{}; {how}", error.without_help()));
-        if device.is_none() {
-            why = "the GPU failed".into();
-        }
-    }
-}
-
-/// Whether something else may be tried where making a session ready failed with `error`, so many `layers` being wanted on the GPU.
-fn gives_way(error: &Error, layers: Layers) -> bool {
-    match error.kind() {
-        ErrorKind::DeviceLost => true,
-        // Who says how many layers he wants there wants to know that they don't fit.
-        ErrorKind::OutOfMemory => layers == Layers::Auto,
-        _ => false,
-    }
-}
-
-/// What takes the place of a device that failed `failures` times while a session was made ready that takes `bytes` of it: the same,
-/// opened again, and with less to put on it where its memory did not suffice; `None` for the CPU. Says which.
-fn retry(
-    failed: gpu::Device,
-    error: &Error,
-    failures: usize,
-    budget: &mut Budget,
-    bytes: u64,
-) -> (Option<gpu::Device>, String) {
-    let memory = error.kind() == ErrorKind::OutOfMemory;
-    let less = split::less(bytes);
-    if memory {
-        // Where nobody tells how much there is, or others were faster, it is found out by trying.
-        budget.gpu = less;
-    }
-    let hopeless = if memory { less.is_none() } else { failures >= MOST_LOSSES };
-    let again = if hopeless { None } else { failed.reopen().ok() };
-    failed.dispose();
-    let how = match (&again, memory) {
-        (Some(_), true) => format!("trying with {}", human(less.unwrap_or(0))),
-        (Some(_), false) => "opening it again".into(),
-        (None, _) => "going on with the CPU".into(),
-    };
-    (again, how)
-}
-
-/// Has `device` fail as tests want it to: while a session is made ready, or once it is.
-fn inject(args: &EngineArgs, device: Option<&gpu::Device>, loading: bool) {
-    let faults = &args.debug.inject_faults;
-    if let (Some(device), Some(first)) = (device, faults.first())
-        && (first.at == 0) == loading
-    {
-        device.inject(faults.iter().copied());
-    }
-}
-
 /// The options that flags ask for; context and placement are still to be planned.
 pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -> Result<Options> {
     Ok(Options {
@@ -190,43 +109,32 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
         threads: device.threads.unwrap_or(0) as usize,
         precision: device.activation_bits.precision(),
         answer_precision: device.answer_bits.precision(),
-        system_memory: memory_total(),
         trace,
         ..Options::default()
     })
 }
 
-/// Sets up a session, and shows a terminal how far the weights are while they are made ready for the CPU.
-pub(super) fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
-    let (total, began) = (model.weight_bytes(), Instant::now());
+/// Shows on stderr what is worth saying while a model is opened: on a terminal also how far the weights are, if that takes longer.
+pub(super) fn listener() -> Listener {
     let quiet = !term::Stream::Stderr.is_terminal();
-    let shown: Arc<Mutex<(u64, Option<Progress>)>> = Arc::default();
-    let watched = shown.clone();
-    model.watch(Some(Box::new(move |bytes| {
-        let (done, bar) = &mut *watched.lock().unwrap_or_else(|e| e.into_inner());
-        *done = total.min(*done + bytes as u64);
-        if bar.is_some() || began.elapsed() > SHORT {
-            bar.get_or_insert_with(|| Progress::new("loading", "weights", total, quiet)).set(*done);
+    let shown: Mutex<Option<(Instant, Option<Progress>)>> = Mutex::default();
+    Listener::new(move |notice| {
+        match notice {
+            Notice::Note(text) => term::note(text),
+            Notice::Warning(text) => term::warn(text),
+            Notice::Weights { done, total } => {
+                let shown = &mut *shown.lock().unwrap_or_else(|e| e.into_inner());
+                if done == 0 {
+                    *shown = None;
+                }
+                let (began, bar) = shown.get_or_insert_with(|| (Instant::now(), None));
+                if bar.is_some() || (began.elapsed() > SHORT && done < total) {
+                    bar.get_or_insert_with(|| Progress::new("loading", "weights", total, quiet)).set(done);
+                }
+            }
         }
         term::check_interrupt()
-    })));
-    let mut session = Session::new(model.clone(), device, options);
-    model.watch(None);
-    if let Ok(session) = &mut session {
-        keep_pipelines(session);
-    }
-    // Weights that stay as they are count as well, in the end.
-    if let (Ok(_), (_, Some(bar))) = (&session, &mut *shown.lock().unwrap_or_else(|e| e.into_inner())) {
-        bar.set(total);
-    }
-    session
-}
-
-/// Keeps what the GPU's driver has compiled. That it cannot be kept is no reason to fail.
-fn keep_pipelines(session: &mut Session) {
-    if let Some(Err(e)) = session.engine().device().map(gpu::Device::save_pipelines) {
-        tracing::warn!("{e}");
-    }
+    })
 }
 
 /// Begins a trace in which kernels are told as parts of what the devices can do.
@@ -278,142 +186,6 @@ fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
         std::fs::write(path, text).map_err(|e| Error::io("can't write the summary", e).at(path.display()))?;
     }
     Ok(())
-}
-
-/// The device that is meant, to be tuned if it is a real GPU, and the reason in words.
-pub(super) fn device(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    let (mut device, why) = choose(args)?;
-    if let (Some(device), Some(most)) = (&mut device, args.split.workgroup_memory) {
-        device.restrict(|caps| caps.max_shared = caps.max_shared.min(u32::try_from(most.0).unwrap_or(u32::MAX)));
-    }
-    if let Some(device) = device.as_ref().filter(|d| !d.info().software && !args.no_autotune)
-        && let Some(path) = tuning_file()
-    {
-        device.tune(Tuning::open(device, &path));
-    }
-    if let (Some(device), Some(folder)) = (&device, cache_file("pipelines")) {
-        device.keep_pipelines(&folder);
-    }
-    Ok((device, why))
-}
-
-fn choose(args: &DeviceArgs) -> Result<(Option<gpu::Device>, String)> {
-    if args.n_gpu_layers == Layers::Count(0) && args.device == DeviceChoice::Auto && !args.split.wants_gpu() {
-        return Ok((None, "as -ngl 0 asks".into()));
-    }
-    let open = |selector: &Selector| gpu::Device::open(selector).map(Some);
-    Ok(match &args.device {
-        DeviceChoice::Cpu => (None, "as --device cpu asks".into()),
-        DeviceChoice::Auto => match gpu::Device::open(&Selector::Auto) {
-            Ok(device) => (Some(device), "the fastest GPU".into()),
-            Err(e) if e.kind() == ErrorKind::NoDevice => (None, "no GPU was found".into()),
-            Err(e) => {
-                term::warn(format_args!("{e}; going on with the CPU"));
-                (None, "the GPU failed".into())
-            }
-        },
-        DeviceChoice::Gpu => (open(&Selector::Gpu)?, "as --device gpu asks".into()),
-        DeviceChoice::GpuNumber(n) => (open(&Selector::Index(*n))?, format!("as --device gpu:{n} asks")),
-        DeviceChoice::GpuName(name) => (open(&Selector::Name(name.clone()))?, format!("as --device gpu:{name} asks")),
-    })
-}
-
-/// Where measurements of kernels are kept.
-fn tuning_file() -> Option<PathBuf> {
-    cache_file("tuning.json")
-}
-
-/// A file in the user's cache.
-pub(super) fn cache_file(name: &str) -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let cache =
-        folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
-    Some(cache?.join("wgpu-llm").join(name))
-}
-
-/// Tokens of context, the largest first: what was asked for, else the model's, halved until its cache is a small part of memory and
-/// fits the device, and what it may shrink to before layers leave the GPU.
-pub(super) fn contexts(
-    args: &ContextArgs,
-    model: &Model,
-    device: Option<&gpu::Device>,
-    budget: &Budget,
-) -> Result<Vec<usize>> {
-    let (spec, kv) = (model.spec(), args.kv()?);
-    match args.ctx_size {
-        Some(0) => return Ok(vec![spec.context_length]),
-        Some(n) => {
-            if n as usize > spec.context_length {
-                term::warn(format_args!(
-                    "a context of {n} tokens; the model was trained with {}: beyond that its answers may be no good",
-                    spec.context_length
-                ));
-            }
-            return Ok(vec![n as usize]);
-        }
-        None => {}
-    }
-    let system = memory_available().map_or(2 << 30, |bytes| bytes / 4);
-    // The plan sees to it that the cache fits the GPU beside the weights; where it comes to lie is not known yet.
-    let own = budget.gpu.filter(|_| device.is_some_and(|d| !d.shares_memory()));
-    let room = usize::try_from(system.max(own.unwrap_or(0))).unwrap_or(usize::MAX);
-    let layers = spec.layers.iter().filter(|l| l.kv_heads > 0).count().max(1);
-    let fits = |context: usize| {
-        // A layer's keys, or its values, are one binding.
-        let part = [kv.keys, kv.values].map(|of| spec.cache_bytes(context, of.into()) / layers / 2);
-        let largest = part[0].max(part[1]) as u64;
-        spec.cache_bytes(context, kv) <= room && device.is_none_or(|d| largest <= d.caps().max_binding)
-    };
-    let mut all = vec![spec.context_length];
-    while let Some(context) = all.last().copied().filter(|c| *c > LEAST_CONTEXT) {
-        all.push((context / 2).max(LEAST_CONTEXT));
-    }
-    let first = all.iter().position(|context| fits(*context)).unwrap_or(all.len() - 1);
-    Ok(all.split_off(first))
-}
-
-/// An error where what a plan leaves on the CPU does not fit into `total` bytes of system memory, of which the GPU's part is one if
-/// it `shares` it.
-pub(super) fn check_system_memory(fit: &Fit, total: Option<u64>, shares: bool) -> Result<()> {
-    let need = fit.prediction.cpu_bytes() + if shares { fit.prediction.gpu_bytes() } else { 0 };
-    match total.filter(|total| need > *total) {
-        Some(total) => {
-            let what = format!("this needs {} of system memory, which has {}", human(need), human(total));
-            Err(Error::new(ErrorKind::OutOfSystemMemory, what)
-                .help("use a smaller model or quantization, or a smaller context (-c)"))
-        }
-        None => Ok(()),
-    }
-}
-
-/// An error where weights and cache cannot fit into system memory.
-pub(super) fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: CacheTypes) -> Result<()> {
-    match memory_total() {
-        Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
-            model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What the processor calls itself.
-pub(super) fn cpu_name() -> String {
-    let what = sysinfo::RefreshKind::nothing().with_cpu(sysinfo::CpuRefreshKind::nothing());
-    let system = sysinfo::System::new_with_specifics(what);
-    system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().to_owned())
-}
-
-fn memory() -> sysinfo::System {
-    let what = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
-    sysinfo::System::new_with_specifics(what)
-}
-
-pub(super) fn memory_available() -> Option<u64> {
-    Some(memory().available_memory()).filter(|bytes| *bytes > 0)
-}
-
-pub(super) fn memory_total() -> Option<u64> {
-    Some(memory().total_memory()).filter(|bytes| *bytes > 0)
 }
 
 fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, any_context: bool) {

@@ -1,4 +1,4 @@
-//! Floor 8: the program: its commands, and what stands between them and people: arguments, terminal, downloads.
+//! Floor 11: the program: its commands, and what stands between them and people: arguments, terminal, downloads.
 
 pub mod args;
 pub mod argv;

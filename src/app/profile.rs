@@ -3,8 +3,8 @@
 use super::complete::{self, CompleteArgs};
 use super::{load, term, window};
 use crate::base::{Error, Result};
-use crate::run::Profile;
-use crate::run::statistics::{Group, Phase, Total, tokens, totals};
+use crate::profile::Profile;
+use crate::profile::statistics::{Group, Phase, Total, tokens, totals};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -62,7 +62,8 @@ fn traces(args: &ProfileArgs) -> Result<()> {
             std::fs::read_to_string(path).map_err(|e| Error::io("can't read the trace", e).at(path.display()))?;
         let json = serde_json::from_str(&text)
             .map_err(|e| Error::format("this is no JSON").because(e).help("name a file that --trace wrote"));
-        let profile = json.and_then(|json| crate::run::chrome::from_json(&json)).map_err(|e| e.at(path.display()))?;
+        let profile =
+            json.and_then(|json| crate::profile::chrome::from_json(&json)).map_err(|e| e.at(path.display()))?;
         term::print(table(&profile))?;
     }
     Ok(())

@@ -1,21 +1,12 @@
-//! Which part of a model goes to the GPU: the flags, the memory there is, how fast the devices were measured to be, and the plan.
+//! Which part of a model goes to the GPU: the flags, and plans in words.
 
-use super::args::DeviceArgs;
-use super::{load, term};
-use crate::base::{Error, Result, human, replace};
-use crate::gpu;
+use crate::base::{Error, Result, human};
 use crate::graph::Place;
-use crate::model::Model;
-use crate::run::budget::Budget;
-use crate::run::fit::{Fit, Layers, Request};
-use crate::run::speed::{self, Speed};
-use crate::run::{Options, Override, Placement, Rules};
-use crate::simd::Level;
+use crate::open::{DeviceChoice, DeviceOptions};
+use crate::plan::fit::{Fit, Layers};
+use crate::plan::{Override, Rules};
 use clap::Args;
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 
 /// What goes where, and how much memory there is for it.
 #[derive(Debug, Clone, Default, Args)]
@@ -71,9 +62,18 @@ impl FromStr for Size {
 }
 
 impl SplitArgs {
-    /// Whether any tensor is to be on the GPU, whatever else is there.
-    pub fn wants_gpu(&self) -> bool {
-        self.override_tensor.iter().any(|rule| rule.place() == Place::Gpu)
+    /// What is asked of the device `choice` with so many `layers` there.
+    pub fn options(&self, choice: DeviceChoice, layers: Layers) -> DeviceOptions {
+        let bytes = |size: Option<Size>| size.map(|s| s.0);
+        DeviceOptions {
+            choice,
+            layers,
+            rules: self.rules(),
+            vram_limit: bytes(self.vram_limit),
+            vram_margin: bytes(self.vram_margin),
+            workgroup_memory: bytes(self.workgroup_memory),
+            autotune: true,
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -85,89 +85,6 @@ impl SplitArgs {
             cpu_caches: Vec::new(),
         }
     }
-
-    /// The memory that there is for a model, on `device` and beside it.
-    pub fn budget(&self, device: Option<&gpu::Device>) -> Budget {
-        let system = load::memory_available();
-        let told = device.and_then(gpu::Device::memory);
-        let shared = system.filter(|_| device.is_some_and(gpu::Device::shares_memory));
-        let told_free = told.and_then(|m| m.free);
-        let free = match (told_free.or(told.map(|m| m.total)), shared) {
-            (Some(free), Some(system)) => Some(free.min(system)),
-            (_, None) => told_free,
-            (None, system) => system,
-        };
-        let size = |size: Option<Size>| size.map(|s| s.0);
-        let budget = Budget::new(told.map(|m| m.total), free, size(self.vram_limit), size(self.vram_margin));
-        Budget { cpu: load::memory_total(), ..budget }
-    }
-}
-
-/// Plans sessions of `model` with `options`, in one of `contexts`, and has `device` keep to its budget.
-pub fn plan(
-    model: &Model,
-    device: Option<&gpu::Device>,
-    (layers, args): (Layers, &SplitArgs),
-    budget: Budget,
-    options: &Options,
-    contexts: Vec<usize>,
-) -> Result<Fit> {
-    let request = Request { layers, rules: args.rules(), budget, contexts };
-    let mut measured = || match device {
-        Some(device) => device.without_budget(|| speeds(Some(device), options.threads)),
-        None => speeds(None, options.threads),
-    };
-    let fit = Fit::new(model, device, options, &request, &mut measured)?;
-    load::check_system_memory(&fit, budget.cpu, device.is_some_and(gpu::Device::shares_memory))?;
-    if let (Some(device), Some(bytes)) = (device, budget.gpu) {
-        device.set_budget(bytes);
-    }
-    Ok(fit)
-}
-
-/// Tells of rules that concern nothing in the model: most are slips of the pen.
-pub fn warn_of_idle_rules(model: &Model, args: &SplitArgs) {
-    let rules = args.rules();
-    let any = |what: &dyn Fn(&str) -> bool| model.gguf().tensors().iter().any(|t| what(&t.name));
-    for rule in rules.overrides.iter().filter(|rule| !any(&|name| rule.matches(name))) {
-        term::warn(format_args!("--override-tensor {rule}: the model has no tensor of such a name"));
-    }
-    if rules.cpu_experts > 0 && !any(&|name| name.contains("_exps.")) {
-        term::warn("the model has no experts that could stay in system memory");
-    }
-}
-
-/// GPU memory below which it is not tried again.
-const LEAST_TRIED: u64 = 64 << 20;
-
-/// What is tried next where `bytes` of GPU memory were too many: three quarters. `None` where that pays no more.
-pub fn less(bytes: u64) -> Option<u64> {
-    Some(bytes / 4 * 3).filter(|less| *less >= LEAST_TRIED)
-}
-
-/// Plans anew for a session of `model`, planned as `fit` with `options`, whose GPU has run out of memory: other programs took it. What
-/// is so small that less would hardly help stays as it is, and so does what the system's memory has no room for.
-pub fn with_less(
-    model: Arc<Model>,
-    args: &DeviceArgs,
-    budget: Budget,
-    options: Options,
-    fit: &Fit,
-) -> impl FnMut(&gpu::Device) -> Option<Placement> + Send + 'static {
-    let (layers, args, context) = (args.n_gpu_layers, args.split.clone(), options.context);
-    let mut planned = fit.prediction.gpu_bytes();
-    move |device| {
-        let budget = Budget { gpu: Some(less(planned)?), ..budget };
-        let made = plan(&model, Some(device), (layers, &args), budget, &options, vec![context]);
-        let fit = made.inspect_err(|e| tracing::warn!("no plan with less memory: {e}")).ok()?;
-        planned = fit.prediction.gpu_bytes();
-        Some(fit.placement)
-    }
-}
-
-/// The flags of a device by themselves.
-pub fn of(args: &DeviceArgs) -> (Layers, &SplitArgs) {
-    (args.n_gpu_layers, &args.split)
 }
 
 /// What a plan means for the layers, in words: `24 of 31 layers there, because …`.
@@ -214,68 +131,6 @@ pub fn size(bytes: u64) -> String {
     if bytes == 0 { "–".into() } else { human(bytes) }
 }
 
-/// Measurements that are kept in the user's cache.
-const FILE: &str = "speeds.json";
-/// Changes where what is measured does.
-const VERSION: u32 = 1;
-
-/// Speeds of the CPU and of `device`: those measured before, else measured now and kept.
-pub fn speeds(device: Option<&gpu::Device>, threads: usize) -> Result<[Speed; 2]> {
-    let file = load::cache_file(FILE);
-    let mut known = file.as_deref().map(read).unwrap_or_default();
-    let before = known.len();
-    let mut get = |key: String, name: &str, measure: &dyn Fn() -> Result<Speed>| -> Result<Speed> {
-        if let Some(speed) = known.get(&key).filter(|speed| speed.is_sane()) {
-            return Ok(*speed);
-        }
-        term::note(format_args!("measuring how fast {name} is, for plans; it is kept"));
-        let speed = measure()?;
-        known.insert(key, speed);
-        Ok(speed)
-    };
-    let cpu = get(cpu_key(threads), "the CPU", &|| speed::cpu(threads))?;
-    let gpu = match device {
-        Some(device) => get(gpu_key(device), &device.info().name, &|| speed::gpu(device))?,
-        None => cpu,
-    };
-    if known.len() > before
-        && let Some(path) = file
-    {
-        write(&path, &known);
-    }
-    Ok([cpu, gpu])
-}
-
-/// Keeps what was measured by another command.
-pub fn keep(device: Option<&gpu::Device>, threads: usize, speed: Speed) {
-    let Some(path) = load::cache_file(FILE) else { return };
-    let mut known = read(&path);
-    known.insert(device.map_or_else(|| cpu_key(threads), gpu_key), speed);
-    write(&path, &known);
-}
-
-fn cpu_key(threads: usize) -> String {
-    let threads = if threads == 0 { "all".to_owned() } else { threads.to_string() };
-    format!("v{VERSION} cpu {} {} {threads} threads", load::cpu_name(), Level::best().name())
-}
-
-fn gpu_key(device: &gpu::Device) -> String {
-    let info = device.info();
-    format!("v{VERSION} gpu {} {} {}", info.name, info.backend, info.driver)
-}
-
-fn read(path: &Path) -> BTreeMap<String, Speed> {
-    // What cannot be read is measured again.
-    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
-fn write(path: &Path, known: &BTreeMap<String, Speed>) {
-    let text = serde_json::to_vec_pretty(known).unwrap_or_default();
-    if let Err(e) = replace(path, text) {
-        tracing::warn!("{}: measurements cannot be kept: {e}", path.display());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,17 +142,5 @@ mod tests {
         assert_eq!((of("20MiB"), of("20"), of("20m")), (Some(20 << 20), Some(20 << 20), Some(20 << 20)));
         assert_eq!((of("1.5GiB"), of("0"), of("3 kb")), (Some(3 << 29), Some(0), Some(3000)));
         assert_eq!((of("MB"), of("1.5.2MB"), of("-3MB"), of("20 apples"), of("")), (None, None, None, None, None));
-    }
-
-    #[test]
-    fn speeds_are_kept_and_nonsense_is_not_believed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("below").join(FILE);
-        assert!(read(&path).is_empty());
-        let speed = Speed { bytes: 1e9, weights: 2e9, step: 1e-6, round_trip: 1e-5 };
-        write(&path, &BTreeMap::from([("cpu".to_owned(), speed)]));
-        assert_eq!(read(&path)["cpu"], speed);
-        std::fs::write(&path, "{").unwrap();
-        assert!(read(&path).is_empty());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::term;
 use crate::base::{Error, Result};
-use crate::run::profile::Record;
+use crate::profile::Record;
 use std::ffi::OsStr;
 use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;

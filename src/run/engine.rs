@@ -1,9 +1,8 @@
 //! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
 
 use super::facts::Rooflines;
-use super::session::{Options, stopped};
-use super::trace::{Awaited, Noted, Recorder};
-use super::{Placement, fit, predict};
+use super::session::stopped;
+
 use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu::{self, ThreadPool};
@@ -11,6 +10,8 @@ use crate::gpu;
 use crate::graph::{Graph, Input, Place, Plan, Tensor};
 use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams};
+use crate::plan::{Options, Placement, fit, predict};
+use crate::profile::recorder::{Awaited, Noted, Recorder};
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;

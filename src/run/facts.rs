@@ -1,12 +1,11 @@
 //! What a session is made of, for its profile.
 
-use super::profile::{DeviceFacts, Facts, LayerFacts};
-use super::roofline::Roofline;
-use super::trace::{CPU, GPU};
-use super::{Options, Placement};
 use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
+use crate::plan::roofline::Roofline;
+use crate::plan::{CPU, GPU, Options, Placement};
+use crate::profile::{DeviceFacts, Facts, LayerFacts};
 
 /// Rooflines of the CPU and of the GPU, where they were measured.
 pub(super) type Rooflines = [Option<Roofline>; 2];

@@ -9,9 +9,9 @@ use crate::sample::{DeviceSampling, Sampler};
 use std::ops::ControlFlow;
 use web_time::{Duration, Instant};
 
-/// Why generation stopped.
+/// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum FinishReason {
     /// The model gave an end-of-generation token.
     End,
     /// The limit on new tokens was reached.
@@ -24,11 +24,11 @@ pub enum Stop {
 
 /// What was generated, and how long it took.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Generation {
     /// The new tokens, without the one that ended the answer.
     pub tokens: Vec<u32>,
     /// Why it ended.
-    pub stop: Stop,
+    pub finish: FinishReason,
     /// Prompt tokens that had to be computed; the rest lay in the cache.
     pub prompt_tokens: usize,
     /// Time until the first new token.
@@ -48,7 +48,7 @@ impl Session {
         sampler: &mut Sampler,
         limit: usize,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Answer> {
+    ) -> Result<Generation> {
         pollster::block_on(self.generate_async(prompt, sampler, limit, on_token))
     }
 
@@ -59,7 +59,7 @@ impl Session {
         sampler: &mut Sampler,
         limit: usize,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
-    ) -> Result<Answer> {
+    ) -> Result<Generation> {
         if prompt.is_empty() {
             return Err(
                 Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
@@ -70,10 +70,10 @@ impl Session {
         self.check(new)?;
         let (start, before) = (Instant::now(), self.fed.len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
-        let stop = match self.go_on(new, sampler, &mut run).await {
+        let finish = match self.go_on(new, sampler, &mut run).await {
             // While what a GPU held was computed anew.
-            Err(e) if was_stopped(&e) => Stop::Interrupted,
-            stop => stop?,
+            Err(e) if was_stopped(&e) => FinishReason::Interrupted,
+            finish => finish?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
         let (prompt_time, decode_time) = (first - start, first.elapsed());
@@ -81,7 +81,7 @@ impl Session {
         self.answered.1 += decode_time;
         self.engine.settle().await?;
         let prompt_tokens = self.fed.len().min(prompt.len()).saturating_sub(before);
-        Ok(Answer { tokens: run.tokens, stop, prompt_tokens, prompt_time, decode_time })
+        Ok(Generation { tokens: run.tokens, finish, prompt_tokens, prompt_time, decode_time })
     }
 
     /// How many of the tokens of `prompt` lie in the cache. The last one is computed in any case: its logits are wanted.
@@ -90,10 +90,10 @@ impl Session {
         shared.min(prompt.len().saturating_sub(1))
     }
 
-    async fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<Stop> {
+    async fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<FinishReason> {
         match (self.feed_all_but_last(new).await?, sampler.device_plan()) {
-            (None, _) => Ok(Stop::Interrupted),
-            (Some(_), _) if run.limit == 0 => Ok(Stop::Limit),
+            (None, _) => Ok(FinishReason::Interrupted),
+            (Some(_), _) if run.limit == 0 => Ok(FinishReason::Limit),
             (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, run).await,
             (Some(last), None) => self.on_host(last, sampler, run).await,
         }
@@ -105,7 +105,7 @@ impl Session {
         sampler: &mut Sampler,
         plan: &DeviceSampling,
         run: &mut Run<'_>,
-    ) -> Result<Stop> {
+    ) -> Result<FinishReason> {
         let after = self.fed.len() + last.len();
         let params = SampleParams {
             temp: plan.temp,
@@ -118,6 +118,9 @@ impl Session {
         // What is fed but not known to be in the cache, and the token drawn after it.
         let (mut under_way, mut ticket) = (last.to_vec(), None::<Ticket>);
         loop {
+            if self.pauses().await {
+                return Ok(FinishReason::Interrupted);
+            }
             let room = self.fed.len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
             let work = async |engine: &mut Engine, past: usize| {
                 let drawn = match ticket.take() {
@@ -143,9 +146,12 @@ impl Session {
         }
     }
 
-    async fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<Stop> {
+    async fn on_host(&mut self, last: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<FinishReason> {
         let mut under_way = last.to_vec();
         loop {
+            if self.pauses().await {
+                return Ok(FinishReason::Interrupted);
+            }
             let row = under_way.len() as u32 - 1;
             let work = async |engine: &mut Engine, past: usize| engine.feed_async(&under_way, past, &[row]).await;
             let logits = self.retry(work).await?;
@@ -160,19 +166,19 @@ impl Session {
     }
 
     /// Hands a token on; says whether it was the last.
-    fn take(&self, token: u32, run: &mut Run) -> Result<Option<Stop>> {
+    fn take(&self, token: u32, run: &mut Run) -> Result<Option<FinishReason>> {
         run.first.get_or_insert_with(Instant::now);
         if self.model.tokenizer().is_ok_and(|t| t.is_end(token)) {
-            return Ok(Some(Stop::End));
+            return Ok(Some(FinishReason::End));
         }
         run.tokens.push(token);
         if (run.on_token)(token).is_break() {
-            return Ok(Some(Stop::Interrupted));
+            return Ok(Some(FinishReason::Interrupted));
         }
         if run.tokens.len() >= run.limit {
-            return Ok(Some(Stop::Limit));
+            return Ok(Some(FinishReason::Limit));
         }
-        Ok((self.fed.len() >= self.context()).then_some(Stop::Context))
+        Ok((self.fed.len() >= self.context()).then_some(FinishReason::Context))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::engine::{Engine, Output, Part, Program, Ran};
 use super::facts::facts;
-use super::profile::{Facts, Memory, Observer, Profile, Record};
-use super::roofline;
-use super::trace::{self, Open, Recorder};
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::{Place, Segment};
+use crate::plan::{CPU, GPU, Memory, roofline};
+use crate::profile::recorder::{self, Open, Recorder};
+use crate::profile::{Facts, Observer, Profile, Record};
 use std::collections::HashMap;
 
 impl Engine {
@@ -80,8 +80,8 @@ impl Engine {
         let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
         if noted.is_none() {
             let note = |(part, segment): (&Part, &Segment)| match part {
-                Part::Cpu(_) => trace.note(graph, trace::CPU, &trace::cpu_parts(segment.nodes.clone())),
-                Part::Gpu(program) => trace.note(graph, trace::GPU, &program.timed()),
+                Part::Cpu(_) => trace.note(graph, CPU, &recorder::cpu_parts(segment.nodes.clone())),
+                Part::Gpu(program) => trace.note(graph, GPU, &program.timed()),
             };
             *noted = Some(parts.iter().zip(&plan.segments).map(note).collect());
         }
@@ -98,7 +98,7 @@ impl Engine {
         };
         let awaited = match (&mut self.trace, open, memory) {
             (Some(trace), Some(open), Some(memory)) => trace.submitted(open, memory, pending),
-            _ => pending.map(trace::untimed),
+            _ => pending.map(recorder::untimed),
         };
         here.map_or_else(|| awaited.map_or(Output::None, Output::Pending), Output::Here)
     }
@@ -108,7 +108,7 @@ impl Engine {
         let mut all = Vec::new();
         if self.placement.single() != Some(Place::Gpu) {
             all.push(Memory {
-                device: trace::CPU,
+                device: CPU,
                 weights: self.cpu_weights,
                 cache: self.memory.bytes() as u64,
                 other: self.memory.temp_bytes() as u64,
@@ -117,7 +117,7 @@ impl Engine {
         if let Some(gpu) = &self.gpu {
             let (weights, cache) = (gpu.weights.bytes(), gpu.memory.bytes());
             let other = gpu.device.counters().bytes.saturating_sub(weights + cache);
-            all.push(Memory { device: trace::GPU, weights, cache, other });
+            all.push(Memory { device: GPU, weights, cache, other });
         }
         all
     }

@@ -4,14 +4,15 @@
 //! Nothing else of a session lies on the device: tokens, the sampler's state and its random numbers, which are counted by
 //! position, are the host's.
 
+use super::Session;
 use super::engine::{Engine, GpuSide};
-use super::profile::Record;
 use super::session::stopped;
-use super::{Placement, Session};
 use crate::base::{Error, ErrorKind, Result};
 use crate::cpu;
 use crate::gpu::Device;
 use crate::graph::Place;
+use crate::plan::Placement;
+use crate::profile::Record;
 use std::fmt;
 use web_time::{Duration, Instant};
 

@@ -1,59 +1,16 @@
 //! A session: one sequence of tokens with its cache on the devices.
 
+use super::Engine;
 use super::recover::Recovering;
-use super::{Engine, Placement};
-use crate::base::{DType, Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
-use crate::ops::CacheTypes;
+use crate::plan::{Options, Placement};
 use crate::quant::Precision;
 use crate::simd::Level;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How a session is set up.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Tokens of context: prompt and answer together.
-    pub context: usize,
-    /// Tokens that one prefill batch takes at most (`-ub`).
-    pub batch: usize,
-    /// Types of the KV cache.
-    pub kv: CacheTypes,
-    /// Threads on the CPU; 0 for one per core.
-    pub threads: usize,
-    /// Layers on the GPU, where no placement is given; `None` for all.
-    pub gpu_layers: Option<usize>,
-    /// What runs where: see [`fit`](super::fit::Fit).
-    pub placement: Option<Placement>,
-    /// To what the CPU rounds a prompt's activations. `None` leaves it to the model's width: see [`Precision::for_width`].
-    pub precision: Option<Precision>,
-    /// To what devices may round the activations of an answer, which is computed token by token: [`Precision::Sixteen`] is as good as f32,
-    /// [`Precision::Eight`] keeps outliers.
-    pub answer_precision: Precision,
-    /// Bytes of system memory: where the GPU fails for good and the rest of the model would not fit, the session ends. `None` where
-    /// nobody tells.
-    pub system_memory: Option<u64>,
-    /// Whether to note when each op ran: see [`Engine::trace`].
-    pub trace: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            context: 4096,
-            batch: 512,
-            kv: DType::F16.into(),
-            threads: 0,
-            gpu_layers: None,
-            placement: None,
-            precision: None,
-            answer_precision: Precision::Sixteen,
-            system_memory: None,
-            trace: false,
-        }
-    }
-}
 
 /// Logits of one batch may take this many bytes: they must fit a binding of any device, with room for halves.
 const LOGITS_BYTES: usize = 64 << 20;
@@ -70,7 +27,11 @@ pub struct Session {
     /// Tokens of answers after their first, and what they took.
     pub(super) answered: (usize, Duration),
     pub(super) recovering: Recovering,
+    pause: Option<Pause>,
 }
+
+/// What a session awaits between two steps of the CPU: see [`Session::pause_with`].
+pub type Pause = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// The error of a prompt that was stopped where its logits are needed.
 pub(super) fn stopped() -> Error {
@@ -123,7 +84,7 @@ impl Session {
         let engine = Engine::new(model.clone(), device, placement, &options).await?;
         let (expected, answered) = Default::default();
         let recovering = Recovering::default();
-        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, recovering })
+        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, recovering, pause: None })
     }
 
     /// Remembers what a token was planned to take.
@@ -166,6 +127,19 @@ impl Session {
     /// rest is not computed. The batches that were done stay in the cache.
     pub fn stop_when(&mut self, stop: impl Fn() -> bool + Send + 'static) {
         self.engine.stop = Some(Box::new(stop));
+    }
+
+    /// From now on `pause` is awaited before each batch of a prompt and each token of an answer that the CPU computes, which never waits
+    /// for anything: in a browser, nobody would be heard meanwhile.
+    pub fn pause_with(&mut self, pause: Pause) {
+        self.pause = Some(pause);
+    }
+
+    /// Pauses, if that is wanted; returns whether the work was stopped meanwhile.
+    pub(super) async fn pauses(&self) -> bool {
+        let Some(pause) = self.pause.filter(|_| !self.engine.runs_ahead()) else { return false };
+        pause().await;
+        self.stops()
     }
 
     pub(super) fn stops(&self) -> bool {
@@ -231,7 +205,7 @@ impl Session {
     pub(super) async fn feed_all_but_last<'t>(&mut self, tokens: &'t [u32]) -> Result<Option<&'t [u32]>> {
         let mut rest = tokens;
         loop {
-            if self.stops() {
+            if self.pauses().await || self.stops() {
                 return Ok(None);
             }
             if rest.len() <= self.options.batch {

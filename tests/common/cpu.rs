@@ -2,11 +2,11 @@
 
 use super::fixture::Fixture;
 use std::sync::Arc;
-use wgpu_llm::base::{DType, Meta, Result};
-use wgpu_llm::cpu::{Bytes, Memory, Panels, Program, ThreadPool};
-use wgpu_llm::gguf::Gguf;
-use wgpu_llm::graph::{Graph, Input, Place, Plan};
-use wgpu_llm::ops::{Pool, Serial};
+use wgpu_llm::low_level::base::{DType, Meta, Result};
+use wgpu_llm::low_level::cpu::{Bytes, Memory, Panels, Program, ThreadPool};
+use wgpu_llm::low_level::gguf::Gguf;
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::low_level::ops::{Pool, Serial};
 
 /// A graph ready to run.
 pub struct Runner<'a> {
@@ -64,7 +64,7 @@ impl AsRef<[u8]> for Aligned {
     }
 }
 
-impl wgpu_llm::cpu::Weights for Weights<'_> {
+impl wgpu_llm::low_level::cpu::Weights for Weights<'_> {
     fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
         let data = self.gguf.data(info)?;

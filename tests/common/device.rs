@@ -1,6 +1,6 @@
 //! The GPU that tests run on: whatever there is, a CPU that pretends to be one included.
 
-use wgpu_llm::gpu::{Device, Selector};
+use wgpu_llm::low_level::gpu::{Device, Selector};
 
 /// A device; without one, says that `test` was skipped, or fails where `WGPU_LLM_GPU=require`.
 pub fn open(test: &str) -> Option<Device> {

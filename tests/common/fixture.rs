@@ -6,9 +6,9 @@
 #![allow(dead_code)]
 
 use serde_json::Value as Json;
-use wgpu_llm::arch::Spec;
-use wgpu_llm::base::{DType, Result, Shape};
-use wgpu_llm::gguf::{Array, Gguf, Metadata, Strings, Value, Writer};
+use wgpu_llm::low_level::arch::Spec;
+use wgpu_llm::low_level::base::{DType, Result, Shape};
+use wgpu_llm::low_level::gguf::{Array, Gguf, Metadata, Strings, Value, Writer};
 
 /// A model with what the reference computes for its prompt.
 pub struct Fixture {

@@ -1,11 +1,11 @@
 //! Every shader that any op asks for, on devices of several kinds.
 
 use std::collections::HashMap;
-use wgpu_llm::base::Meta;
-use wgpu_llm::gpu::probe;
-use wgpu_llm::gpu::roofline::{self, Limit};
-use wgpu_llm::gpu::{Target, expand};
-use wgpu_llm::ops::{AnyOp, Caps, Pass};
+use wgpu_llm::low_level::base::Meta;
+use wgpu_llm::low_level::gpu::probe;
+use wgpu_llm::low_level::gpu::roofline::{self, Limit};
+use wgpu_llm::low_level::gpu::{Target, expand};
+use wgpu_llm::low_level::ops::{AnyOp, Caps, Pass};
 
 /// A dispatch of one case, and where it came from.
 #[allow(dead_code)]

@@ -5,8 +5,8 @@
 use crate::chromium::Source;
 use crate::shaders;
 use std::collections::HashSet;
-use wgpu_llm::gpu::{COOP, Expanded, F16, SUBGROUPS, Shader, Target, expand};
-use wgpu_llm::ops::Caps;
+use wgpu_llm::low_level::gpu::{COOP, Expanded, F16, SUBGROUPS, Shader, Target, expand};
+use wgpu_llm::low_level::ops::Caps;
 
 /// A text, and where its lines came from.
 pub struct Text {

@@ -2,13 +2,15 @@
 
 use super::numbers::{Numbers, Pair};
 use super::output::Format;
-use crate::app::args::{ActivationBits, AnswerBits, ContextArgs, DeviceChoice, Layers, ModelArgs};
+use crate::app::args::{ActivationBits, AnswerBits, ContextArgs, ModelArgs};
 use crate::app::hub::name::{HubName, ModelName};
 use crate::app::overrides::OverrideArgs;
 use crate::app::split::SplitArgs;
 use crate::base::{Error, Result};
 use crate::model::synth::Synthetic;
+use crate::open::DeviceChoice;
 use crate::ops::CacheTypes;
+use crate::plan::fit::Layers;
 use clap::Args;
 use std::ffi::OsString;
 use std::str::FromStr;

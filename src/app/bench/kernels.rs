@@ -1,8 +1,8 @@
 //! Where time goes: the runs of each kernel on each kind of weights, added up.
 
 use crate::app::term;
-use crate::run::Profile;
-use crate::run::statistics::{Group, Phase, Total, totals as add_up};
+use crate::profile::Profile;
+use crate::profile::statistics::{Group, Phase, Total, totals as add_up};
 
 /// The totals, most expensive first, and their names: `matmul/cpu ffn_down q4_0 [2048, 8192]`.
 pub fn totals(profile: &Profile) -> Vec<(String, Total)> {
@@ -33,7 +33,7 @@ pub fn table(profile: &Profile, tokens: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::profile::{Event, Kernel};
+    use crate::profile::{Event, Kernel};
 
     #[test]
     fn runs_of_one_kernel_are_added_up() {

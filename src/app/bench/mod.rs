@@ -9,7 +9,6 @@ pub mod peak;
 pub mod roofline;
 pub mod row;
 
-use super::args::{DeviceArgs, Layers};
 use super::hub::progress::Progress;
 use super::{inspect, load, split, term};
 use crate::base::{Error, Result};
@@ -18,8 +17,12 @@ use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
-use crate::run::budget::Budget;
-use crate::run::{Options, Profile, Session};
+use crate::open;
+use crate::plan::Options;
+use crate::plan::budget::Budget;
+use crate::plan::fit::Layers;
+use crate::profile::Profile;
+use crate::run::Session;
 use crate::simd::Level;
 use args::{BenchArgs, Origin, Setting, Test};
 use output::{Printer, Shown};
@@ -46,11 +49,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let mut printer = Printer::new(args.format(), shown);
     // Before any model takes memory.
-    let budget = args.split.budget(device.as_ref());
+    let budget = args.split.options(args.device.clone(), Layers::Auto).budget(device.as_ref());
     let peaks = Peaks::measure(&settings, device.as_ref())?;
     for origin in &origins {
         let start = Instant::now();
-        let (model, file) = open(origin, args)?;
+        let (model, file) = model(origin, args)?;
         let load = if matches!(origin, Origin::Named(_)) { start.elapsed() } else { Duration::ZERO };
         let facts = facts(&model, file, load);
         let mut bench = Bench { args, facts, model, device: &device, budget, peaks: &peaks };
@@ -64,19 +67,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
     // Only where no layer ever goes there is a GPU not looked for.
     let all_zero = args.n_gpu_layers.iter().all(|l| *l == Layers::Count(0));
-    let n_gpu_layers = if all_zero { Layers::Count(0) } else { Layers::Auto };
-    load::device(&DeviceArgs {
-        device: args.device.clone(),
-        n_gpu_layers,
-        split: args.split.clone(),
-        threads: None,
-        no_autotune: false,
-        activation_bits: args.activation_bits,
-        answer_bits: args.answer_bits,
-    })
+    let layers = if all_zero { Layers::Count(0) } else { Layers::Auto };
+    args.split.options(args.device.clone(), layers).open(&load::listener())
 }
 
-fn open(origin: &Origin, args: &BenchArgs) -> Result<(Arc<Model>, String)> {
+fn model(origin: &Origin, args: &BenchArgs) -> Result<(Arc<Model>, String)> {
     match origin {
         Origin::Named(name) => {
             let (path, model) = load::model_named(name, args.offline, &args.overrides)?;
@@ -139,7 +134,7 @@ impl Bench<'_> {
             return Err(Error::usage(what).help("make -p, -n, -pg or -d smaller"));
         }
         let device = self.device.clone().filter(|_| setting.layers != Layers::Count(0));
-        load::check_memory(&self.model, &device, context, setting.kv)?;
+        open::check_memory(&self.model, &device, context, setting.kv)?;
         let options = Options {
             context,
             batch: (setting.ubatch.min(setting.batch) as usize).min(context),
@@ -149,13 +144,15 @@ impl Bench<'_> {
             answer_precision: self.args.answer_bits.precision(),
             ..Options::default()
         };
-        let plan = (setting.layers, &self.args.split);
-        let fit = split::plan(&self.model, device.as_ref(), plan, self.budget, &options, vec![context])?;
+        let asked = self.args.split.options(self.args.device.clone(), setting.layers);
+        let listener = load::listener();
+        let fit = asked.plan(&self.model, device.as_ref(), self.budget, &options, vec![context], &listener)?;
         if fit.placement.single().is_none() {
             term::note(split::describe(&fit));
         }
         let device = device.filter(|_| fit.placement.uses(Place::Gpu));
-        load::start(self.model.clone(), device, Options { placement: Some(fit.placement), ..options })
+        let options = Options { placement: Some(fit.placement), ..options };
+        open::start(self.model.clone(), device, options, &listener)
     }
 
     fn measure(&self, session: &mut Session, setting: &Setting, test: &Test, model: &ModelFacts) -> Result<Row> {
@@ -222,7 +219,7 @@ fn device_facts(session: &mut Session) -> DeviceFacts {
     let threads = session.engine().threads() as u32;
     let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
     let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
-    let (cpu, simd) = (load::cpu_name(), Level::best().name());
+    let (cpu, simd) = (open::system::cpu_name(), Level::best().name());
     let (activation_bits, answer_bits) = (session.activation_bits(), session.answer_bits());
     DeviceFacts { backend, cpu, gpu, threads, simd, activation_bits, answer_bits }
 }

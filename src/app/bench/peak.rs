@@ -3,13 +3,14 @@
 
 use super::args::{Setting, Test};
 use super::roofline;
-use crate::app::args::Layers;
 use crate::app::term;
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::{Graph, Place};
-use crate::run::roofline::{Roofline, cpu, gpu as measure_gpu};
-use crate::run::{Products, Session, Traffic};
+use crate::plan::fit::Layers;
+use crate::plan::roofline::{Roofline, cpu, gpu as measure_gpu};
+use crate::plan::{Products, Traffic};
+use crate::run::Session;
 
 /// What devices can do at the most, as measured in this run.
 pub struct Peaks {
@@ -123,7 +124,7 @@ mod tests {
     use crate::base::DType;
     use crate::model::{Model, synth::Synthetic};
     use crate::ops::Serial;
-    use crate::run::Options;
+    use crate::plan::Options;
     use std::sync::Arc;
 
     #[test]

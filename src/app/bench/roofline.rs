@@ -2,12 +2,12 @@
 
 use super::args::BenchArgs;
 use super::numbers::Numbers;
-use crate::app::args::DeviceChoice;
-use crate::app::{load, split, term};
+use crate::app::term;
 use crate::base::{Error, ErrorKind, Result};
 use crate::gpu::{self, Device, Selector};
-use crate::run::roofline::{self, Roofline};
-use crate::run::speed::{self, Speed};
+use crate::open::{DeviceChoice, rates, system};
+use crate::plan::roofline::{self, Roofline};
+use crate::plan::speed::{self, Speed};
 use crate::simd::Level;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let roofline = roofline::gpu(&open)?;
         let round_trip = Some(crate::run::selftest::speed(&open)?.round_trip);
         let speed = speed::gpu(&open)?;
-        split::keep(Some(&open), 0, speed);
+        rates::keep(Some(&open), 0, speed);
         all.push(Limits { device, name, threads: None, roofline, round_trip, speed });
         term::check_interrupt()?;
     }
@@ -59,11 +59,11 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
         let roofline = roofline::cpu(n.max(1));
         let roofline = roofline
             .ok_or_else(|| Error::new(ErrorKind::OutOfSystemMemory, "no memory to measure the bandwidth with"))?;
-        let name = format!("{} ({})", load::cpu_name(), Level::best().name());
+        let name = format!("{} ({})", system::cpu_name(), Level::best().name());
         let speed = speed::cpu(n)?;
-        split::keep(None, n, speed);
+        rates::keep(None, n, speed);
         if args.threads.is_empty() && n == cores {
-            split::keep(None, 0, speed);
+            rates::keep(None, 0, speed);
         }
         all.push(Limits { device: "cpu".into(), name, threads: Some(n), roofline, round_trip: None, speed });
         term::check_interrupt()?;

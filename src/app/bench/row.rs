@@ -2,8 +2,8 @@
 
 use super::args::{Setting, Test};
 use super::peak::{Least, Need};
-use crate::app::args::Layers;
-use crate::run::Profile;
+use crate::plan::fit::Layers;
+use crate::profile::Profile;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -156,7 +156,7 @@ impl Row {
         if let Some(profile) = &self.kernels {
             let tokens = f64::from(self.test.tokens());
             let kernels = super::kernels::totals(profile);
-            let kernel = |(name, k): &(String, crate::run::statistics::Total)| {
+            let kernel = |(name, k): &(String, crate::profile::statistics::Total)| {
                 json!({
                     "kernel": name, "runs_per_token": k.count as f64 / tokens, "ns_per_token": k.total as f64 / tokens,
                     "fraction": k.fraction, "weight_bytes_per_second": k.weight_rate(),

@@ -1,9 +1,7 @@
 //! `chat`: a conversation with a model, in a terminal or from lines of text.
 
+mod screen;
 mod settings;
-mod speaker;
-mod talk;
-mod voice;
 
 use super::args::Length;
 use super::complete::speed;
@@ -13,14 +11,14 @@ use super::repl::{Editor, HELP, Input, ReplCommand, Topic};
 use super::sampling::SamplingArgs;
 use super::term::{self, Stream};
 use crate::base::{Error, ErrorKind, Result};
+use crate::chat::{Chat, ChatOptions, Conversation, Reply};
 use crate::model::Model;
-use crate::run::Stop;
+use crate::run::{FinishReason, Generation, Session};
 use crate::text::ChatTemplate;
 use clap::Args;
-use speaker::{Speaker, Told};
+use screen::Screen;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use talk::Talk;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -58,28 +56,30 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     if args.n_predict == Length::AtMost(0) {
         return Err(Error::usage("-n 0 leaves no room for an answer").help("use 1 or more, or -1 for no limit"));
     }
-    let mut talk = Talk::default();
+    let mut conversation = Conversation::default();
     if let Some(system) = system(args)? {
-        talk.set_system(system);
+        conversation.set_system(system);
     }
-    args.sampling.options()?;
+    let sampling = args.sampling.options()?;
     let first = first_prompt(args)?;
     let mut editor = Editor::new()?;
     let mut session = load::session(&args.engine)?;
     let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
     let template = template(session.model(), args.chat_template.as_deref())?;
-    let mut chat = Chat {
-        speaker: Speaker::new(session, template, &args.sampling, args.n_predict)?,
-        talk,
+    let (limit, go_on) = (args.n_predict.limit(), args.n_predict != Length::UntilFull);
+    let mut console = Console {
+        chat: Chat::new(&session, template, ChatOptions { limit, go_on, think: None, sampling })?,
+        session,
+        conversation,
         sampling: args.sampling.clone(),
         on_terminal: editor.is_terminal(),
         attached: String::new(),
         last: None,
     };
-    let done = chat.go_on(first, &mut editor);
-    load::finish(&args.engine, &mut chat.speaker.session, done)?;
+    let done = console.go_on(first, &mut editor);
+    load::finish(&args.engine, &mut console.session, done)?;
     if let Some(mut window) = window {
-        chat.speaker.session.engine().set_trace(false)?;
+        console.session.engine().set_trace(false)?;
         window.finish();
     }
     Ok(())
@@ -122,17 +122,18 @@ fn template(model: &Model, meant: Option<&OsStr>) -> Result<ChatTemplate> {
 }
 
 /// A chat under way.
-struct Chat {
-    speaker: Speaker,
-    talk: Talk,
+struct Console {
+    session: Session,
+    chat: Chat,
+    conversation: Conversation,
     sampling: SamplingArgs,
     on_terminal: bool,
     /// Text of files for the next prompt.
     attached: String,
-    last: Option<Told>,
+    last: Option<Reply>,
 }
 
-impl Chat {
+impl Console {
     /// Takes the prompt there is from the beginning, and what comes, until there is no more. Mistakes are told, and the chat goes on;
     /// a script's ends with an error then.
     fn go_on(&mut self, prompt: Option<String>, editor: &mut Editor) -> Result<()> {
@@ -183,44 +184,52 @@ impl Chat {
 
     /// Answers a prompt, what was read before it included; never to leave.
     fn ask(&mut self, text: String) -> Result<bool> {
-        let (attached, before) = (std::mem::take(&mut self.attached), self.talk.clone());
-        self.talk.ask(format!("{attached}{text}"));
+        let (attached, before) = (std::mem::take(&mut self.attached), self.conversation.clone());
+        self.conversation.ask(format!("{attached}{text}"));
         self.answer(before).map(|()| false)
     }
 
     /// Answers the last question. Without an answer, be it a failure or Ctrl-C, the conversation is as it was `before`.
-    fn answer(&mut self, before: Talk) -> Result<()> {
-        let told = self.speaker.answer(&mut self.talk);
-        if !told.as_ref().is_ok_and(|told| told.said) {
-            self.talk = before;
+    fn answer(&mut self, before: Conversation) -> Result<()> {
+        let mut screen = Screen::new();
+        let reply = self.chat.reply(&mut self.session, &mut self.conversation, &mut |delta| screen.show(&delta));
+        let reply = reply.and_then(|reply| screen.finish().map(|()| reply));
+        let said = reply.as_ref().is_ok_and(|reply| !reply.is_empty());
+        if !said {
+            self.conversation = before;
         }
-        let told = told?;
-        if told.said && told.forgotten > 0 {
-            let turns = if told.forgotten == 1 { "turn was".into() } else { format!("{} turns were", told.forgotten) };
-            let context = self.speaker.session.context();
+        let reply = reply?;
+        if said && reply.forgotten > 0 {
+            let turns =
+                if reply.forgotten == 1 { "turn was".into() } else { format!("{} turns were", reply.forgotten) };
+            let context = self.session.context();
             term::warn(format_args!(
                 "the context of {context} tokens is full: the oldest {turns} forgotten (-c makes it larger)"
             ));
         }
-        match told.answer.stop {
-            Stop::Context => term::warn("the context is full: the answer ends here (-c makes it larger)"),
-            Stop::Limit => dim(format_args!("the answer has {} tokens, the limit of -n", told.answer.tokens.len())),
-            Stop::Interrupted if self.on_terminal && told.said => dim("stopped"),
-            Stop::Interrupted if self.on_terminal => dim("stopped before the answer: as if nothing had been asked"),
-            Stop::Interrupted => term::check_interrupt()?,
-            Stop::End => {}
+        match reply.generation.finish {
+            FinishReason::Context => term::warn("the context is full: the answer ends here (-c makes it larger)"),
+            FinishReason::Limit => {
+                dim(format_args!("the answer has {} tokens, the limit of -n", reply.generation.tokens.len()));
+            }
+            FinishReason::Interrupted if self.on_terminal && said => dim("stopped"),
+            FinishReason::Interrupted if self.on_terminal => {
+                dim("stopped before the answer: as if nothing had been asked")
+            }
+            FinishReason::Interrupted => term::check_interrupt()?,
+            FinishReason::End => {}
         }
         if Stream::Stderr.is_terminal() && self.on_terminal {
-            dim(self.stats(&told));
+            dim(self.stats(&reply.generation));
         }
-        self.last = Some(told);
+        self.last = Some(reply);
         term::clear_interrupt();
         Ok(())
     }
 
-    fn stats(&self, told: &Told) -> String {
-        let (used, context) = (self.speaker.session.fed().len(), self.speaker.session.context());
-        format!("{}; {used} of {context} tokens of context", speed(&told.answer))
+    fn stats(&self, generation: &Generation) -> String {
+        let (used, context) = (self.session.fed().len(), self.session.context());
+        format!("{}; {used} of {context} tokens of context", speed(generation))
     }
 
     /// Does what a command says; whether that is to leave.
@@ -229,19 +238,20 @@ impl Chat {
             ReplCommand::Help => term::note(HELP.trim_end()),
             ReplCommand::Exit => return Ok(true),
             ReplCommand::Clear => {
-                self.talk.clear();
+                self.conversation.clear();
                 self.attached.clear();
                 dim("the chat is forgotten, but not the system prompt");
             }
             ReplCommand::Set { key, value } => self.set(&key, &value)?,
             ReplCommand::Show(topic) => term::note(self.show(topic).trim_end()),
             ReplCommand::Load(path) => {
-                self.talk = Talk::load(&path)?;
-                term::note(format_args!("{} messages", self.talk.messages().len()));
+                let text = input::small_file(&path)?;
+                self.conversation = Conversation::from_json(&text).map_err(|e| e.at(path.display()))?;
+                term::note(format_args!("{} messages", self.conversation.messages().len()));
             }
             ReplCommand::Save(path) => {
-                self.talk.save(&path)?;
-                term::note(format_args!("{} messages in {}", self.talk.messages().len(), path.display()));
+                self.conversation.save(&path)?;
+                term::note(format_args!("{} messages in {}", self.conversation.messages().len(), path.display()));
             }
             ReplCommand::Read(path) => {
                 let text = input::small_file(&path)?;
@@ -255,9 +265,11 @@ impl Chat {
 
     /// Another answer to the last question; the old one comes back where that fails.
     fn regenerate(&mut self) -> Result<()> {
-        let before = self.talk.clone();
-        self.talk.reopen().ok_or_else(|| Error::usage("nothing was answered yet").help("write a prompt first"))?;
-        if self.speaker.options.temp <= 0.0 {
+        let before = self.conversation.clone();
+        self.conversation
+            .reopen()
+            .ok_or_else(|| Error::usage("nothing was answered yet").help("write a prompt first"))?;
+        if self.chat.options().sampling.temp <= 0.0 {
             dim("at temperature 0 the answer is always the same; /set temp 0.8 gives others");
         }
         self.answer(before)
@@ -265,22 +277,24 @@ impl Chat {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
-            "system" => self.talk.set_system(value),
+            "system" => self.conversation.set_system(value),
             "think" => {
-                self.speaker.think = match value {
+                let think = match value {
                     "on" => Some(true),
                     "off" => Some(false),
                     "auto" => None,
                     _ => return Err(Error::usage(format!("think {value}")).help("write on, off or auto")),
                 };
-                if !self.speaker.template.capabilities().thinking {
+                self.chat.set_options(&self.session, ChatOptions { think, ..self.chat.options().clone() })?;
+                if !self.chat.template().capabilities().thinking {
                     term::note("this model's template does not turn thinking on and off");
                 }
             }
             key => {
-                let sampling = settings::set(&self.sampling, key, value)?;
-                self.speaker.set_options(sampling.options()?)?;
-                self.sampling = sampling;
+                let args = settings::set(&self.sampling, key, value)?;
+                let sampling = args.options()?;
+                self.chat.set_options(&self.session, ChatOptions { sampling, ..self.chat.options().clone() })?;
+                self.sampling = args;
             }
         }
         dim(format_args!("{key}: {value}"));
@@ -290,11 +304,13 @@ impl Chat {
     fn show(&mut self, topic: Topic) -> String {
         match topic {
             Topic::Model => self.model(),
-            Topic::Settings => settings::show(&self.speaker.options),
-            Topic::System => self.talk.system().unwrap_or_else(|| "none: what the template has of its own".into()),
-            Topic::Template => self.speaker.template.source().to_string(),
+            Topic::Settings => settings::show(&self.chat.options().sampling),
+            Topic::System => {
+                self.conversation.system().unwrap_or_else(|| "none: what the template has of its own".into())
+            }
+            Topic::Template => self.chat.template().source().to_string(),
             Topic::Stats => match &self.last {
-                Some(told) => self.stats(told),
+                Some(reply) => self.stats(&reply.generation),
                 None => "nothing was answered yet".into(),
             },
             Topic::History => {
@@ -302,14 +318,14 @@ impl Chat {
                     let text = m.content.as_ref().and_then(|c| c.as_text()).unwrap_or_default();
                     format!("{}: {text}\n", m.role.as_str())
                 };
-                let said: String = self.talk.messages().iter().map(line).collect();
+                let said: String = self.conversation.messages().iter().map(line).collect();
                 if said.is_empty() { "nothing was said yet".into() } else { said }
             }
         }
     }
 
     fn model(&mut self) -> String {
-        let session = &mut self.speaker.session;
+        let session = &mut self.session;
         let model = session.model().clone();
         let spec = model.spec();
         let device = match session.engine().device() {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wgpu_llm::gguf::{Gguf, Metadata, TensorInfo, Writer};
+use wgpu_llm::low_level::gguf::{Gguf, Metadata, TensorInfo, Writer};
 
 /// Padding between tensors makes files bigger than what is in them: not written again above this alignment.
 const MOST_ALIGNMENT: usize = 4096;

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use std::sync::{Arc, LazyLock};
-use wgpu_llm::text::{ChatTemplate, Clock, ControlTokens, Message, RenderOptions, Segment};
+use wgpu_llm::low_level::text::{ChatTemplate, Clock, ControlTokens, Message, RenderOptions, Segment};
 
 /// A control token that stands, as the mark in it shows, in everything that users, tools and the model say. Templates do
 /// not contain it.

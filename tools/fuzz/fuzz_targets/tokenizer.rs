@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use wgpu_llm::text::{DetokenizeOptions, Segment, SpecialIds, Tokenizer, VocabSource, pre_tokenizer_names};
+use wgpu_llm::low_level::text::{DetokenizeOptions, Segment, SpecialIds, Tokenizer, VocabSource, pre_tokenizer_names};
 
 /// A vocabulary, and whether its tokens can spell any text.
 struct Subject {

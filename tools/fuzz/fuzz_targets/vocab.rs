@@ -3,10 +3,10 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use wgpu_llm::base::DType;
-use wgpu_llm::gguf::{Gguf, Metadata, Strings, Writer};
-use wgpu_llm::model::Model;
-use wgpu_llm::text::{DetokenizeOptions, Segment};
+use wgpu_llm::low_level::base::DType;
+use wgpu_llm::low_level::gguf::{Gguf, Metadata, Strings, Writer};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::text::{DetokenizeOptions, Segment};
 
 /// Token texts that mean something to one kind of vocabulary or another.
 const TEXTS: &[&str] = &[
@@ -95,7 +95,7 @@ fn vocabulary(input: &mut Unstructured) -> Result<(Metadata, String)> {
     metadata.set("llama.attention.layer_norm_rms_epsilon", 1e-5f32);
 
     metadata.set("tokenizer.ggml.model", *input.choose(MODELS)?);
-    let pre: Vec<&str> = wgpu_llm::text::pre_tokenizer_names().collect();
+    let pre: Vec<&str> = wgpu_llm::low_level::text::pre_tokenizer_names().collect();
     if input.arbitrary()? {
         metadata.set("tokenizer.ggml.pre", *input.choose(&pre)?);
     }

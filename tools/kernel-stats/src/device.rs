@@ -6,7 +6,7 @@
 use crate::spirv::{Interface, Kind, Module};
 use ash::{ext, khr, vk};
 use std::ffi::{CStr, CString, c_char};
-use wgpu_llm::ops::Caps;
+use wgpu_llm::low_level::ops::Caps;
 
 /// What a driver makes of one kernel.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@
 //! kernel is always in it; all of them where the variants themselves are of interest.
 
 use std::collections::HashSet;
-use wgpu_llm::base::{DType, Meta};
-use wgpu_llm::gpu::{Target, expand};
-use wgpu_llm::ops::*;
-use wgpu_llm::quant::{self, Precision};
+use wgpu_llm::low_level::base::{DType, Meta};
+use wgpu_llm::low_level::gpu::{Target, expand};
+use wgpu_llm::low_level::ops::*;
+use wgpu_llm::low_level::quant::{self, Precision};
 
 /// One kernel.
 #[derive(Debug, Clone)]

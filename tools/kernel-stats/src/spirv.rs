@@ -5,8 +5,8 @@ use crate::device::Info;
 use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::{Expression, Literal};
-use wgpu_llm::gpu::Shader;
-use wgpu_llm::ops::Pass;
+use wgpu_llm::low_level::gpu::Shader;
+use wgpu_llm::low_level::ops::Pass;
 
 /// A kernel to be compiled.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,8 +188,8 @@ impl Interface {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wgpu_llm::base::{DType, Meta};
-    use wgpu_llm::ops::{Add, Caps, MatMul, Op};
+    use wgpu_llm::low_level::base::{DType, Meta};
+    use wgpu_llm::low_level::ops::{Add, Caps, MatMul, Op};
 
     fn info() -> Info {
         Info { name: String::new(), driver: String::new(), radv: true, caps: Caps::BASELINE, dot: false, int8: false }

@@ -7,8 +7,8 @@ use kernel_stats::spirv::module;
 use kernel_stats::{NO_RADV, recorded, table};
 use std::process::Command;
 use std::sync::OnceLock;
-use wgpu_llm::base::Meta;
-use wgpu_llm::ops::{Add, Caps, Op};
+use wgpu_llm::low_level::base::Meta;
+use wgpu_llm::low_level::ops::{Add, Caps, Op};
 
 /// What is not as it should be today, and why. A line whose kernels are mended has to go.
 const KNOWN: &[Known] = &[

@@ -3,11 +3,13 @@
 
 use eframe::egui;
 use std::sync::Arc;
-use wgpu_llm::base::Result;
-use wgpu_llm::gpu::{Device, Selector};
-use wgpu_llm::model::{Model, synth::Synthetic};
-use wgpu_llm::ops::Serial;
-use wgpu_llm::run::{Observer, Options, Session};
+use wgpu_llm::low_level::base::Result;
+use wgpu_llm::low_level::gpu::{Device, Selector};
+use wgpu_llm::low_level::model::{Model, synth::Synthetic};
+use wgpu_llm::low_level::ops::Serial;
+use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::profile::Observer;
+use wgpu_llm::low_level::run::Session;
 use wgpu_llm_profiler::{Feed, Viewer};
 
 fn main() -> eframe::Result {

@@ -1,7 +1,7 @@
 //! Colours that are told apart in light and dark, one per op.
 
 use eframe::egui::{Color32, Visuals};
-use wgpu_llm::run::Profile;
+use wgpu_llm::low_level::profile::Profile;
 
 /// Ten hues of like lightness, told apart by most people who see fewer colours too.
 const HUES: [Color32; 10] = [

@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use wgpu_llm::base::{Error, Result};
-use wgpu_llm::run::profile::Record;
-use wgpu_llm::run::{Observer, Profile, chrome};
+use wgpu_llm::low_level::base::{Error, Result};
+use wgpu_llm::low_level::profile::Record;
+use wgpu_llm::low_level::profile::{Observer, Profile, chrome};
 
 /// Records of a frame at most, so that the window answers while many wait.
 const AT_ONCE: usize = 2000;

@@ -1,8 +1,8 @@
-//! Shows where the time of wgpu-llm goes: views over a [`Profile`](wgpu_llm::run::Profile), for a window of their own or for
+//! Shows where the time of wgpu-llm goes: views over a [`Profile`](wgpu_llm::low_level::profile::Profile), for a window of their own or for
 //! anybody's egui program.
 //!
 //! ```no_run
-//! # fn show(session: &mut wgpu_llm::run::Session, ui: &mut eframe::egui::Ui) -> wgpu_llm::base::Result<()> {
+//! # fn show(session: &mut wgpu_llm::low_level::run::Session, ui: &mut eframe::egui::Ui) -> wgpu_llm::low_level::base::Result<()> {
 //! use wgpu_llm_profiler::{Feed, Viewer};
 //! let (sender, feed) = Feed::channel();
 //! session.engine().observe(Box::new(sender))?;

@@ -6,8 +6,8 @@ use crate::view::{Scene, View, diff, memory, roofline, strip, table, timeline, t
 use crate::words;
 use eframe::egui::{self, Key, RichText, ThemePreference, Ui};
 use std::time::{Duration, Instant};
-use wgpu_llm::run::Profile;
-use wgpu_llm::run::statistics::{self, Phase};
+use wgpu_llm::low_level::profile::Profile;
+use wgpu_llm::low_level::profile::statistics::{self, Phase};
 
 /// How often a window is drawn while records come, unless [`Viewer::every`] says otherwise: the GPU is the model's.
 const FRAME: Duration = Duration::from_millis(100);

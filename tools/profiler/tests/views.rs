@@ -3,10 +3,11 @@
 use eframe::egui::{self, Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use wgpu_llm::run::profile::{DeviceFacts, Event, Facts, Kernel, LayerFacts, Memory, Record, Run};
-use wgpu_llm::run::roofline::Roofline;
-use wgpu_llm::run::statistics::{Group, Phase, tokens, totals};
-use wgpu_llm::run::{Observer, Profile, chrome};
+use wgpu_llm::low_level::plan::Memory;
+use wgpu_llm::low_level::plan::roofline::Roofline;
+use wgpu_llm::low_level::profile::statistics::{Group, Phase, tokens, totals};
+use wgpu_llm::low_level::profile::{DeviceFacts, Event, Facts, Kernel, LayerFacts, Record, Run};
+use wgpu_llm::low_level::profile::{Observer, Profile, chrome};
 use wgpu_llm_profiler::{Feed, View, Viewer, open};
 
 const OPS: [(&str, &str); 3] = [("linear", "attn_q"), ("attention", "attention"), ("linear", "ffn_down")];

@@ -4,10 +4,10 @@ use crate::engine::{LoadOptions, open_device, parse};
 use crate::thrown;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
-use wgpu_llm::base::{Error, Result};
-use wgpu_llm::ops::{Caps, Serial};
-use wgpu_llm::run::selftest::{Findings, cases};
-use wgpu_llm::simd::Level;
+use wgpu_llm::low_level::base::{Error, Result};
+use wgpu_llm::low_level::ops::{Caps, Serial};
+use wgpu_llm::low_level::run::selftest::{Findings, cases};
+use wgpu_llm::low_level::simd::Level;
 
 /// Compares the CPU's code of every operation with exact results: the instructions in use, how many cases were run, and what is
 /// wrong, as JSON.

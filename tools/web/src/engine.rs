@@ -1,6 +1,6 @@
 //! A model on a device, and one conversation's cache: what the page's worker loads, asks and frees.
 
-use crate::chat::{self, Answer, ChatOptions, Voice};
+use crate::chat::{Answer, AnswerOptions};
 use crate::host::{self, File};
 use crate::thrown;
 use serde::Deserialize;
@@ -8,14 +8,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wasm_bindgen::prelude::*;
-use wgpu_llm::base::{DType, Error, ErrorKind, Result};
-use wgpu_llm::gguf::{Gguf, Source};
-use wgpu_llm::gpu::{self, Device};
-use wgpu_llm::model::Model;
-use wgpu_llm::run::predict::Sizes;
-use wgpu_llm::run::{Options, Placement, Session, Stop, summary};
-use wgpu_llm::sample::{Sampler, SamplerOptions};
-use wgpu_llm::text::{ChatTemplate, Message};
+use wgpu_llm::low_level::base::{DType, Error, ErrorKind, Result};
+use wgpu_llm::low_level::chat::{Chat, ChatOptions, Conversation, Delta};
+use wgpu_llm::low_level::gguf::{Gguf, Source};
+use wgpu_llm::low_level::gpu::{self, Device};
+use wgpu_llm::low_level::model::Model;
+use wgpu_llm::low_level::plan::predict::Sizes;
+use wgpu_llm::low_level::plan::{Options, Placement};
+use wgpu_llm::low_level::profile::summary;
+use wgpu_llm::low_level::run::Session;
+use wgpu_llm::low_level::text::Message;
 
 /// Whether the answer under way is to end.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -67,11 +69,9 @@ pub struct LoadOptions {
 #[wasm_bindgen]
 pub struct Engine {
     model: Arc<Model>,
-    template: ChatTemplate,
     /// None once it was freed.
     session: Option<Session>,
-    /// Kept from answer to answer: its random numbers go on, so that another answer is another one.
-    sampler: Option<(SamplerOptions, Sampler)>,
+    chat: Chat,
     profiled: bool,
 }
 
@@ -98,7 +98,7 @@ impl Engine {
             "subgroups": caps.and_then(|c| c.subgroups),
             "f16": caps.is_some_and(|c| c.f16),
             "timestamps": device.as_ref().is_some_and(Device::has_timestamps),
-            "thinking": self.template.capabilities().thinking,
+            "thinking": self.chat.template().capabilities().thinking,
         })
         .to_string()
     }
@@ -158,98 +158,31 @@ impl Engine {
         };
         let device = open_device(&options).await?;
         let session = session(&model, device, &options).await?;
-        Ok(Engine { model, template, session: Some(session), sampler: None, profiled: false })
+        let chat = Chat::new(&session, template, ChatOptions::default())?;
+        Ok(Engine { model, session: Some(session), chat, profiled: false })
     }
 
     async fn answer(&mut self, messages: &str, options: &str, say: &js_sys::Function) -> Result<Answer> {
         let messages: Vec<Message> = parse(messages, "messages")?;
-        let options: ChatOptions = parse(options, "options")?;
-        let model = self.model.clone();
+        let options: AnswerOptions = parse(options, "options")?;
         let Some(session) = &mut self.session else {
             return Err(Error::usage("the model was freed").help("load it again"));
         };
         if self.profiled && session.engine().trace()?.is_none() {
             session.engine().set_trace(true)?;
         }
-        let context = session.context();
-        let (prompt, thought, forgotten) = chat::fit(&model, &self.template, messages, &options, context)?;
-        if self.sampler.as_ref().is_none_or(|(of, _)| *of != options.sampling) {
-            let sampler = model.sampler(&options.sampling, context)?;
-            self.sampler = Some((options.sampling.clone(), sampler));
-        }
-        let Some((_, sampler)) = &mut self.sampler else { unreachable!("just made") };
-        let mut voice = Voice::new(model.tokenizer()?, &self.template, thought);
-        let mut hear = |token: u32| {
-            let (text, thought) = voice.push(token);
-            // Whoever hears it cannot fail the answer.
-            let _ = say.call3(&JsValue::NULL, &text.into(), &thought.into(), &token.into());
+        self.chat.set_options(session, options.into())?;
+        let mut hear = |delta: Delta| {
+            // What was held back comes with the whole answer.
+            if let Some(token) = delta.token {
+                // Whoever hears it cannot fail the answer.
+                let _ = say.call3(&JsValue::NULL, &delta.content.into(), &delta.reasoning.into(), &token.into());
+            }
             if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let spoken = speak(session, &prompt, sampler, options.limit, &mut hear).await?;
-        let used = session.fed().len();
-        let (text, thought) = voice.finish();
-        Ok(Answer {
-            text,
-            thought,
-            tokens: spoken.tokens,
-            stop: match spoken.stop {
-                Stop::End => "end",
-                Stop::Limit => "limit",
-                Stop::Context => "context",
-                Stop::Interrupted => "stopped",
-            },
-            prompt_tokens: spoken.prompt_tokens,
-            prompt_seconds: spoken.prompt_time.as_secs_f64(),
-            seconds: spoken.decode_time.as_secs_f64(),
-            used,
-            forgotten,
-        })
+        let reply = self.chat.reply_async(session, &mut Conversation::from(messages), &mut hear).await?;
+        Ok(Answer::new(reply, session.fed().len()))
     }
-}
-
-/// Generates an answer. The GPU is waited for, and meanwhile the worker hears what is sent to it; the CPU never waits, so there the
-/// answer is made token by token, with pauses.
-async fn speak(
-    session: &mut Session,
-    prompt: &[u32],
-    sampler: &mut Sampler,
-    limit: usize,
-    hear: &mut dyn FnMut(u32) -> ControlFlow<()>,
-) -> Result<wgpu_llm::run::Answer> {
-    if session.engine().runs_ahead() {
-        return session.generate_async(prompt, sampler, limit, hear).await;
-    }
-    let (start, shared) = (web_time::Instant::now(), session.shared_with(prompt));
-    session.truncate(shared);
-    for batch in prompt[shared..prompt.len() - 1].chunks(CPU_BATCH) {
-        host::pause().await;
-        match session.logits_async(batch, &[]).await {
-            Err(_) if stops() => break,
-            done => done?,
-        };
-    }
-    let mut all = session.generate_async(prompt, sampler, limit.min(1), hear).await?;
-    all.prompt_tokens = session.fed().len().min(prompt.len()) - shared;
-    all.prompt_time = start.elapsed();
-    let (begin, mut text) = (web_time::Instant::now(), prompt.to_vec());
-    text.extend(&all.tokens);
-    while all.stop == Stop::Limit && all.tokens.len() < limit {
-        host::pause().await;
-        if stops() {
-            all.stop = Stop::Interrupted;
-            break;
-        }
-        if text.len() >= session.context() {
-            all.stop = Stop::Context;
-            break;
-        }
-        let one = session.generate_async(&text, sampler, 1, hear).await?;
-        text.extend(&one.tokens);
-        all.tokens.extend(one.tokens);
-        all.stop = one.stop;
-    }
-    all.decode_time = begin.elapsed();
-    Ok(all)
 }
 
 /// The device that is meant; none for the CPU.
@@ -299,6 +232,7 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     model.check_fits(need.saturating_sub(model.weight_bytes()), have, &whose)?;
     let mut session = Session::new_async(model.clone(), device, options).await?;
     session.stop_when(stops);
+    session.pause_with(|| Box::pin(host::pause()));
     session.when_recovered(|recovery| host::recovered(&recovery.to_string(), recovery.device.is_some()));
     Ok(session)
 }

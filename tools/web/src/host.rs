@@ -3,8 +3,8 @@
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use wgpu_llm::base::{Error, ErrorKind, Result};
-use wgpu_llm::gguf::ReadAt;
+use wgpu_llm::low_level::base::{Error, ErrorKind, Result};
+use wgpu_llm::low_level::gguf::ReadAt;
 
 #[wasm_bindgen]
 extern "C" {

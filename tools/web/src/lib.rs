@@ -8,7 +8,7 @@ mod engine;
 mod host;
 
 use wasm_bindgen::prelude::*;
-use wgpu_llm::base::Error;
+use wgpu_llm::low_level::base::Error;
 
 /// Sends panics to the console: without a word there, WebAssembly only says `unreachable`.
 #[wasm_bindgen(start)]

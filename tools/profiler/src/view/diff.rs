@@ -3,8 +3,8 @@
 use super::Scene;
 use crate::{colour, words};
 use eframe::egui::{self, Align, Layout, Ui};
-use wgpu_llm::run::Profile;
-use wgpu_llm::run::statistics::{Group, Phase, tokens, totals};
+use wgpu_llm::low_level::profile::Profile;
+use wgpu_llm::low_level::profile::statistics::{Group, Phase, tokens, totals};
 
 /// A step of the model in both traces: nanoseconds per token, `None` where it does not run.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use super::Scene;
 use crate::{colour, words};
 use eframe::egui::{self, Color32, Rect, Sense, Ui, vec2};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
-use wgpu_llm::run::profile::Memory;
+use wgpu_llm::low_level::plan::Memory;
 
 /// A part of a device's memory, and its colour.
 type Part = (&'static str, fn(&Memory) -> u64, usize);

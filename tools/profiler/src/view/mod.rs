@@ -10,8 +10,8 @@ pub mod timeline;
 pub mod tokens;
 
 use crate::colour::Ops;
-use wgpu_llm::run::Profile;
-use wgpu_llm::run::statistics::Phase;
+use wgpu_llm::low_level::profile::Profile;
+use wgpu_llm::low_level::profile::statistics::Phase;
 
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,8 +5,8 @@ use crate::{colour, words};
 use eframe::egui::Ui;
 use egui_plot::{GridMark, HLine, HoverPosition, Legend, Line, Plot, PlotPoints, Points};
 use std::ops::RangeInclusive;
-use wgpu_llm::run::roofline::Roofline;
-use wgpu_llm::run::statistics::{Group, Phase, Total, totals};
+use wgpu_llm::low_level::plan::roofline::Roofline;
+use wgpu_llm::low_level::profile::statistics::{Group, Phase, Total, totals};
 
 /// The scatter.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use super::Scene;
 use crate::{colour, words};
 use eframe::egui::Color32;
-use wgpu_llm::run::profile::{Event, Run};
+use wgpu_llm::low_level::profile::{Event, Run};
 
 /// Points: what is narrower is left out beside another of its row.
 const LEAST_WIDTH: f64 = 1.0 / 3.0;
@@ -186,9 +186,9 @@ fn hint(scene: &Scene, e: &Event) -> String {
 mod tests {
     use super::*;
     use crate::colour::Ops;
-    use wgpu_llm::run::Profile;
-    use wgpu_llm::run::profile::{DeviceFacts, Facts, Kernel};
-    use wgpu_llm::run::statistics::Phase;
+    use wgpu_llm::low_level::profile::Profile;
+    use wgpu_llm::low_level::profile::statistics::Phase;
+    use wgpu_llm::low_level::profile::{DeviceFacts, Facts, Kernel};
 
     /// Runs of 400 kernels in four layers on the second device, 100 ns each, one after the other.
     fn profile(runs: u32) -> Profile {

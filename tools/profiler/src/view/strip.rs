@@ -2,7 +2,7 @@
 
 use crate::{colour, words};
 use eframe::egui::{self, Rect, Sense, Ui, pos2, vec2};
-use wgpu_llm::run::Profile;
+use wgpu_llm::low_level::profile::Profile;
 
 const HEIGHT: f32 = 56.0;
 /// Points between the bars' left edges, at the least.

@@ -5,7 +5,7 @@ use crate::colour;
 use crate::words;
 use eframe::egui::{self, Align, Layout, Rect, RichText, Sense, Ui};
 use std::cmp::Ordering;
-use wgpu_llm::run::statistics::{Group, Phase, Total, totals};
+use wgpu_llm::low_level::profile::statistics::{Group, Phase, Total, totals};
 
 /// A column: its title, what it tells, and by what it sorts.
 struct Column {

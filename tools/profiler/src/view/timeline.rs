@@ -4,7 +4,7 @@ use super::Scene;
 use super::slices::{Slice, slices};
 use crate::{colour, words};
 use eframe::egui::{self, Align2, Key, Painter, Pos2, Rect, Sense, Ui, pos2, vec2};
-use wgpu_llm::run::profile::Run;
+use wgpu_llm::low_level::profile::Run;
 
 const ROW: f32 = 26.0;
 const RULER: f32 = 18.0;

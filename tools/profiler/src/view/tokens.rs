@@ -4,8 +4,8 @@ use super::Scene;
 use crate::{colour, words};
 use eframe::egui::{self, Ui};
 use egui_plot::{Bar, BarChart, Legend, Line, Plot, PlotPoints};
-use wgpu_llm::run::profile::Run;
-use wgpu_llm::run::statistics::{Phase, Tokens, tokens};
+use wgpu_llm::low_level::profile::Run;
+use wgpu_llm::low_level::profile::statistics::{Phase, Tokens, tokens};
 
 /// A part of a token's time: its name, what it is, in the mean and of one run, and its colour.
 type Part = (&'static str, &'static str, fn(&Tokens) -> f64, fn(&Run) -> u64, usize);

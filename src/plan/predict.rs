@@ -1,10 +1,8 @@
 //! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
 
 use super::placement::{Owner, owners};
-use super::profile::Memory;
 use super::speed::Speed;
-use super::trace::{CPU, GPU};
-use super::{Options, Placement, Rules};
+use super::{CPU, GPU, Memory, Options, Placement, Rules};
 use crate::arch::{self, Batch};
 use crate::base::{Error, Meta, Result};
 use crate::cpu;
@@ -296,7 +294,7 @@ impl Sum {
 
 /// Bytes of the buffers that results, and what crosses to the CPU, are read through: one of the program that computes it, as large as
 /// its largest.
-pub(super) fn read_back(graph: &Graph, plan: &Plan) -> u64 {
+pub fn read_back(graph: &Graph, plan: &Plan) -> u64 {
     let mut read: HashMap<usize, u64> = HashMap::new();
     let mut add = |segment: usize, bytes: usize| {
         *read.entry(segment).or_default() += buffer_bytes(bytes.next_multiple_of(4) as u64);

@@ -1,6 +1,5 @@
-//! The conversation: what was said, what is forgotten when the context is full, and its file.
+//! A conversation: its messages in order, what is forgotten when the context is full, and its file.
 
-use crate::app::input;
 use crate::base::{Error, Result, replace_with};
 use crate::text::{Message, Role};
 use serde::{Deserialize, Serialize};
@@ -8,7 +7,7 @@ use std::path::Path;
 
 /// Messages in order: perhaps a system message, then turns of a user's message and its answer.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Talk {
+pub struct Conversation {
     messages: Vec<Message>,
 }
 
@@ -18,7 +17,13 @@ struct Saved {
     messages: Vec<Message>,
 }
 
-impl Talk {
+impl From<Vec<Message>> for Conversation {
+    fn from(messages: Vec<Message>) -> Self {
+        Conversation { messages }
+    }
+}
+
+impl Conversation {
     /// All messages.
     pub fn messages(&self) -> &[Message] {
         &self.messages
@@ -39,18 +44,18 @@ impl Talk {
         }
     }
 
-    /// Adds what the user says.
+    /// Adds a user's message.
     pub fn ask(&mut self, text: impl Into<String>) {
         self.messages.push(Message::user(text));
     }
 
-    /// Adds the model's answer, and what it thought before it.
-    pub fn answer(&mut self, text: impl Into<String>, thought: String) {
-        let thought = (!thought.is_empty()).then_some(thought);
-        self.messages.push(Message { reasoning_content: thought, ..Message::assistant(text) });
+    /// Adds the model's reply, and its reasoning before it.
+    pub fn reply(&mut self, text: impl Into<String>, reasoning: String) {
+        let reasoning = (!reasoning.is_empty()).then_some(reasoning);
+        self.messages.push(Message { reasoning_content: reasoning, ..Message::assistant(text) });
     }
 
-    /// Takes the last answer out, so that its question waits for another. `None` where there is no question.
+    /// Takes the last reply out, so that its question waits for another. `None` if there is no question.
     pub fn reopen(&mut self) -> Option<Message> {
         let at = self.messages.iter().rposition(|m| m.role == Role::User)?;
         self.messages.drain(at + 1..).next_back()
@@ -75,13 +80,11 @@ impl Talk {
         })
     }
 
-    /// A chat saved by [`save`](Self::save).
-    pub fn load(path: &Path) -> Result<Talk> {
-        let text = input::small_file(path)?;
-        let saved: Saved = serde_json::from_str(&text).map_err(|e| {
-            Error::format("this is not a saved chat").at(path.display()).because(e).help("name a file that /save wrote")
-        })?;
-        Ok(Talk { messages: saved.messages })
+    /// A conversation from the text of a file that [`save`](Self::save) wrote.
+    pub fn from_json(text: &str) -> Result<Conversation> {
+        let saved: Saved = serde_json::from_str(text)
+            .map_err(|e| Error::format("this is not a saved chat").because(e).help("name a file that /save wrote"))?;
+        Ok(Conversation { messages: saved.messages })
     }
 }
 
@@ -90,63 +93,63 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn talk() -> Talk {
-        let mut talk = Talk::default();
-        talk.set_system("S");
+    fn conversation() -> Conversation {
+        let mut conversation = Conversation::default();
+        conversation.set_system("S");
         for turn in ["1", "2", "3"] {
-            talk.ask(format!("q{turn}"));
-            talk.answer(format!("a{turn}"), String::new());
+            conversation.ask(format!("q{turn}"));
+            conversation.reply(format!("a{turn}"), String::new());
         }
-        talk
+        conversation
     }
 
-    fn said(talk: &Talk) -> String {
+    fn said(conversation: &Conversation) -> String {
         let text = |m: &Message| m.content.as_ref().and_then(|c| c.as_text()).unwrap_or_default();
-        talk.messages().iter().map(text).collect::<Vec<_>>().join(" ")
+        conversation.messages().iter().map(text).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn the_oldest_turns_are_forgotten_but_not_the_system_prompt_nor_the_last_question() {
-        let mut talk = talk();
-        talk.ask("q4");
-        assert!(talk.forget_oldest());
-        assert_eq!(said(&talk), "S q2 a2 q3 a3 q4");
-        assert!(talk.forget_oldest() && talk.forget_oldest());
-        assert_eq!(said(&talk), "S q4");
-        assert!(!talk.forget_oldest());
-        assert_eq!(said(&talk), "S q4");
-        assert!(!Talk::default().forget_oldest());
+        let mut conversation = conversation();
+        conversation.ask("q4");
+        assert!(conversation.forget_oldest());
+        assert_eq!(said(&conversation), "S q2 a2 q3 a3 q4");
+        assert!(conversation.forget_oldest() && conversation.forget_oldest());
+        assert_eq!(said(&conversation), "S q4");
+        assert!(!conversation.forget_oldest());
+        assert_eq!(said(&conversation), "S q4");
+        assert!(!Conversation::default().forget_oldest());
     }
 
     #[test]
     fn a_question_is_reopened() {
-        let mut talk = talk();
-        assert_eq!(talk.reopen(), Some(Message::assistant("a3")));
-        assert_eq!(said(&talk), "S q1 a1 q2 a2 q3");
-        talk.clear();
-        assert_eq!((said(&talk), talk.reopen()), ("S".to_string(), None));
-        talk.set_system("T");
-        assert_eq!((talk.system().as_deref(), talk.messages().len()), (Some("T"), 1));
+        let mut conversation = conversation();
+        assert_eq!(conversation.reopen(), Some(Message::assistant("a3")));
+        assert_eq!(said(&conversation), "S q1 a1 q2 a2 q3");
+        conversation.clear();
+        assert_eq!((said(&conversation), conversation.reopen()), ("S".to_string(), None));
+        conversation.set_system("T");
+        assert_eq!((conversation.system().as_deref(), conversation.messages().len()), (Some("T"), 1));
     }
 
     #[test]
     fn a_chat_is_saved_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chat.json");
-        let mut talk = talk();
-        talk.ask("why?");
-        talk.answer("so", "hm".into());
-        talk.save(&path).unwrap();
-        assert_eq!(Talk::load(&path).unwrap(), talk);
+        let mut conversation = conversation();
+        conversation.ask("why?");
+        conversation.reply("so", "hm".into());
+        conversation.save(&path).unwrap();
+        assert_eq!(Conversation::from_json(&fs::read_to_string(&path).unwrap()).unwrap(), conversation);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
-        fs::write(&path, "{\"messages\": 1}").unwrap();
-        assert!(Talk::load(&path).unwrap_err().to_string().contains("not a saved chat"));
-        assert!(talk.save(&dir.path().join("none/chat.json")).unwrap_err().to_string().contains("can't save"));
+        let refused = Conversation::from_json("{\"messages\": 1}").unwrap_err();
+        assert!(refused.to_string().contains("not a saved chat"));
+        assert!(conversation.save(&dir.path().join("none/chat.json")).unwrap_err().to_string().contains("can't save"));
         let folder = dir.path().join("folder");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("x"), "x").unwrap();
-        assert!(talk.save(&folder).is_err());
+        assert!(conversation.save(&folder).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside them");
     }
 }

@@ -65,7 +65,7 @@ impl Traffic {
 }
 
 /// Tokens of the batch that `graph` is for.
-pub(super) fn tokens(graph: &Graph) -> usize {
+pub fn tokens(graph: &Graph) -> usize {
     let positions = graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Positions));
     positions.map_or(1, |b| b.meta.outer())
 }

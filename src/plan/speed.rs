@@ -1,12 +1,12 @@
 //! How fast devices decode, measured: what a plan weighs them by. A roofline says what a device could do, this what our kernels get
 //! out of it for one token.
 
+use super::{Products, Traffic};
 use crate::base::{DType, Meta, Result};
 use crate::cpu::{self, Bytes, ThreadPool};
 use crate::gpu;
 use crate::graph::{Graph, Input, Node, Place, Plan};
 use crate::ops::{Linear, Pool, PreNorm, Unary};
-use crate::run::{Products, Traffic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use web_time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A profile in a few kilobytes, for bug reports: devices, placement, tokens and kernels. No prompt, no answer, no file's name.
 
-use super::profile::{Profile, VERSION};
+use super::record::{Profile, VERSION};
 use super::statistics::{Group, Phase, Tokens, Total, tokens, totals};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_summary_tells_devices_tokens_and_kernels() {
-        let profile = crate::run::chrome::tests::profile();
+        let profile = crate::profile::chrome::tests::profile();
         let summary = to_json(&profile);
         assert_eq!((&summary["version"], &summary["answer"]["runs"]), (&json!(1), &json!(2)));
         assert_eq!(summary["answer"]["kernels"][0]["kernel"], "matmul/ x");

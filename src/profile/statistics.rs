@@ -1,6 +1,6 @@
 //! What a profile comes to: kernels added up, and tokens.
 
-use super::profile::{Event, Kernel, Profile, Run};
+use super::record::{Event, Kernel, Profile, Run};
 use crate::base::DType;
 use std::collections::HashMap;
 
@@ -261,9 +261,9 @@ pub fn tokens(profile: &Profile, phase: Phase) -> Tokens {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{DeviceFacts, Facts};
     use super::*;
-    use crate::run::profile::{DeviceFacts, Facts};
-    use crate::run::roofline::Roofline;
+    use crate::plan::roofline::Roofline;
 
     fn profile() -> Profile {
         let kernel = |label: &str, layer| Kernel {

@@ -120,7 +120,7 @@ impl Fit {
 
 /// Makes sure of a session's memory on `device` before anything is uploaded. A placement that nobody has planned leaves the attention
 /// of layers to the CPU where the GPU has no kernel for it.
-pub(super) fn reserve(
+pub fn reserve(
     model: &Model,
     device: &gpu::Device,
     placement: &mut Placement,

@@ -3,7 +3,8 @@
 //! An [`Observer`] is told each [`Record`] as it comes; [`Profile`] puts them together. Names of ops, shapes and times are all
 //! there is in it: no prompt, no answer, no file's name.
 
-use super::roofline::Roofline;
+use crate::plan::Memory;
+use crate::plan::roofline::Roofline;
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc;
 
@@ -121,26 +122,6 @@ impl From<Row> for Event {
 impl From<Event> for Row {
     fn from(e: Event) -> Row {
         (e.kernel, e.run, e.start, e.length, e.bytes, e.flops)
-    }
-}
-
-/// A device's memory, in bytes, as it was from a moment on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// Index of the device.
-    pub device: usize,
-    /// Weights.
-    pub weights: u64,
-    /// Keys, values and inputs.
-    pub cache: u64,
-    /// Activations and everything else.
-    pub other: u64,
-}
-
-impl Memory {
-    /// All of it.
-    pub fn bytes(&self) -> u64 {
-        self.weights + self.cache + self.other
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Timestamps of a GPU's runs arrive with their results and are taken up when the next run begins, so that nothing waits for them.
 
-use super::profile::{Event, Facts, Kernel, Memory, Observer, Profile, Record, Run};
-use super::{Products, Traffic};
+use super::record::{Event, Facts, Kernel, Observer, Profile, Record, Run};
 use crate::base::Result;
 use crate::graph::{Graph, Node, Storage};
 use crate::ops::AnyOp;
+use crate::plan::{Memory, Products, Traffic, tokens};
 use crate::{cpu, gpu};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,12 +16,8 @@ use web_time::{Duration, Instant};
 /// Runs that may be under way on the device before the oldest is waited for.
 const UNDER_WAY: usize = 8;
 
-/// Indices of the devices in a profile.
-pub(super) const CPU: usize = 0;
-pub(super) const GPU: usize = 1;
-
 /// A part of a program as the profile knows it, and its work.
-pub(super) struct Noted {
+pub struct Noted {
     kernel: u32,
     bytes: f64,
     flops: f64,
@@ -30,7 +26,7 @@ pub(super) struct Noted {
 }
 
 /// A result on its way from the device, and where to tell how long it was waited for.
-pub(super) struct Awaited {
+pub struct Awaited {
     pending: gpu::Pending,
     watch: Option<Arc<Watch>>,
 }
@@ -63,7 +59,7 @@ impl Awaited {
 }
 
 /// A run that is being encoded.
-pub(super) struct Open {
+pub struct Open {
     run: Run,
     begin: Instant,
     events: Vec<Event>,
@@ -77,7 +73,7 @@ struct UnderWay {
 }
 
 /// Puts records together, keeps them, and tells an observer.
-pub(super) struct Recorder {
+pub struct Recorder {
     begin: Instant,
     profile: Profile,
     observer: Option<Box<dyn Observer>>,
@@ -92,6 +88,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
+    /// A recording of a session that is made of `facts`, of which `observer` hears too.
     pub fn new(facts: Facts, observer: Option<Box<dyn Observer>>) -> Recorder {
         let mut recorder = Recorder {
             begin: Instant::now(),
@@ -128,7 +125,7 @@ impl Recorder {
 
     /// Makes the parts of a program known.
     pub fn note(&mut self, graph: &Graph, device: usize, parts: &[gpu::Timed]) -> Vec<Noted> {
-        let tokens = super::traffic::tokens(graph);
+        let tokens = tokens(graph);
         let kernel = |(i, part): (usize, &gpu::Timed)| match part.nodes[..] {
             [(node, share)] => kernel(graph, device, tokens, part, (node, share)),
             _ => submission(graph, device, tokens, part, (i + 1, parts.len())),
@@ -267,7 +264,7 @@ impl Open {
 }
 
 /// A result that nobody times.
-pub(super) fn untimed(pending: gpu::Pending) -> Awaited {
+pub fn untimed(pending: gpu::Pending) -> Awaited {
     Awaited { pending, watch: None }
 }
 
@@ -279,7 +276,7 @@ fn clock(known: Option<i128>, ours: (u64, u64), device: (u64, u64)) -> i128 {
 }
 
 /// The parts of `nodes` on the CPU, as a GPU's program tells its own.
-pub(super) fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
+pub fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
     let part = |node| gpu::Timed { nodes: vec![(node, 1.0)], variant: "cpu", shader: String::new(), dispatches: 1 };
     nodes.map(part).collect()
 }

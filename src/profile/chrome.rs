@@ -3,7 +3,7 @@
 //! Tracks: one per device with its kernels, and the host's with what a token waits for; counters of memory and of tokens per
 //! second. What viewers do not show lies beside them under `wgpu_llm`, so that the file is the whole profile.
 
-use super::profile::{Event, Facts, Kernel, Observer, Profile, Record, Run, VERSION};
+use super::record::{Event, Facts, Kernel, Observer, Profile, Record, Run, VERSION};
 use crate::base::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -153,8 +153,9 @@ pub fn from_json(trace: &Value) -> Result<Profile> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::record::DeviceFacts;
     use super::*;
-    use crate::run::profile::{DeviceFacts, Memory};
+    use crate::plan::Memory;
 
     pub fn profile() -> Profile {
         let device = |kind: &str| DeviceFacts { kind: kind.into(), ..DeviceFacts::default() };

@@ -1,0 +1,181 @@
+//! A model that replies: a conversation becomes a prompt that fits the context, and tokens become a reply.
+
+use super::{Conversation, Delta, ResponseStream};
+use crate::base::{Error, Result};
+use crate::model::Model;
+use crate::run::{FinishReason, Generation, Session};
+use crate::sample::{Sampler, SamplerOptions};
+use crate::text::{ChatTemplate, ReasoningStyle};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// What replies are to be like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatOptions {
+    /// Most tokens of a reply.
+    pub limit: usize,
+    /// Whether a reply that meets the end of the context goes on after the oldest turns were forgotten.
+    pub go_on: bool,
+    /// Turns reasoning on or off, if the template can.
+    pub think: Option<bool>,
+    /// How tokens are drawn.
+    pub sampling: SamplerOptions,
+}
+
+impl Default for ChatOptions {
+    fn default() -> Self {
+        ChatOptions { limit: usize::MAX, go_on: true, think: None, sampling: SamplerOptions::default() }
+    }
+}
+
+/// How a model replies: its template and its sampler. The session, whose cache keeps what conversations have in common, is lent for each reply.
+pub struct Chat {
+    template: ChatTemplate,
+    options: ChatOptions,
+    // Kept from reply to reply: its random numbers go on, so that another reply is another one.
+    sampler: Sampler,
+}
+
+/// A reply, and what became of the conversation.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The text.
+    pub content: String,
+    /// The model's reasoning before it.
+    pub reasoning: String,
+    /// Tokens, times, and why it ended.
+    pub generation: Generation,
+    /// Turns that were forgotten to make room.
+    pub forgotten: usize,
+}
+
+impl Reply {
+    /// Whether it was stopped before its first word: the conversation is as if nothing had been asked.
+    pub fn is_empty(&self) -> bool {
+        let silent = self.content.is_empty() && self.reasoning.is_empty();
+        silent && self.generation.finish == FinishReason::Interrupted
+    }
+}
+
+impl Chat {
+    /// Replies in sessions like `session`. Fails if the sampling options make no sense for its model.
+    pub fn new(session: &Session, template: ChatTemplate, options: ChatOptions) -> Result<Chat> {
+        let sampler = session.model().sampler(&options.sampling, session.context())?;
+        Ok(Chat { template, options, sampler })
+    }
+
+    /// Turns a conversation into a prompt.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// What replies are like.
+    pub fn options(&self) -> &ChatOptions {
+        &self.options
+    }
+
+    /// Replies as `options` say from now on. Random numbers go on if the sampling stays the same.
+    pub fn set_options(&mut self, session: &Session, options: ChatOptions) -> Result<()> {
+        if options.sampling != self.options.sampling {
+            self.sampler = session.model().sampler(&options.sampling, session.context())?;
+        }
+        self.options = options;
+        Ok(())
+    }
+
+    /// Replies to the last message of `conversation` and adds the reply to it; `on_delta` gets each token's text and may end the reply.
+    ///
+    /// If the context is full, the oldest turns are forgotten. If the reply is stopped, what there is of it stays; if that is nothing,
+    /// nothing is added. After an error the conversation may have lost its oldest turns.
+    pub fn reply(
+        &mut self,
+        session: &mut Session,
+        conversation: &mut Conversation,
+        on_delta: &mut dyn FnMut(Delta) -> ControlFlow<()>,
+    ) -> Result<Reply> {
+        pollster::block_on(self.reply_async(session, conversation, on_delta))
+    }
+
+    /// As [`reply`](Self::reply), if nobody may wait for the GPU: in a browser.
+    pub async fn reply_async(
+        &mut self,
+        session: &mut Session,
+        conversation: &mut Conversation,
+        on_delta: &mut dyn FnMut(Delta) -> ControlFlow<()>,
+    ) -> Result<Reply> {
+        let model = session.model().clone();
+        let limit = self.options.limit;
+        let (mut forgotten, (mut prompt, opened)) = self.make_room(session, conversation, 0)?;
+        let mut response = ResponseStream::new(model.tokenizer()?, &self.template, opened);
+        let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
+        let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
+        let finish = loop {
+            let left = limit - tokens.len();
+            let mut on_token = |token| on_delta(response.push(token));
+            let part = session.generate_async(&prompt, &mut self.sampler, left, &mut on_token).await?;
+            tokens.extend(part.tokens);
+            prompt_tokens += part.prompt_tokens;
+            prompt_time += part.prompt_time;
+            decode_time += part.decode_time;
+            if part.finish != FinishReason::Context || !self.options.go_on || tokens.len() >= limit {
+                break part.finish;
+            }
+            // In the middle of a reply: it goes on after a shorter conversation, if there is one.
+            let (more, (shorter, _)) = self.make_room(session, conversation, tokens.len())?;
+            if more == 0 {
+                break FinishReason::Context;
+            }
+            forgotten += more;
+            prompt = shorter;
+            prompt.extend(&tokens);
+        };
+        let rest = response.finish();
+        if rest != Delta::default() {
+            // The reply is at its end in any case.
+            let _ = on_delta(rest);
+        }
+        let (content, reasoning) = response.into_texts();
+        let generation = Generation { tokens, finish, prompt_tokens, prompt_time, decode_time };
+        let reply = Reply { content, reasoning, generation, forgotten };
+        if !reply.is_empty() {
+            conversation.reply(reply.content.clone(), reply.reasoning.clone());
+        }
+        Ok(reply)
+    }
+
+    /// Tokens of the conversation as it stands, with the start of a reply; and the style of the reasoning that it begins in.
+    fn prompt(&self, model: &Model, conversation: &Conversation) -> Result<Prompt> {
+        model.prompt(&self.template, conversation.messages(), self.options.think)
+    }
+
+    /// Forgets the oldest turns until `replied` tokens of a reply and some more fit; returns how many were forgotten, and the prompt.
+    /// Fails if the question alone is too long.
+    fn make_room(&self, session: &Session, conversation: &mut Conversation, replied: usize) -> Result<(usize, Prompt)> {
+        let (context, model) = (session.context(), session.model());
+        let mut prompt = self.prompt(model, conversation)?;
+        let used = |prompt: &Prompt| prompt.0.len() + replied;
+        if used(&prompt) + room(context, 8).min(self.options.limit) <= context {
+            return Ok((0, prompt));
+        }
+        // What follows a forgotten turn is computed again: so more is made than is needed now, and that comes seldom.
+        let (mut shorter, mut forgotten) = (conversation.clone(), 0);
+        while used(&prompt) + room(context, 4) > context && shorter.forget_oldest() {
+            forgotten += 1;
+            prompt = self.prompt(model, &shorter)?;
+        }
+        if used(&prompt) > context && replied == 0 {
+            let what = format!("this prompt takes {} tokens, and the context has {context}", used(&prompt));
+            return Err(Error::usage(what).help("use a shorter prompt, or a larger context (-c)"));
+        }
+        *conversation = shorter;
+        Ok((forgotten, prompt))
+    }
+}
+
+/// Tokens, and the style of the reasoning that they end in.
+type Prompt = (Vec<u32>, Option<ReasoningStyle>);
+
+/// Tokens to keep free for a reply.
+fn room(context: usize, part: usize) -> usize {
+    (context / part).max(1)
+}
