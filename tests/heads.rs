@@ -14,7 +14,7 @@ use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::ops::nmse;
 use wgpu_llm::low_level::plan::budget::Budget;
 use wgpu_llm::low_level::plan::fit::{Fit, Layers, Request};
-use wgpu_llm::low_level::plan::speed::Speed;
+use wgpu_llm::low_level::plan::rates::DeviceRates;
 use wgpu_llm::low_level::plan::{Options, Rules};
 use wgpu_llm::low_level::run::Session;
 
@@ -70,9 +70,9 @@ fn large_heads_run_on_small_devices() {
 }
 
 /// As fast as the CPU at anything but small steps, so that plans take it where they may.
-fn speeds() -> Result<[Speed; 2]> {
-    let cpu = Speed { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };
-    Ok([cpu, Speed { bytes: 1e11, weights: 2e11, step: 1e-7, round_trip: 1e-7 }])
+fn speeds() -> Result<[DeviceRates; 2]> {
+    let cpu = DeviceRates { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };
+    Ok([cpu, DeviceRates { bytes: 1e11, weights: 2e11, step: 1e-7, round_trip: 1e-7 }])
 }
 
 #[test]

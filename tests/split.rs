@@ -19,7 +19,7 @@ use wgpu_llm::low_level::ops::{Random, Serial, nmse};
 use wgpu_llm::low_level::plan::budget::Budget;
 use wgpu_llm::low_level::plan::fit::{Fit, Layers, Request};
 use wgpu_llm::low_level::plan::predict::{Prediction, Sizes};
-use wgpu_llm::low_level::plan::speed::Speed;
+use wgpu_llm::low_level::plan::rates::DeviceRates;
 use wgpu_llm::low_level::plan::{Block, Options, Override, Placement, Rules};
 use wgpu_llm::low_level::run::Session;
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
@@ -293,9 +293,9 @@ fn a_placement_of_another_model_is_refused() {
 }
 
 /// A card ten times as fast as the CPU. Models as small as these would hardly cross to a real one: it answers within 100 ns.
-fn card() -> Result<[Speed; 2]> {
-    let cpu = Speed { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };
-    Ok([cpu, Speed { bytes: 1e11, weights: 2e11, step: 1e-7, round_trip: 1e-7 }])
+fn card() -> Result<[DeviceRates; 2]> {
+    let cpu = DeviceRates { bytes: 1e10, weights: 2e10, step: 1e-7, round_trip: 1e-7 };
+    Ok([cpu, DeviceRates { bytes: 1e11, weights: 2e11, step: 1e-7, round_trip: 1e-7 }])
 }
 
 fn plan(model: &Model, device: &Device, contexts: &[usize], gpu: u64) -> (Fit, Options) {

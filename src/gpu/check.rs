@@ -66,8 +66,8 @@ impl Check {
                 ),
             };
             let name = format!("src{i}");
-            // What attention reads of keys and values lies in a cache too, and blocks there in planes.
-            let read = matches!(case.op, AnyOp::Attention(_)) && (1..3).contains(&i) && whole.dtype.is_quantized();
+            // In a cache, blocks lie in planes.
+            let read = case.op.caches().contains(&i) && whole.dtype.is_quantized();
             let buffer = if read || case.op.written().any(|w| w == i) {
                 let cache = Cache { layer: i as u32, part: CachePart::Key };
                 // Caches in blocks lie in planes.

@@ -2,76 +2,23 @@
 
 use crate::base::Meta;
 use crate::graph::{Graph, Node};
-use crate::ops::{AnyOp, Caps, Pass};
+use crate::ops::{Caps, Pass, Work};
 use std::ops::Range;
 
-/// What a node moves and computes.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Cost {
-    /// Bytes read and written.
-    pub bytes: f64,
-    /// Multiplications and additions.
-    pub flops: f64,
+/// Seconds of `node` on a slow GPU of the kind that `caps` describes, the cache being full.
+fn of_node(node: &Node, caps: &Caps) -> f64 {
+    let work = work(node);
+    work.operations().max(work.bytes() * Caps::PER_BYTE) / caps.speed
 }
 
-impl Cost {
-    /// The cost of `node`.
-    pub fn of(node: &Node) -> Cost {
-        let (src, dst) = (&node.src, &node.dst.meta);
-        let out = dst.shape.elements() as f64;
-        let mut bytes: f64 = src.iter().map(|t| t.meta.span_bytes() as f64).sum::<f64>() + dst.span_bytes() as f64;
-        let flops = match &node.op {
-            AnyOp::MatMul(_) => 2.0 * out * src[0].meta.shape.row() as f64,
-            AnyOp::MatMulId(_) => {
-                bytes -= src[0].meta.span_bytes() as f64 * (1.0 - share(node));
-                2.0 * out * src[0].meta.shape.row() as f64
-            }
-            AnyOp::Linear(op) => {
-                let weights = &src[..op.parts];
-                let values: f64 = weights.iter().map(|w| w.meta.shape.elements() as f64).sum();
-                if !op.ids {
-                    return Cost { bytes, flops: 2.0 * values * dst.outer() as f64 };
-                }
-                bytes -= weights.iter().map(|w| w.meta.span_bytes() as f64).sum::<f64>() * (1.0 - share(node));
-                2.0 * values / weights[0].meta.outer() as f64 * src[op.parts + 1].meta.shape.elements() as f64
-            }
-            AnyOp::Attention(op) => {
-                let metas: Vec<Meta> = src.iter().map(|t| t.meta).collect();
-                2.0 * (src[0].meta.shape.elements() as f64 + out) * op.cells(&metas) as f64
-            }
-            AnyOp::GetRows(_) => {
-                bytes -= src[0].meta.span_bytes() as f64;
-                out
-            }
-            // Of the caches only the batch's cells are written.
-            AnyOp::KvStore(_) => {
-                bytes = 2.0 * (src[2].meta.span_bytes() + src[3].meta.span_bytes()) as f64;
-                bytes / 4.0
-            }
-            AnyOp::RopeStore(_) => {
-                bytes = 2.0 * (src[0].meta.span_bytes() + src[1].meta.span_bytes()) as f64;
-                8.0 * bytes / 4.0
-            }
-            _ => 8.0 * out,
-        };
-        Cost { bytes, flops }
-    }
-
-    /// Seconds on a slow GPU of the kind that `caps` describes.
-    pub fn seconds(&self, caps: &Caps) -> f64 {
-        self.flops.max(self.bytes * Caps::PER_BYTE) / caps.speed
-    }
+fn work(node: &Node) -> Work {
+    let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+    node.op.work(&metas, &node.dst.meta, usize::MAX)
 }
 
 /// The part of its weights that a node reads: of experts those that are chosen, of a table the rows.
 pub(super) fn share(node: &Node) -> f64 {
-    let ids = match &node.op {
-        AnyOp::MatMulId(_) => &node.src[2],
-        AnyOp::Linear(op) if op.ids => &node.src[op.parts + 1],
-        AnyOp::GetRows(_) => &node.src[1],
-        _ => return 1.0,
-    };
-    (ids.meta.shape.elements() as f64 / node.src[0].meta.outer() as f64).min(1.0)
+    work(node).sources[0] / node.src[0].meta.span_bytes() as f64
 }
 
 /// Longest submission aimed at, in seconds.
@@ -93,7 +40,7 @@ pub(super) fn shares(passes: &[Pass]) -> Vec<f64> {
 /// Estimated seconds of each of `passes`, of a kernel of `node`. 0 for a few tokens, which are never cut.
 pub fn seconds(node: &Node, passes: &[Pass], caps: &Caps) -> Vec<f64> {
     let few = node.dst.meta.outer() <= DECODE;
-    let seconds = if few { 0.0 } else { Cost::of(node).seconds(caps) };
+    let seconds = if few { 0.0 } else { of_node(node, caps) };
     shares(passes).into_iter().map(|share| seconds * share).collect()
 }
 

@@ -31,7 +31,7 @@ pub use adapter::{Adapter, AdapterInfo, Selector, adapters, list};
 pub use budget::DeviceMemory;
 pub use build::cache_bytes;
 pub use check::{Check, Checked};
-pub use cost::{Cost, SUBMISSION, seconds, submissions};
+pub use cost::{SUBMISSION, seconds, submissions};
 pub use device::{Counters, Device};
 pub use failure::{Fault, POLL_PANIC, Trouble};
 pub use memory::Memory;

@@ -10,8 +10,7 @@ use super::tuning::Tuning;
 use super::weights::Weights;
 use crate::base::{ErrorKind, Meta, Result};
 use crate::graph::{Graph, Node, Plan, Storage};
-use crate::ops::{AnyOp, Kernel, Linear, PreNorm, Random, Then, nmse};
-use crate::quant::Precision;
+use crate::ops::{Kernel, Random, nmse};
 use std::ops::Range;
 use std::sync::MutexGuard;
 
@@ -26,43 +25,15 @@ fn tuning(device: &Device) -> MutexGuard<'_, Option<Tuning>> {
     device.inner.tuning.lock().expect("no panic while it is held")
 }
 
-/// The product that a node computes.
-fn product(node: &Node) -> Option<Linear> {
-    match &node.op {
-        AnyOp::MatMul(_) => Some(Linear::plain(false, node.src.len() > 2)),
-        AnyOp::MatMulId(_) => Some(Linear::plain(true, node.src.len() > 3)),
-        AnyOp::Linear(op) => Some(*op),
-        _ => None,
-    }
-}
-
-/// The class of a node's shapes, if its kernels are worth measuring: `q4_0 4096x2048 1 rms store`.
+/// The class of a node's shapes, if its kernels are worth measuring.
 fn class(node: &Node) -> Option<String> {
-    let op = product(node)?;
-    let w = node.src[0].meta;
-    let round = |n: usize| n.next_power_of_two();
-    let rows: usize = node.src[..op.parts].iter().map(|w| w.meta.shape.rows()).sum();
-    let norm = match op.norm {
-        None => "plain",
-        Some(PreNorm::Rms { .. }) => "rms",
-        Some(PreNorm::Layer { .. }) => "layer",
-    };
-    let then = match op.then {
-        Then::Store => "store",
-        Then::Unary(_) => "unary",
-        Then::Glu(_) => "glu",
-        Then::Add { .. } => "add",
-        Then::Combine { .. } => "combine",
-    };
-    let (ids, tokens) = (if op.ids { " experts" } else { "" }, round(node.src[op.parts].meta.outer()));
-    // Kernels in bytes are there only where activations may be rounded.
-    let bits = if op.precision == Precision::Eight { " 8 bits" } else { "" };
-    Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}", w.dtype, round(rows), round(w.shape.row())))
+    let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+    node.op.tuning_class(&metas)
 }
 
 /// Whether measurements decide which of `node`'s kernels is taken.
 pub(super) fn is_tuned(device: &Device, node: &Node) -> bool {
-    tuning(device).is_some() && product(node).is_some()
+    tuning(device).is_some() && class(node).is_some()
 }
 
 /// `kernels` of `node`, the one that was found to be the fastest first.
@@ -180,7 +151,7 @@ impl Trial<'_> {
         let nodes = self.i..self.i + 1;
         let mut program = Program::new_async(self.device, self.graph, nodes, self.plan, memory, weights, &only).await?;
         let mut random = Random(1);
-        let ids = product(node).and_then(|op| op.places().ids).map(|i| node.src[i].buf);
+        let ids = node.op.expert_ids().map(|i| node.src[i].buf);
         for t in node.src.iter().filter(|t| *self.graph.storage(t) == Storage::Temp) {
             let meta = self.graph.buffers[t.buf.0 as usize].meta;
             // Where ids of experts stand, with their factors, all experts take turns.

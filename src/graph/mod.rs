@@ -191,6 +191,12 @@ impl Graph {
         Ok(dst)
     }
 
+    /// Tokens of the batch that it is for.
+    pub fn tokens(&self) -> usize {
+        let positions = self.buffers.iter().find(|b| b.storage == Storage::Input(Input::Positions));
+        positions.map_or(1, |b| b.meta.outer())
+    }
+
     /// The buffer a tensor lies in.
     pub fn storage(&self, tensor: &Tensor) -> &Storage {
         &self.buffers[tensor.buf.0 as usize].storage

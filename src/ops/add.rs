@@ -1,7 +1,7 @@
 //! Sum: y = a + scale · b. Residuals (Granite and MiniCPM scale the branch), biases and position embeddings.
 //! Shader: shaders/add.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`, b of the same shape, or one row that all tokens share. Result: as a, packed.
@@ -36,6 +36,10 @@ impl Op for Add {
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         infer_pair(Self::NAME, src)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

@@ -5,8 +5,10 @@
 //! Shader: shaders/attention*.wgsl. Source: arXiv 1706.03762, 2305.13245 (GQA), 2205.14135 (online softmax),
 //! 2108.12409 (ALiBi), 2309.17453 (sinks), 2408.00118 (softcap).
 
-use super::{CacheTypes, Caps, Case, Exact, Fill, Input, Kernel, Op, Pool};
+use super::{CacheTypes, Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Work};
+use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use std::ops::Range;
 
 /// Sources: q `[tokens, heads, dim]`, keys `[cells, kv_heads, dim]`, values `[cells, kv_heads, value_dim]` (each of one of
 /// [`CACHE_TYPES`](super::CACHE_TYPES)),
@@ -58,6 +60,28 @@ impl Op for Attention {
             return Err(Error::format(format!("attention: q {q:?}, keys {k:?} and values {v:?} do not fit")));
         }
         Ok(Meta::f32([q.shape[0], q.shape[1], v.shape[2]]))
+    }
+
+    fn caches(&self) -> Range<usize> {
+        1..3
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, depth: usize) -> Work {
+        let (tokens, cells) = (src[0].outer(), src[1].outer());
+        let most = if self.window > 0 { cells.min(self.window) } else { cells };
+        let depth = depth.min(cells);
+        // The first token sees a cell more than there were, the next two more; what one of them sees is read once for all.
+        let seen: usize = (0..tokens).map(|i| (depth + i + 1).min(most)).sum();
+        let read = if self.window > 0 { depth.min(self.window) } else { depth } + tokens;
+        let channels = (src[0].shape.elements() + dst.shape.elements()) as f64;
+        let operations = 2.0 * channels * seen as f64 / tokens as f64;
+        let mut work = Work::of_products(src, dst, src[1].dtype, operations);
+        self.caches().for_each(|i| work.sources[i] = row_bytes(&src[i]) * read.min(cells) as f64);
+        work
+    }
+
+    fn most_scratch(&self, src: &[Meta]) -> Vec<usize> {
+        self.scratch_of_any_batch(src)
     }
 
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {

@@ -305,8 +305,8 @@ impl Attention {
         }
     }
 
-    /// Sizes of the scratch buffers that batches of any number of tokens, `src`'s at the most, need at the most.
-    pub fn most_scratch(&self, src: &[Meta]) -> Vec<usize> {
+    /// See [`Op::most_scratch`](super::Op::most_scratch).
+    pub(super) fn scratch_of_any_batch(&self, src: &[Meta]) -> Vec<usize> {
         let (q, value_dim) = (&src[0].shape, src[2].shape[2]);
         let splits = self.splits_of(src, SPAN).splits;
         // Of one token all splits; of several as many as there are workgroups, each with sums of its rows.

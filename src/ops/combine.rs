@@ -1,7 +1,7 @@
 //! Weighted sum over the chosen experts: y[t] = scale · Σ_u w[t, u] · x[t, u] (+ residual[t]).
 //! Shader: shaders/combine.wgsl. Source: arXiv 1701.06538.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -24,6 +24,10 @@ impl Op for Combine {
             return Err(Error::format(format!("combine: weights {w:?} do not fit {x:?}")));
         }
         Ok(Meta::f32([x[0], x[2]]))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

@@ -2,7 +2,8 @@
 //! The table may be in any block format; each row is decoded on its own.
 //! Shader: shaders/get_rows.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, Wanted, for_chunks, grid, weight_shards};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, Wanted, for_chunks, grid, weight_shards, Work};
+use super::work::row_bytes;
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant;
 
@@ -33,6 +34,12 @@ impl Op for GetRows {
             }
             _ => Ok(result),
         }
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        let mut work = Work::of_values(src, dst);
+        work.sources[0] = row_bytes(&src[0]) * dst.outer() as f64;
+        work
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

@@ -2,7 +2,7 @@
 //! Shader: shaders/glu.wgsl. Source: arXiv 2002.05202; gpt-oss: y = (clamp(up) + 1) · g · σ(α·g), g = min(gate, limit).
 
 use super::unary::{Act, act_all, act_f32, act_f64};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: gate `[tokens, …, n]`, up of the same shape (both may be strided by token). Result: packed.
@@ -67,6 +67,10 @@ impl Op for Glu {
             return Err(Error::format(format!("glu: gate {:?} and up {:?} differ", src[0], src[1])));
         }
         Ok(Meta::f32(src[0].shape))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

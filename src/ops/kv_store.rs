@@ -3,7 +3,8 @@
 //! On a GPU a cache in blocks lies as weights of its type do: codes in one plane, scales in another (`quant::gpu_planes`).
 //! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks, Work};
+use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
 use std::fmt;
@@ -122,6 +123,19 @@ impl Op for KvStore {
         check_cache(Self::NAME, &src[1], &src[3])?;
         src[4].want(Self::NAME, DType::U32)?;
         Ok(src[0])
+    }
+
+    fn caches(&self) -> Range<usize> {
+        0..2
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        // Of the caches only the batch's cells are written.
+        let written = |cache: &Meta| row_bytes(cache) * src[2].outer() as f64;
+        let mut work = Work { result: 0.0, ..Work::of_values(src, dst) };
+        self.caches().for_each(|i| work.sources[i] = written(&src[i]));
+        work.other = (src[2].shape.elements() + src[3].shape.elements()) as f64;
+        work
     }
 
     fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {

@@ -3,7 +3,7 @@
 //! Shader: shaders/layer_norm.wgsl. Source: arXiv 1607.06450.
 
 use super::rms_norm::{infer_norm, norm_row, norm_threads};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line, Work};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: x `[tokens, …, dim]`, optional weight and bias, each `[dim]` or `[heads, dim]`. Result: as x, packed.
@@ -18,6 +18,10 @@ impl Op for LayerNorm {
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         infer_norm(Self::NAME, src)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

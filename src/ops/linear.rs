@@ -10,9 +10,8 @@
 
 use super::linear_cpu;
 use super::product::Product;
-use super::{
-    Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted,
-};
+use super::{Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted, Work};
+use super::work::chosen;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::{self, Precision};
 use std::ops::Range;
@@ -172,6 +171,45 @@ impl Op for Linear {
             Some(r) if src[r].dtype != DType::F32 || src[r].shape != y.shape => Err(self.wrong(src)),
             _ => Ok(y),
         }
+    }
+
+    fn expert_ids(&self) -> Option<usize> {
+        self.places().ids
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        let at = self.places();
+        // Each expert's product with each token that chose it.
+        let rows = at.ids.map_or(src[at.x].outer(), |ids| src[ids].shape.elements());
+        let of_one = |w: &Meta| w.shape.elements() / if self.ids { w.outer() } else { 1 };
+        let weights: usize = src[..self.parts].iter().map(of_one).sum();
+        let mut work = Work::of_products(src, dst, src[0].dtype, 2.0 * (rows * weights) as f64);
+        if let Some(ids) = at.ids {
+            (0..self.parts).chain(at.bias).for_each(|i| work.sources[i] *= chosen(&src[i], &src[ids]));
+        }
+        work
+    }
+
+    fn tuning_class(&self, src: &[Meta]) -> Option<String> {
+        let w = src[0];
+        let round = |n: usize| n.next_power_of_two();
+        let rows: usize = src[..self.parts].iter().map(|w| w.shape.rows()).sum();
+        let norm = match self.norm {
+            None => "plain",
+            Some(PreNorm::Rms { .. }) => "rms",
+            Some(PreNorm::Layer { .. }) => "layer",
+        };
+        let then = match self.then {
+            Then::Store => "store",
+            Then::Unary(_) => "unary",
+            Then::Glu(_) => "glu",
+            Then::Add { .. } => "add",
+            Then::Combine { .. } => "combine",
+        };
+        let (ids, tokens) = (if self.ids { " experts" } else { "" }, round(src[self.parts].outer()));
+        // Kernels in bytes are there only if activations may be rounded.
+        let bits = if self.precision == Precision::Eight { " 8 bits" } else { "" };
+        Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}", w.dtype, round(rows), round(w.shape.row())))
     }
 
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {

@@ -7,7 +7,7 @@
 
 use super::linear::Linear;
 use super::product::Product;
-use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each};
+use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each, Work};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant::{self, Activations, Matrix, Precision, Team};
 use crate::simd::ColumnBlocks;
@@ -122,6 +122,16 @@ impl Op for MatMul {
             return Err(Error::format(format!("matmul: bias {:?} does not fit weights {w:?}", src[2])));
         }
         Ok(Meta::f32([x.outer(), w.outer()]))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        // One product of two rows for each value of the result.
+        let operations = 2.0 * (dst.shape.elements() * src[0].shape.row()) as f64;
+        Work::of_products(src, dst, src[0].dtype, operations)
+    }
+
+    fn tuning_class(&self, src: &[Meta]) -> Option<String> {
+        Linear::plain(false, src.len() > 2).tuning_class(src)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

@@ -6,7 +6,8 @@
 use super::linear::Linear;
 use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
 use super::product::Product;
-use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted};
+use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted, Work};
+use super::work::chosen;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::quant::{self, Precision};
 
@@ -70,6 +71,23 @@ impl Op for MatMulId {
             return Err(quant::unsupported(w.dtype));
         }
         Ok(Meta::f32([x.outer(), ids.shape[1], w.shape[1]]))
+    }
+
+    fn expert_ids(&self) -> Option<usize> {
+        Some(2)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        let operations = 2.0 * (dst.shape.elements() * src[0].shape.row()) as f64;
+        let mut work = Work::of_products(src, dst, src[0].dtype, operations);
+        let part = chosen(&src[0], &src[2]);
+        work.sources[0] *= part;
+        work.sources.iter_mut().skip(3).for_each(|bias| *bias *= part);
+        work
+    }
+
+    fn tuning_class(&self, src: &[Meta]) -> Option<String> {
+        Linear::plain(true, src.len() > 3).tuning_class(src)
     }
 
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {

@@ -12,10 +12,12 @@ mod kernel;
 mod linear_cpu;
 mod pool;
 mod product;
+mod work;
 
 pub use case::{Case, Exact, Fill, Input, Random, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};
 pub use pool::{Pool, Serial, for_chunks, for_each};
+pub use work::Work;
 
 use crate::base::{Meta, Result, View, ViewMut};
 use std::ops::Range;
@@ -49,8 +51,21 @@ pub trait Op: Clone + std::fmt::Debug {
         Wanted::Rows
     }
 
+    /// The sources that lie in a cache, where quantized types have a layout of their own on GPUs.
+    fn caches(&self) -> Range<usize> {
+        0..0
+    }
+
+    /// The source with the ids of experts, if weights are those of experts that each token chooses.
+    fn expert_ids(&self) -> Option<usize> {
+        None
+    }
+
     /// The result's metadata, or what is wrong with the sources.
     fn infer(&self, src: &[Meta]) -> Result<Meta>;
+
+    /// What it moves and computes with `depth` tokens in the cache before those of the batch; of a full cache if there are more than fit.
+    fn work(&self, src: &[Meta], dst: &Meta, depth: usize) -> Work;
 
     /// Computes on the CPU. Where [`IN_PLACE`](Self::IN_PLACE) names source `i`, its data is in `dst` and `src[i]` is empty.
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool);
@@ -63,6 +78,17 @@ pub trait Op: Clone + std::fmt::Debug {
 
     /// The ways of running this on a GPU with `caps`, best first. Empty where the device's limits allow none.
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel>;
+
+    /// The class of shapes whose kernels are measured together, if it is worth measuring: `q4_0 4096x2048 1 rms store`.
+    fn tuning_class(&self, _src: &[Meta]) -> Option<String> {
+        None
+    }
+
+    /// Sizes of the scratch buffers that batches of any number of tokens need at the most, `src` being those of the largest. Only for ops that
+    /// may need more for fewer tokens.
+    fn most_scratch(&self, _src: &[Meta]) -> Vec<usize> {
+        Vec::new()
+    }
 
     /// The definition, in f64: the packed result for exact sources, then what [`updates`](Self::updates) leaves in its sources.
     fn oracle(&self, src: &[Exact]) -> Vec<f64>;
@@ -112,6 +138,31 @@ macro_rules! ops {
             /// See [`Op::wants`].
             pub fn wants(&self, src: usize) -> Wanted {
                 match self { $(AnyOp::$name(op) => op.wants(src),)* }
+            }
+
+            /// See [`Op::caches`].
+            pub fn caches(&self) -> Range<usize> {
+                match self { $(AnyOp::$name(op) => op.caches(),)* }
+            }
+
+            /// See [`Op::expert_ids`].
+            pub fn expert_ids(&self) -> Option<usize> {
+                match self { $(AnyOp::$name(op) => op.expert_ids(),)* }
+            }
+
+            /// See [`Op::work`].
+            pub fn work(&self, src: &[Meta], dst: &Meta, depth: usize) -> Work {
+                match self { $(AnyOp::$name(op) => op.work(src, dst, depth),)* }
+            }
+
+            /// See [`Op::tuning_class`].
+            pub fn tuning_class(&self, src: &[Meta]) -> Option<String> {
+                match self { $(AnyOp::$name(op) => op.tuning_class(src),)* }
+            }
+
+            /// See [`Op::most_scratch`].
+            pub fn most_scratch(&self, src: &[Meta]) -> Vec<usize> {
+                match self { $(AnyOp::$name(op) => op.most_scratch(src),)* }
             }
 
             /// The sources that are written: the one that is the result too, and those that are updated beside it.

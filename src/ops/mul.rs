@@ -2,7 +2,7 @@
 //! Shader: shaders/mul.wgsl.
 
 use super::add::{infer_pair, pair_row, pair_stride};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`; b of the same shape, or one row that all tokens share, or `[tokens, 1]`, one factor per token.
@@ -23,6 +23,10 @@ impl Op for Mul {
             return Ok(Meta::f32(src[0].shape));
         }
         infer_pair(Self::NAME, src)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

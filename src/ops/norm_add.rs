@@ -1,7 +1,7 @@
 //! A norm of what a block gives, added to the hidden state: y = residual + scale · norm(x). One workgroup per token.
 //! `graph::fuse` makes it from `rms_norm` and `add`. Shader: shaders/rms_norm.wgsl. Source: arXiv 2408.00118 (norms after blocks).
 
-use super::{Add, Bind, Caps, Case, Exact, Input, Kernel, Op, Pool, RmsNorm, for_chunks};
+use super::{Add, Bind, Caps, Case, Exact, Input, Kernel, Op, Pool, RmsNorm, for_chunks, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -23,6 +23,10 @@ impl Op for NormAdd {
             return Err(Error::format(format!("norm_add: {:?} does not fit {:?}", src[1], src[0])));
         }
         Ok(y)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

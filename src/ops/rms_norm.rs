@@ -2,7 +2,7 @@
 //! One workgroup per row. Sums in f32: x² overflows f16 at |x| = 256.
 //! Shader: shaders/rms_norm.wgsl. Source: arXiv 1910.07467.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -48,6 +48,10 @@ impl Op for RmsNorm {
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         infer_norm(Self::NAME, src)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

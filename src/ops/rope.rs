@@ -6,7 +6,7 @@
 //! Scaling (linear, YaRN, factors) goes into the table once, on the host.
 //! Shader: shaders/rope.wgsl. Source: arXiv 2104.09864 (RoPE), 2309.00071 (YaRN).
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::f64::consts::TAU;
 
@@ -113,6 +113,10 @@ impl Op for Rope {
             return Err(Error::format(format!("rope: positions {:?}, table {:?} for {:?}", src[1], src[2], src[0])));
         }
         Ok(Meta::f32(src[0].shape))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

@@ -5,9 +5,8 @@
 //! Shader: shaders/rope_store.wgsl. Source: arXiv 2104.09864 (RoPE), 2302.05442 (QK norm).
 
 use super::kv_store::{CacheTypes, cache_flags, check_cache, rounding, scale_planes, write_cells};
-use super::{
-    Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack,
-};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work};
+use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -109,6 +108,17 @@ impl Op for RopeStore {
             return Err(wrong());
         }
         self.rope.infer(&[heads(*qk, count), src[2], src[3]])
+    }
+
+    fn caches(&self) -> Range<usize> {
+        4..6
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        let written = |cache: &Meta| row_bytes(cache) * src[0].outer() as f64;
+        let mut work = Work::of_values(src, dst);
+        self.caches().for_each(|i| work.sources[i] = written(&src[i]));
+        work
     }
 
     fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {

@@ -2,7 +2,7 @@
 //! score = softmax(x) | σ(x) | x; choice by score + bias; weights from the scores without the bias.
 //! Ties go to the lower expert. Shader: shaders/router.wgsl. Source: arXiv 1701.06538, 2401.04088; sigmoid and bias 2412.19437.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// How scores come from the router's logits.
@@ -76,6 +76,10 @@ impl Op for Router {
             bias.want(Self::NAME, DType::F32)?;
         }
         Ok(Meta::f32([src[0].outer(), 2 * self.used]))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     // A few hundred scores per token: f64 costs nothing here and keeps close calls as the definition has them.

@@ -6,7 +6,7 @@
 //! Shader: shaders/sample.wgsl, shaders/rng.wgsl.
 //! Source: arXiv 1805.04833 (top-k), 1904.09751 (top-p), 2407.01082 (min-p).
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -126,6 +126,10 @@ impl Op for Sample {
             return Err(Error::format(format!("sample wants one row of logits and 8 parameters, got {:?}", &src[1..3])));
         }
         Ok(src[0])
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {

@@ -1,7 +1,7 @@
 //! Products of chosen experts times the experts' own factors: y[t, u] = scales[ids[t, u]] · x[t, u].
 //! Shader: shaders/scale_id.wgsl. Source: NVFP4's second scale, one per expert.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: x `[tokens, used, n]`, packed; scales `[experts]`; ids `[tokens, used]` as whole `f32` numbers. Result: as x.
@@ -19,6 +19,14 @@ impl Op for ScaleId {
             return Err(Error::format(format!("scale_id: {src:?} do not fit each other")));
         }
         Ok(Meta::f32(x))
+    }
+
+    fn expert_ids(&self) -> Option<usize> {
+        Some(2)
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

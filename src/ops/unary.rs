@@ -1,7 +1,7 @@
 //! Elementwise functions of one tensor: activations, and scale, softcap, clamp.
 //! Shader: shaders/unary.wgsl (functions in shaders/activation.wgsl). Source: GELU arXiv 1606.08415, squared ReLU arXiv 2109.08668.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::simd;
 use crate::base::{DType, Meta, Result, View, ViewMut};
 
@@ -166,6 +166,10 @@ impl Op for Unary {
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         src[0].want(Self::NAME, DType::F32)?;
         Ok(Meta::f32(src[0].shape))
+    }
+
+    fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
+        Work::of_values(src, dst)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {

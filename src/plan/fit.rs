@@ -7,7 +7,7 @@
 use super::budget::Budget;
 use super::placement::{Owner, owners};
 use super::predict::{Prediction, Sizes};
-use super::speed::Speed;
+use super::rates::DeviceRates;
 use super::{Options, Placement, Rules};
 use crate::base::{Error, ErrorKind, Result, human};
 use crate::gpu;
@@ -58,7 +58,7 @@ pub struct Fit {
 }
 
 /// Gives the speeds of the CPU and of the GPU; asked only where a choice depends on them.
-pub type Speeds<'a> = &'a mut dyn FnMut() -> Result<[Speed; 2]>;
+pub type Speeds<'a> = &'a mut dyn FnMut() -> Result<[DeviceRates; 2]>;
 
 impl Fit {
     /// Plans sessions of `model` with `options` (whose context is one of the request's) on `device`.
@@ -110,7 +110,7 @@ impl Fit {
         model: &Model,
         device: Option<&gpu::Device>,
         options: &Options,
-        speeds: &[Speed; 2],
+        speeds: &[DeviceRates; 2],
     ) -> Result<Fit> {
         let options = Options { context: self.context, ..options.clone() };
         self.prediction = Sizes::of(model, device, &options)?.predict(&self.placement, Some(speeds))?;
@@ -253,7 +253,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The best plan in which the CPU takes part.
-    fn split(&self, speeds: &[Speed; 2]) -> Result<Fit> {
+    fn split(&self, speeds: &[DeviceRates; 2]) -> Result<Fit> {
         let have = self.request.budget.gpu.unwrap_or(u64::MAX);
         let all = Placement::gpu(self.layers).under(&self.rules, self.sizes.graph());
         let whole = self.sizes.predict(&all, None).map(|p| p.gpu_need());
@@ -313,7 +313,7 @@ impl<'a> Planner<'a> {
     }
 
     /// By owner, the fixed ones left out: they are where they are.
-    fn shares(&self, speeds: &[Speed; 2]) -> HashMap<Owner, Share> {
+    fn shares(&self, speeds: &[DeviceRates; 2]) -> HashMap<Owner, Share> {
         let graph = self.sizes.graph();
         let owners = owners(graph, &self.request.rules.overrides);
         let mut shares: HashMap<Owner, Share> = Default::default();
@@ -363,7 +363,7 @@ impl<'a> Planner<'a> {
     }
 
     fn has_experts(&self, layer: usize) -> bool {
-        let experts = |n: &crate::graph::Node| n.layer == Some(layer as u32) && n.op.name() == "router";
+        let experts = |n: &crate::graph::Node| n.layer == Some(layer as u32) && n.op.expert_ids().is_some();
         self.sizes.graph().nodes.iter().any(experts)
     }
 
@@ -391,7 +391,7 @@ impl<'a> Planner<'a> {
         &self,
         shares: &HashMap<Owner, Share>,
         candidate: &Candidate,
-        speeds: &[Speed; 2],
+        speeds: &[DeviceRates; 2],
         have: u64,
         software: bool,
     ) -> Option<f64> {

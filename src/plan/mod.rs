@@ -7,13 +7,11 @@ mod memory;
 mod options;
 mod placement;
 pub mod predict;
-mod products;
+pub mod rates;
 pub mod roofline;
-pub mod speed;
-mod traffic;
+mod work;
 
 pub use memory::{CPU, GPU, Memory};
 pub use options::Options;
 pub use placement::{Block, Override, Placement, Rules};
-pub use products::Products;
-pub use traffic::{Traffic, tokens};
+pub use work::{Work, grows};

@@ -222,7 +222,7 @@ pub(super) fn owners(graph: &Graph, overrides: &[Override]) -> Vec<Owner> {
                 owner
             }
             _ if let Some(place) = overridden(&names, overrides) => Owner::Fixed(place == Place::Gpu),
-            Some(l) if names.iter().any(|n| n.contains("_exps.")) => Owner::Experts(l),
+            Some(l) if node.op.expert_ids().is_some() => Owner::Experts(l),
             Some(l) => Owner::Main(l),
             None if i > last => Owner::Output,
             None => Owner::Input,

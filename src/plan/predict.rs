@@ -1,7 +1,7 @@
 //! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
 
 use super::placement::{Owner, owners};
-use super::speed::Speed;
+use super::rates::DeviceRates;
 use super::{CPU, GPU, Memory, Options, Placement, Rules};
 use crate::arch::{self, Batch};
 use crate::base::{Error, Meta, Result};
@@ -9,7 +9,6 @@ use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
 use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
 use crate::model::Model;
-use crate::ops::AnyOp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Tokens in the cache, at the most, for which a token's time is told.
@@ -127,7 +126,7 @@ impl<'a> Sizes<'a> {
 
     /// What `placement` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails where the GPU has no kernel
     /// for what is put there.
-    pub fn predict(&self, placement: &Placement, speeds: Option<&[Speed; 2]>) -> Result<Prediction> {
+    pub fn predict(&self, placement: &Placement, speeds: Option<&[DeviceRates; 2]>) -> Result<Prediction> {
         let mut sum = Sum::default();
         let mut pieces = Vec::new();
         for (g, graph) in self.graphs.iter().enumerate() {
@@ -168,10 +167,8 @@ impl<'a> Sizes<'a> {
             on_gpu.for_each(|(sizes, _)| Needs::join_scratch(&mut sum.scratch, sizes));
         }
         for node in self.graphs[1].nodes.iter().filter(|_| placement.uses(Place::Gpu)) {
-            if let AnyOp::Attention(op) = &node.op {
-                let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
-                Needs::join_scratch(&mut sum.scratch, &op.most_scratch(&src));
-            }
+            let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
+            Needs::join_scratch(&mut sum.scratch, &node.op.most_scratch(&src));
         }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
         Ok(self.prediction(placement, sum, pieces, seconds))
@@ -215,7 +212,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// Seconds of a segment of a decoded token, the wait for what leaves the GPU included.
-    fn seconds(&self, placement: &Placement, segment: &Segment, speeds: &[Speed; 2]) -> f64 {
+    fn seconds(&self, placement: &Placement, segment: &Segment, speeds: &[DeviceRates; 2]) -> f64 {
         let (graph, speed) = (&self.graphs[0], &speeds[segment.place as usize]);
         let context = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_))).map(|b| b.meta.outer());
         let past = context.max().unwrap_or(DEPTH).min(DEPTH) / 2;

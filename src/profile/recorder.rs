@@ -4,9 +4,8 @@
 
 use super::record::{Event, Facts, Kernel, Observer, Profile, Record, Run};
 use crate::base::Result;
-use crate::graph::{Graph, Node, Storage};
-use crate::ops::AnyOp;
-use crate::plan::{Memory, Products, Traffic, tokens};
+use crate::graph::Graph;
+use crate::plan::{Memory, Work, grows};
 use crate::{cpu, gpu};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -125,7 +124,7 @@ impl Recorder {
 
     /// Makes the parts of a program known.
     pub fn note(&mut self, graph: &Graph, device: usize, parts: &[gpu::Timed]) -> Vec<Noted> {
-        let tokens = tokens(graph);
+        let tokens = graph.tokens();
         let kernel = |(i, part): (usize, &gpu::Timed)| match part.nodes[..] {
             [(node, share)] => kernel(graph, device, tokens, part, (node, share)),
             _ => submission(graph, device, tokens, part, (i + 1, parts.len())),
@@ -135,7 +134,7 @@ impl Recorder {
         let first = self.kernels;
         self.kernels += parts.len() as u32;
         let noted = (first..).zip(parts).map(|(kernel, part)| {
-            let grows = |(node, _): &(usize, f64)| matches!(graph.nodes[*node].op, AnyOp::Attention(_));
+            let grows = |(node, _): &(usize, f64)| grows(&graph.nodes[*node]);
             let (grows, fixed): (Vec<_>, Vec<_>) = part.nodes.iter().copied().partition(grows);
             let (bytes, flops) = work_of(graph, &fixed, 0);
             Noted { kernel, bytes, flops, grows }
@@ -283,7 +282,8 @@ pub fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
 
 fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node, share): (usize, f64)) -> Kernel {
     let node = &graph.nodes[node];
-    let factor = Products::of_node(graph, node, 0).main().map_or("", |dtype| dtype.name());
+    let work = Work::of_node(graph, node, 0);
+    let factor = work.main().map_or("", |dtype| dtype.name());
     Kernel {
         device,
         op: node.op.name().into(),
@@ -295,13 +295,13 @@ fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node,
         src: node.src.iter().map(|t| format!("{:?}", t.meta)).collect(),
         dst: format!("{:?}", node.dst.meta),
         factor: factor.into(),
-        weights: Traffic::of_node(graph, node, 0).weights * share,
+        weights: work.weights * share,
     }
 }
 
 /// What is timed as a whole where a device has no clock: submission `i` of `n`.
 fn submission(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (i, n): (usize, usize)) -> Kernel {
-    let weights = |(node, share): &(usize, f64)| Traffic::of_node(graph, &graph.nodes[*node], 0).weights * share;
+    let weights = |(node, share): &(usize, f64)| Work::of_node(graph, &graph.nodes[*node], 0).weights * share;
     Kernel {
         device,
         op: "submission".into(),
@@ -313,22 +313,12 @@ fn submission(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (i
     }
 }
 
-/// What parts of several nodes have to move and to compute.
+/// Bytes that parts of several nodes have to move, activations included, and their operations.
 fn work_of(graph: &Graph, nodes: &[(usize, f64)], past: usize) -> (f64, f64) {
     nodes.iter().fold((0.0, 0.0), |(bytes, flops), (node, share)| {
-        let (more_bytes, more_flops) = work(graph, &graph.nodes[*node], past);
-        (bytes + more_bytes * share, flops + more_flops * share)
+        let work = Work::of_node(graph, &graph.nodes[*node], past);
+        (bytes + (work.bytes() + work.activations) * share, flops + work.flops() * share)
     })
-}
-
-/// Bytes that a node has to move, activations included, and its operations: exactly for products, else by a rough count.
-fn work(graph: &Graph, node: &Node, past: usize) -> (f64, f64) {
-    let is_temp = |t: &&crate::graph::Tensor| *graph.storage(t) == Storage::Temp;
-    let tensors = node.src.iter().chain([&node.dst]);
-    let activations: usize = tensors.filter(is_temp).map(|t| t.meta.span_bytes()).sum();
-    let products = Products::of_node(graph, node, past).total();
-    let flops = if products > 0.0 { products } else { gpu::Cost::of(node).flops };
-    (Traffic::of_node(graph, node, past).bytes() + activations as f64, flops)
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use crate::app::term;
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::{Graph, Place};
+use crate::plan::Work;
 use crate::plan::fit::Layers;
 use crate::plan::roofline::{Roofline, cpu, gpu as measure_gpu};
-use crate::plan::{Products, Traffic};
 use crate::run::Session;
 
 /// What devices can do at the most, as measured in this run.
@@ -95,12 +95,12 @@ impl Need {
     }
 
     fn add(&mut self, graph: &Graph, past: usize, roofline: Option<&Roofline>) {
-        let (bytes, products) = (Traffic::of(graph, past).bytes(), Products::of(graph, past));
-        self.bytes += bytes;
-        self.operations += products.total();
+        let work = Work::of(graph, past);
+        self.bytes += work.bytes();
+        self.operations += work.operations();
         self.nodes += graph.nodes.len() as f64;
         if let (Some(least), Some(roofline)) = (&mut self.least, roofline) {
-            let (memory, arithmetic) = (bytes / roofline.read, products.seconds(roofline));
+            let (memory, arithmetic) = (work.bytes() / roofline.read, work.seconds(roofline));
             least.memory += memory;
             least.arithmetic += arithmetic;
             least.both += memory.max(arithmetic);

@@ -5,9 +5,9 @@ use super::numbers::Numbers;
 use crate::app::term;
 use crate::base::{Error, ErrorKind, Result};
 use crate::gpu::{self, Device, Selector};
-use crate::open::{DeviceChoice, rates, system};
+use crate::open::{self, DeviceChoice, system};
+use crate::plan::rates::{self, DeviceRates};
 use crate::plan::roofline::{self, Roofline};
-use crate::plan::speed::{self, Speed};
 use crate::simd::Level;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -21,7 +21,7 @@ struct Limits {
     /// From handing over next to nothing to having its result, on a GPU.
     round_trip: Option<Duration>,
     /// How fast it decodes: what plans are made with.
-    speed: Speed,
+    speed: DeviceRates,
 }
 
 /// Measures and prints.
@@ -32,12 +32,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     for (device, selector) in gpus(&args.device)? {
         term::note(format_args!("measuring {device}"));
-        let open = Device::open(&selector)?;
-        let name = format!("{} ({}, {})", open.info().name, open.info().backend, open.info().driver);
-        let roofline = roofline::gpu(&open)?;
-        let round_trip = Some(crate::run::selftest::speed(&open)?.round_trip);
-        let speed = speed::gpu(&open)?;
-        rates::keep(Some(&open), 0, speed);
+        let gpu = Device::open(&selector)?;
+        let name = format!("{} ({}, {})", gpu.info().name, gpu.info().backend, gpu.info().driver);
+        let roofline = roofline::gpu(&gpu)?;
+        let round_trip = Some(crate::run::selftest::speed(&gpu)?.round_trip);
+        let speed = rates::gpu(&gpu)?;
+        open::rates::keep(Some(&gpu), 0, speed);
         all.push(Limits { device, name, threads: None, roofline, round_trip, speed });
         term::check_interrupt()?;
     }
@@ -60,10 +60,10 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
         let roofline = roofline
             .ok_or_else(|| Error::new(ErrorKind::OutOfSystemMemory, "no memory to measure the bandwidth with"))?;
         let name = format!("{} ({})", system::cpu_name(), Level::best().name());
-        let speed = speed::cpu(n)?;
-        rates::keep(None, n, speed);
+        let speed = rates::cpu(n)?;
+        open::rates::keep(None, n, speed);
         if args.threads.is_empty() && n == cores {
-            rates::keep(None, 0, speed);
+            open::rates::keep(None, 0, speed);
         }
         all.push(Limits { device: "cpu".into(), name, threads: Some(n), roofline, round_trip: None, speed });
         term::check_interrupt()?;
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn what_a_device_lacks_is_left_out() {
         let roofline = Roofline { read: 5e10, copy: 4e10, f32: 1e12, int8: Some(2e12), ..Roofline::default() };
-        let speed = Speed { bytes: 4e10, weights: 6e10, step: 1e-6, round_trip: 1e-5 };
+        let speed = DeviceRates { bytes: 4e10, weights: 6e10, step: 1e-6, round_trip: 1e-5 };
         let limits =
             Limits { device: "cpu".into(), name: "EPYC".into(), threads: Some(2), roofline, round_trip: None, speed };
         let text = table(&[limits]);

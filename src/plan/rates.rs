@@ -1,7 +1,7 @@
 //! How fast devices decode, measured: what a plan weighs them by. A roofline says what a device could do, this what our kernels get
 //! out of it for one token.
 
-use super::{Products, Traffic};
+use super::Work;
 use crate::base::{DType, Meta, Result};
 use crate::cpu::{self, Bytes, ThreadPool};
 use crate::gpu;
@@ -13,7 +13,7 @@ use web_time::{Duration, Instant};
 
 /// What a token's steps take on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Speed {
+pub struct DeviceRates {
     /// Bytes per second that products with one column read of plain weights.
     pub bytes: f64,
     /// Weights in blocks that they multiply by per second: unpacking may take longer than reading.
@@ -24,7 +24,7 @@ pub struct Speed {
     pub round_trip: f64,
 }
 
-impl Speed {
+impl DeviceRates {
     /// Whether it can be: what is read from a file may be anything.
     pub fn is_sane(&self) -> bool {
         [self.bytes, self.weights, self.step, self.round_trip].iter().all(|v| v.is_finite() && *v > 0.0)
@@ -32,9 +32,8 @@ impl Speed {
 
     /// Seconds of one node with `past` tokens in the cache.
     pub fn seconds(&self, graph: &Graph, node: &Node, past: usize) -> f64 {
-        let bytes = Traffic::of_node(graph, node, past).bytes();
-        let weights = Products::of_node(graph, node, past).total() / 2.0;
-        (bytes / self.bytes).max(weights / self.weights) + self.step
+        let work = Work::of_node(graph, node, past);
+        (work.bytes() / self.bytes).max(work.operations() / 2.0 / self.weights) + self.step
     }
 }
 
@@ -48,7 +47,7 @@ const STEPS: usize = 64;
 const RUNS: usize = 7;
 
 /// Measures a GPU.
-pub fn gpu(device: &gpu::Device) -> Result<Speed> {
+pub fn gpu(device: &gpu::Device) -> Result<DeviceRates> {
     let size = if device.info().software { SMALL } else { LARGE };
     measure(size, &mut |graph| {
         let mut memory = gpu::Memory::new(device, 64);
@@ -62,7 +61,7 @@ pub fn gpu(device: &gpu::Device) -> Result<Speed> {
 }
 
 /// Measures the CPU.
-pub fn cpu(threads: usize) -> Result<Speed> {
+pub fn cpu(threads: usize) -> Result<DeviceRates> {
     let pool = if threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(threads) };
     measure(LARGE, &mut |graph| {
         let (mut memory, weights) = (cpu::Memory::default(), Packed(cpu::Panels::default()));
@@ -78,7 +77,7 @@ pub fn cpu(threads: usize) -> Result<Speed> {
 
 type Time<'a> = &'a mut dyn FnMut(&Graph) -> Result<Duration>;
 
-fn measure(([n, k], counts): ([usize; 2], [usize; 2]), time: Time<'_>) -> Result<Speed> {
+fn measure(([n, k], counts): ([usize; 2], [usize; 2]), time: Time<'_>) -> Result<DeviceRates> {
     let seconds = |time: Duration| time.as_secs_f64();
     let one = seconds(time(&steps(1)?)?);
     let step = ((seconds(time(&steps(1 + STEPS)?)?) - one) / STEPS as f64).max(1e-8);
@@ -89,7 +88,7 @@ fn measure(([n, k], counts): ([usize; 2], [usize; 2]), time: Time<'_>) -> Result
         Ok((seconds(time(&graph)?) - fixed).max(1e-6) / (count * n * k) as f64)
     };
     let (plain, blocks) = (product(DType::F16, counts[0])?, product(DType::Q4_0, counts[1])?);
-    Ok(Speed { bytes: 2.0 / plain, weights: 1.0 / blocks, step, round_trip })
+    Ok(DeviceRates { bytes: 2.0 / plain, weights: 1.0 / blocks, step, round_trip })
 }
 
 /// `n` steps that each wait for the one before: small products, as most steps are products.
@@ -185,7 +184,7 @@ mod tests {
             let work: f64 = (graph.nodes.iter())
                 .map(|n| {
                     // Products of next to nothing take no time beside a step's.
-                    let weights = Products::of_node(graph, n, 0).total() / 2.0;
+                    let weights = Work::of_node(graph, n, 0).operations() / 2.0;
                     1e-6 + if weights > 1e5 { weights * 2e-9 } else { 0.0 }
                 })
                 .sum();
