@@ -62,7 +62,7 @@ pub mod simd;
 pub mod text;
 
 pub use base::{Error, ErrorKind, Result};
-pub use chat::{ChatOptions, Delta, Reply};
+pub use chat::{ChatOptions, Delta, Reply, WhenFull};
 #[cfg(not(target_arch = "wasm32"))]
 pub use facade::{Chat, Loader, Model, Response};
 #[cfg(not(target_arch = "wasm32"))]

@@ -67,7 +67,7 @@ fn a_plan_adds_up_and_says_why() {
     assert!(plan["why"].as_str().unwrap().contains("may be used"), "{plan:#}");
 
     let text = stdout(&fit(&["-ub", "64", "--vram-limit", &limit, "--measure", "4"]));
-    for part in ["3 layers there", "because", "WEIGHTS", "MS/TOKEN", "GPU", "CPU", "were foretold", "memory: GPU"] {
+    for part in ["3 layers there", "because", "WEIGHTS", "MS/TOKEN", "GPU", "CPU", "were predicted", "memory: GPU"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -254,14 +254,14 @@ fn commands_print_the_json_they_promise() {
     let text = place.dir.path().join("text.txt");
     fs::write(&text, "the quick brown fox ".repeat(20)).unwrap();
     let record = parsed(&place.run(&[&COMPLETE[..], &["--json", "--temp", "0"]].concat()));
-    assert_eq!((record["prompt_tokens"].as_u64(), record["stop"].as_str()), (Some(5), Some("limit")));
+    assert_eq!((record["prompt_tokens"].as_u64(), record["stop"].as_str()), (Some(5), Some("length")));
     assert_eq!(record["tokens"].as_array().unwrap().len(), 4);
     assert!(record["text"].is_string() && record["seed"].is_u64());
 
     let none = parsed(&place.run(&["complete", "--device", "cpu", "-n", "0", "-p", "hello", "--json"]));
-    assert_eq!((&none["tokens"], &none["text"], &none["stop"]), (&json!([]), &"".into(), &"limit".into()));
+    assert_eq!((&none["tokens"], &none["text"], &none["stop"]), (&json!([]), &"".into(), &"length".into()));
     let all = parsed(&place.run(&["complete", "--device", "cpu", "-n", "-1", "-p", "hello", "--json", "--temp", "0"]));
-    assert!(["end", "context"].contains(&all["stop"].as_str().unwrap()), "{all}");
+    assert_eq!(all["truncated"].as_bool(), Some(all["stop"] == "length"), "{all}");
 
     let whole = parsed(&place.run(&["eval", "--device", "cpu", "--tokens", "1,2,3,4", "--positions", "0,3", "--json"]));
     assert_eq!(whole["positions"], json!([0, 3]));

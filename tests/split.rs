@@ -159,7 +159,7 @@ fn synthetic(name: &str) -> Arc<Model> {
     Arc::new(Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).expect("a file")).expect("a model"))
 }
 
-/// The memory table: what was foretold for each device, and what is there after a batch and an answer.
+/// The memory table: what was predicted for each device, and what is there after a batch and an answer.
 fn check_memory(what: &str, model: &Arc<Model>, placement: Placement, options: &Options, device: Device) {
     let sizes = Sizes::of(model, Some(&device), options).expect("sizes");
     let want = sizes.predict(&placement, None).expect("a prediction");
@@ -174,20 +174,20 @@ fn check_memory(what: &str, model: &Arc<Model>, placement: Placement, options: &
     let gpu = device.counters().bytes - before;
     let cpu = session.engine().memory().iter().find(|m| m.device == 0).map_or(0, |m| m.bytes());
     let cpu_want = if session.engine().placement().uses(Place::Cpu) { want.cpu_bytes() } else { 0 };
-    println!("{what}: GPU {gpu} of {} foretold, CPU {cpu} of {cpu_want}", want.gpu_bytes());
+    println!("{what}: GPU {gpu} of {} predicted, CPU {cpu} of {cpu_want}", want.gpu_bytes());
     for (device, got, want) in [("GPU", gpu, want.gpu_bytes()), ("CPU", cpu, cpu_want)] {
         let apart = (got as f64 - want as f64).abs();
         assert!(
             apart <= 0.01 * want as f64,
-            "{what}, {device}: {got} bytes, {want} foretold; {:?}",
+            "{what}, {device}: {got} bytes, {want} predicted; {:?}",
             session.engine().memory()
         );
     }
 }
 
 #[test]
-fn memory_is_foretold_to_a_percent() {
-    let test = "memory_is_foretold_to_a_percent";
+fn memory_is_predicted_to_a_percent() {
+    let test = "memory_is_predicted_to_a_percent";
     if device::open(test).is_none() {
         return;
     }
@@ -233,7 +233,7 @@ fn drivers_tell_how_much_memory_there_is() {
     assert!(device.shares_memory() || !device.info().software);
 }
 
-/// Prompts of any length, one after the other, keep to what was foretold; none of them costs the GPU.
+/// Prompts of any length, one after the other, keep to what was predicted; none of them costs the GPU.
 #[test]
 fn prompts_of_all_lengths_fit_where_the_plan_fits_exactly() {
     let test = "prompts_of_all_lengths_fit_where_the_plan_fits_exactly";

@@ -134,18 +134,9 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
     for (i, line) in lines.iter().enumerate() {
         let indent = line.len() - line.trim_start().len();
         let head = line.trim_start();
-        let is_fn = [
-            "fn ",
-            "pub fn ",
-            "pub(super) fn ",
-            "pub(crate) fn ",
-            "unsafe fn ",
-            "pub unsafe fn ",
-            "async fn ",
-            "pub async fn ",
-        ]
-        .iter()
-        .any(|p| head.starts_with(p));
+        let qualifies = |word: &str| ["pub", "const", "async", "unsafe"].iter().any(|q| word.starts_with(q));
+        let is_fn =
+            format!(" {head}").split_once(" fn ").is_some_and(|(before, _)| before.split(' ').skip(1).all(qualifies));
         if !is_fn || line.ends_with(';') || line.ends_with('}') {
             continue;
         }

@@ -61,25 +61,25 @@ pub enum Command {
     /// Chat with a model.
     #[command(alias = "run")]
     Chat(Box<chat::ChatArgs>),
-    /// Go on with a text as it stands, without a chat template.
+    /// Continue a text as it stands, without a chat template.
     Complete(Box<complete::CompleteArgs>),
     /// Print logits at positions, for checking against other runtimes.
     Eval(Box<eval::EvalArgs>),
-    /// Tell how well the model foretells a text.
+    /// Measure how well the model predicts a text.
     Perplexity(Box<perplexity::PerplexityArgs>),
     /// Print the token ids of a text.
     Tokenize(tokenize::TokenizeArgs),
     /// Measure how fast a model reads and writes, as llama-bench does.
     Bench(Box<bench::args::BenchArgs>),
-    /// Tell what of a model would go to the GPU, what that takes, and why.
+    /// Show what of a model would go to the GPU, what that takes, and why.
     Fit(Box<fit::FitArgs>),
     /// Show where the time goes: run a model, or open saved traces.
     Profile(Box<profile::ProfileArgs>),
     /// Write a model file with random weights, to measure with.
     Synth(synth::SynthArgs),
-    /// Check every kernel on this machine, and tell what is slow or wrong.
+    /// Check every kernel on this machine, and report what is slow or wrong.
     Doctor(doctor::DoctorArgs),
-    /// Tell what is in a model file: architecture, sizes, formats, tokenizer, template.
+    /// Show what is in a model file: architecture, sizes, formats, tokenizer, template.
     #[command(alias = "show")]
     Inspect(inspect::InspectArgs),
     /// Fetch a model into the cache, or its newest version.

@@ -69,10 +69,10 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let place = name.map_or("the CPU".to_owned(), |name| format!("{name} ({why})"));
     let mut text = format!("context {}; on {place}: {}\n", fit.context, split::describe(&fit));
     text += &table(&fit);
-    if let (Some(m), Some(foretold)) = (&measured, fit.prediction.seconds) {
-        text += &format!("{}\n", split::compare(foretold, m.seconds));
+    if let (Some(m), Some(predicted)) = (&measured, fit.prediction.seconds) {
+        text += &format!("{}\n", split::compare(predicted, m.seconds));
         let p = &fit.prediction;
-        let apart = |got: u64, want: u64| format!("{} of {} foretold", split::size(got), split::size(want));
+        let apart = |got: u64, want: u64| format!("{} of {} predicted", split::size(got), split::size(want));
         text += &format!("memory: GPU {}, CPU {}\n", apart(m.gpu, p.gpu_bytes()), apart(m.cpu, p.cpu_bytes()));
     }
     term::print(text)

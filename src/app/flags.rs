@@ -132,7 +132,7 @@ flags! {
     "-cnv --conversation" Nothing MootIn("chat", CHATS);
     "-no-cnv --no-conversation" Nothing MootIn("complete", CHATS);
     "-i --interactive -if --interactive-first -ins --instruct" Nothing MootIn("chat", CHATS);
-    "--context-shift" Nothing MootIn("chat", "`complete` ends where the context is full");
+    "--context-shift" Nothing MootIn("chat", "it belongs to `complete`");
     "--no-context-shift" Nothing MootIn("complete", "with -n -2 a chat ends an answer where the context is full");
     "--jinja" Nothing Moot("chat templates are always Jinja here");
     "--simple-io" Nothing Moot("off a terminal nothing is painted");

@@ -172,8 +172,8 @@ pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> R
 
 /// Writes the trace and the summary, where they were asked for.
 fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
-    if let Some((foretold, taken)) = session.pace() {
-        term::note(split::compare(foretold.as_secs_f64(), taken.as_secs_f64()));
+    if let Some((predicted, taken)) = session.pace() {
+        term::note(split::compare(predicted.as_secs_f64(), taken.as_secs_f64()));
     }
     let Some(profile) = session.engine().trace()? else { return Ok(()) };
     if let Some(path) = &args.debug.trace {

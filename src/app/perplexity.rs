@@ -1,4 +1,4 @@
-//! `perplexity`: how well the model foretells a text, as llama.cpp defines it.
+//! `perplexity`: how well the model predicts a text, as llama.cpp defines it.
 //!
 //! The text is cut into pieces of a whole context; each is fed from the start (with the beginning-of-sequence token in place of
 //! its first token, where the model wants one), and the tokens of its second half are scored: exp of their mean negative
@@ -31,7 +31,7 @@ pub struct PerplexityArgs {
 /// llama.cpp's context for perplexity.
 const CONTEXT: u32 = 512;
 
-/// Fewest tokens of a piece whose second half has one that is foretold.
+/// Fewest tokens of a piece whose second half has one that is predicted.
 const SHORTEST: usize = 3;
 
 /// Scores the text.
@@ -89,7 +89,7 @@ fn check_context(context: usize) -> Result<()> {
         return Ok(());
     }
     let what = format!(
-        "a context of {context} leaves nothing to score: the second half of each piece has no token that is foretold"
+        "a context of {context} leaves nothing to score: the second half of each piece has no token that is predicted"
     );
     Err(Error::usage(what).help(format!("use -c {SHORTEST} or more")))
 }

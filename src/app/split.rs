@@ -114,15 +114,16 @@ pub fn describe(fit: &Fit) -> String {
     text
 }
 
-/// What a token took, beside what was foretold.
-pub fn compare(foretold: f64, measured: f64) -> String {
-    let (apart, more) = ((measured / foretold - 1.0).abs() * 100.0, if measured > foretold { "more" } else { "less" });
+/// What a token took, beside what was predicted.
+pub fn compare(predicted: f64, measured: f64) -> String {
+    let (apart, more) =
+        ((measured / predicted - 1.0).abs() * 100.0, if measured > predicted { "more" } else { "less" });
     let text = format!(
-        "a token took {:.2} ms where {:.2} ms were foretold: {apart:.0} % {more}",
+        "a token took {:.2} ms where {:.2} ms were predicted: {apart:.0} % {more}",
         measured * 1e3,
-        foretold * 1e3
+        predicted * 1e3
     );
-    let far = !(0.5..=2.0).contains(&(measured / foretold));
+    let far = !(0.5..=2.0).contains(&(measured / predicted));
     if far { text + "; `wgpu-llm bench --device-roofline` measures the devices anew" } else { text }
 }
 

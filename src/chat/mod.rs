@@ -6,5 +6,5 @@ mod reply;
 mod response;
 
 pub use conversation::Conversation;
-pub use reply::{Chat, ChatOptions, Reply};
+pub use reply::{Chat, ChatOptions, Reply, WhenFull};
 pub use response::{Delta, ResponseStream};

@@ -5,17 +5,31 @@ use crate::base::{Error, Result};
 use crate::model::Model;
 use crate::run::{FinishReason, Generation, Session};
 use crate::sample::{Sampler, SamplerOptions};
-use crate::text::{ChatTemplate, ReasoningStyle};
+use crate::text::{ChatTemplate, ReasoningStyle, StopStrings};
 use std::ops::ControlFlow;
 use std::time::Duration;
+
+/// What is done if the context is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// Nothing is forgotten: a prompt that does not fit is an error, and a reply ends where the context does.
+    Stop,
+    /// The oldest turns are forgotten before a reply; it ends where the context does.
+    Forget,
+    /// They are forgotten in the middle of a reply too, which goes on.
+    #[default]
+    ForgetAndGoOn,
+}
 
 /// What replies are to be like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatOptions {
     /// Most tokens of a reply.
     pub limit: usize,
-    /// Whether a reply that meets the end of the context goes on after the oldest turns were forgotten.
-    pub go_on: bool,
+    /// What is done if the context is full.
+    pub when_full: WhenFull,
+    /// Texts that end a reply and are not part of it.
+    pub stops: Vec<String>,
     /// Turns reasoning on or off, if the template can.
     pub think: Option<bool>,
     /// How tokens are drawn.
@@ -24,7 +38,8 @@ pub struct ChatOptions {
 
 impl Default for ChatOptions {
     fn default() -> Self {
-        ChatOptions { limit: usize::MAX, go_on: true, think: None, sampling: SamplerOptions::default() }
+        let (when_full, stops) = Default::default();
+        ChatOptions { limit: usize::MAX, when_full, stops, think: None, sampling: SamplerOptions::default() }
     }
 }
 
@@ -45,6 +60,8 @@ pub struct Reply {
     pub reasoning: String,
     /// Tokens, times, and why it ended.
     pub generation: Generation,
+    /// Tokens of the prompt, of which the cache had some.
+    pub prompt: usize,
     /// Turns that were forgotten to make room.
     pub forgotten: usize,
 }
@@ -83,6 +100,12 @@ impl Chat {
         Ok(())
     }
 
+    /// Draws from the beginning of the seed's random numbers again.
+    pub fn reseed(&mut self, session: &Session) -> Result<()> {
+        self.sampler = session.model().sampler(&self.options.sampling, session.context())?;
+        Ok(())
+    }
+
     /// Replies to the last message of `conversation` and adds the reply to it; `on_delta` gets each token's text and may end the reply.
     ///
     /// If the context is full, the oldest turns are forgotten. If the reply is stopped, what there is of it stays; if that is nothing,
@@ -106,18 +129,28 @@ impl Chat {
         let model = session.model().clone();
         let limit = self.options.limit;
         let (mut forgotten, (mut prompt, opened)) = self.make_room(session, conversation, 0)?;
-        let mut response = ResponseStream::new(model.tokenizer()?, &self.template, opened);
+        let stops = StopStrings::new(self.options.stops.iter().cloned());
+        let mut response = ResponseStream::new(model.tokenizer()?, &self.template, opened, stops);
+        let prompt_len = prompt.len();
         let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
         let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
         let finish = loop {
             let left = limit - tokens.len();
-            let mut on_token = |token| on_delta(response.push(token));
+            let mut on_token = |token| {
+                let delta = response.push(token);
+                let wanted = on_delta(delta);
+                if response.is_stopped() { ControlFlow::Break(()) } else { wanted }
+            };
             let part = session.generate_async(&prompt, &mut self.sampler, left, &mut on_token).await?;
             tokens.extend(part.tokens);
             prompt_tokens += part.prompt_tokens;
             prompt_time += part.prompt_time;
             decode_time += part.decode_time;
-            if part.finish != FinishReason::Context || !self.options.go_on || tokens.len() >= limit {
+            if response.is_stopped() {
+                break FinishReason::End;
+            }
+            let goes_on = self.options.when_full == WhenFull::ForgetAndGoOn && tokens.len() < limit;
+            if part.finish != FinishReason::Context || !goes_on {
                 break part.finish;
             }
             // In the middle of a reply: it goes on after a shorter conversation, if there is one.
@@ -136,7 +169,7 @@ impl Chat {
         }
         let (content, reasoning) = response.into_texts();
         let generation = Generation { tokens, finish, prompt_tokens, prompt_time, decode_time };
-        let reply = Reply { content, reasoning, generation, forgotten };
+        let reply = Reply { content, reasoning, generation, prompt: prompt_len, forgotten };
         if !reply.is_empty() {
             conversation.reply(reply.content.clone(), reply.reasoning.clone());
         }
@@ -154,12 +187,14 @@ impl Chat {
         let (context, model) = (session.context(), session.model());
         let mut prompt = self.prompt(model, conversation)?;
         let used = |prompt: &Prompt| prompt.0.len() + replied;
-        if used(&prompt) + room(context, 8).min(self.options.limit) <= context {
+        let forgets = self.options.when_full != WhenFull::Stop;
+        let wanted = if forgets { room(context, 8).min(self.options.limit) } else { 0 };
+        if used(&prompt) + wanted <= context {
             return Ok((0, prompt));
         }
         // What follows a forgotten turn is computed again: so more is made than is needed now, and that comes seldom.
         let (mut shorter, mut forgotten) = (conversation.clone(), 0);
-        while used(&prompt) + room(context, 4) > context && shorter.forget_oldest() {
+        while forgets && used(&prompt) + room(context, 4) > context && shorter.forget_oldest() {
             forgotten += 1;
             prompt = self.prompt(model, &shorter)?;
         }

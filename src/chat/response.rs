@@ -1,6 +1,8 @@
 //! Tokens to text: whole characters, the model's reasoning apart from the content of its reply.
 
-use crate::text::{ChatTemplate, DetokenizeOptions, Detokenizer, Piece, ReasoningSplitter, ReasoningStyle, Tokenizer};
+use crate::text::{
+    ChatTemplate, DetokenizeOptions, Detokenizer, Piece, ReasoningSplitter, ReasoningStyle, StopStrings, Tokenizer,
+};
 
 /// What one token adds to a reply. Both texts may be empty: half a character and half a tag are held back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,13 +19,20 @@ pub struct Delta {
 pub struct ResponseStream<'t> {
     detokenizer: Detokenizer<'t>,
     splitter: Option<ReasoningSplitter>,
+    stops: StopStrings,
     content: String,
     reasoning: String,
 }
 
 impl<'t> ResponseStream<'t> {
-    /// A reply in the style of `template`; `opened` is the style of the reasoning that the prompt ends in, if it does.
-    pub fn new(tokenizer: &'t Tokenizer, template: &ChatTemplate, opened: Option<ReasoningStyle>) -> Self {
+    /// A reply in the style of `template`; `opened` is the style of the reasoning that the prompt ends in, if it does. Any of `stops` in the
+    /// content ends it.
+    pub fn new(
+        tokenizer: &'t Tokenizer,
+        template: &ChatTemplate,
+        opened: Option<ReasoningStyle>,
+        stops: StopStrings,
+    ) -> Self {
         let inside = opened.is_some();
         let style = opened.unwrap_or_else(|| ReasoningStyle::of_template(template.source()));
         // The marks of reasoning may be control tokens: they have to be seen to be told apart.
@@ -31,6 +40,7 @@ impl<'t> ResponseStream<'t> {
         ResponseStream {
             detokenizer: Detokenizer::new(tokenizer, DetokenizeOptions { show_special, continued: true }),
             splitter: Some(ReasoningSplitter::new(style, inside)),
+            stops,
             content: String::new(),
             reasoning: String::new(),
         }
@@ -48,7 +58,16 @@ impl<'t> ResponseStream<'t> {
         let Some(mut splitter) = self.splitter.take() else { return Delta::default() };
         let mut pieces = splitter.push(self.detokenizer.finish());
         pieces.extend(splitter.finish());
-        self.take(pieces)
+        let mut rest = self.take(pieces);
+        let held = self.stops.finish();
+        self.content += &held;
+        rest.content += &held;
+        rest
+    }
+
+    /// Whether a stop string has ended it.
+    pub fn is_stopped(&self) -> bool {
+        self.stops.found()
     }
 
     /// The content and the reasoning so far.
@@ -62,7 +81,7 @@ impl<'t> ResponseStream<'t> {
             match piece {
                 Piece::Reasoning(text) => delta.reasoning += &text,
                 // No tools are offered: a call of one is content like any other.
-                Piece::Content(text) | Piece::Call { text, .. } => delta.content += &text,
+                Piece::Content(text) | Piece::Call { text, .. } => delta.content += &self.stops.push(&text),
             }
         }
         self.content += &delta.content;

@@ -131,16 +131,15 @@ impl Model {
         Ok(copy)
     }
 
-    /// An error where the weights and `more` bytes do not fit into `available` bytes of memory called `what`.
-    pub fn check_fits(&self, more: u64, available: u64, what: &str) -> Result<()> {
+    /// An error of `kind` if the weights and `more` bytes do not fit into `available` bytes of memory called `what`.
+    pub fn check_fits(&self, more: u64, available: u64, (kind, what): (ErrorKind, &str)) -> Result<()> {
         let need = self.weight_bytes() + more;
         if need <= available {
             return Ok(());
         }
         let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
         let what = format!("needs {:.1} GiB of {what}, which has {:.1} GiB", gib(need), gib(available));
-        Err(Error::new(ErrorKind::OutOfMemory, what)
-            .help("use a smaller model or quantization, or a smaller context (-c)"))
+        Err(Error::new(kind, what).help("use a smaller model or quantization, or a smaller context (-c)"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::notice::Listener;
 use super::system;
-use crate::base::Result;
+use crate::base::{ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
 use crate::ops::CacheTypes;
@@ -55,9 +55,11 @@ pub fn contexts(
 /// An error if weights and cache cannot fit into system memory, which is where all is without a real GPU.
 pub fn check_memory(model: &Model, device: &Option<gpu::Device>, context: usize, kv: CacheTypes) -> Result<()> {
     match system::memory_total() {
-        Some(total) if device.as_ref().is_none_or(|d| d.info().software) => {
-            model.check_fits(model.spec().cache_bytes(context, kv) as u64, total, "system memory")
-        }
+        Some(total) if device.as_ref().is_none_or(|d| d.info().software) => model.check_fits(
+            model.spec().cache_bytes(context, kv) as u64,
+            total,
+            (ErrorKind::OutOfSystemMemory, "system memory"),
+        ),
         _ => Ok(()),
     }
 }

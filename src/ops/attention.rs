@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_number_of_tokens_needs_more_scratch_than_is_foretold() {
+    fn no_number_of_tokens_needs_more_scratch_than_is_predicted() {
         let op = Attention { scale: 0.125, window: 0, softcap: 0.0, max_bias: 0.0 };
         for (heads, kv_heads, dim) in [(9, 3, 64), (32, 8, 128), (4, 1, 128), (64, 8, 64), (12, 12, 80), (71, 1, 64)] {
             let cache = Meta::new(DType::F16, [4096, kv_heads, dim]);
@@ -182,8 +182,8 @@ mod tests {
                 kernel.scratch.iter().sum::<usize>()
             });
             let most = most.max().unwrap_or(0);
-            let foretold: usize = op.most_scratch(&src(600)).iter().sum();
-            assert!(most <= foretold && 4 * most > foretold, "{heads} heads: {most} of {foretold}");
+            let predicted: usize = op.most_scratch(&src(600)).iter().sum();
+            assert!(most <= predicted && 4 * most > predicted, "{heads} heads: {most} of {predicted}");
         }
     }
 }

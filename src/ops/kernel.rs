@@ -67,7 +67,7 @@ impl Caps {
 
 /// One way of running an op: passes in order, with the scratch buffers they share.
 ///
-/// DESIGN's `Dispatch`; an op lists its kernels best first, and tests run all of them.
+/// An op lists its kernels best first, and tests run all of them.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// Names the variant in traces, tests and the doctor's table: `subgroup`, `tile`.

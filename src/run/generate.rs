@@ -37,6 +37,17 @@ pub struct Generation {
     pub decode_time: Duration,
 }
 
+impl FinishReason {
+    /// As programs read it: `end`, `length` or `interrupted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::End => "end",
+            FinishReason::Limit | FinishReason::Context => "length",
+            FinishReason::Interrupted => "interrupted",
+        }
+    }
+}
+
 impl Session {
     /// Continues `prompt` by up to `limit` tokens, handing each to `on_token`. What `prompt` shares with the tokens in the cache is
     /// not computed again. Stopped within the prompt ([`stop_when`](Self::stop_when)), it gives no tokens.

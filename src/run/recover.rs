@@ -129,7 +129,7 @@ impl Session {
                 Err(e) => return Err(error.because(e)),
             };
             if device.is_none() || layers.is_some() {
-                // What was foretold holds no more.
+                // What was predicted holds no more.
                 self.expect(None);
             }
             let recovery = Recovery { error, device, layers, failures, tokens: tokens.len() };
@@ -189,7 +189,8 @@ impl Engine {
             self.let_go().into_iter().for_each(Device::dispose);
         }
         let cache = self.model.spec().cache_bytes(self.options.context, self.options.kv) as u64;
-        self.model.check_fits(cache, self.options.system_memory.unwrap_or(u64::MAX), "system memory")?;
+        let system = (ErrorKind::OutOfSystemMemory, "system memory");
+        self.model.check_fits(cache, self.options.system_memory.unwrap_or(u64::MAX), system)?;
         self.placement = Placement::cpu(self.placement.blocks.len());
         self.prepare_decoding().await?;
         self.tell_facts();

@@ -18,6 +18,7 @@ mod reasoning;
 mod source;
 mod special;
 mod spm;
+mod stop;
 mod template;
 mod tokenizer;
 mod unigram;
@@ -30,6 +31,7 @@ pub use partition::Segment;
 pub use pre::pre_tokenizer_names;
 pub use reasoning::{Piece, ReasoningSplitter, ReasoningStyle};
 pub use source::{MetadataKeys, SpecialIds, VocabSource};
+pub use stop::StopStrings;
 pub use template::{Capabilities, ChatTemplate, Clock, ControlTokens, Prompt, RenderOptions};
 pub use tokenizer::Tokenizer;
 

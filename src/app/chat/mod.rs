@@ -11,7 +11,7 @@ use super::repl::{Editor, HELP, Input, ReplCommand, Topic};
 use super::sampling::SamplingArgs;
 use super::term::{self, Stream};
 use crate::base::{Error, ErrorKind, Result};
-use crate::chat::{Chat, ChatOptions, Conversation, Reply};
+use crate::chat::{Chat, ChatOptions, Conversation, Reply, WhenFull};
 use crate::model::Model;
 use crate::run::{FinishReason, Generation, Session};
 use crate::text::ChatTemplate;
@@ -66,9 +66,10 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let mut session = load::session(&args.engine)?;
     let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
     let template = template(session.model(), args.chat_template.as_deref())?;
-    let (limit, go_on) = (args.n_predict.limit(), args.n_predict != Length::UntilFull);
+    let when_full = if args.n_predict == Length::UntilFull { WhenFull::Forget } else { WhenFull::ForgetAndGoOn };
+    let options = ChatOptions { limit: args.n_predict.limit(), when_full, sampling, ..ChatOptions::default() };
     let mut console = Console {
-        chat: Chat::new(&session, template, ChatOptions { limit, go_on, think: None, sampling })?,
+        chat: Chat::new(&session, template, options)?,
         session,
         conversation,
         sampling: args.sampling.clone(),

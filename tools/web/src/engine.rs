@@ -220,16 +220,21 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     // A context that cannot be is the session's to refuse.
     let possible = Options { context: context.clamp(1, spec.context_length), ..options.clone() };
     let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
-    let (need, have, whose) = match &device {
+    let (need, have, kind, whose) = match &device {
         Some(device) => {
             let need = sizes.predict(&sizes.possible(Placement::gpu(layers)), None)?.gpu_need();
             let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
-            (need, device.room_for(need).await?, format!("memory on {name}"))
+            (need, device.room_for(need).await?, ErrorKind::OutOfMemory, format!("memory on {name}"))
         }
-        None => (sizes.predict(&Placement::cpu(layers), None)?.cpu_bytes(), HEAP, "memory in WebAssembly".into()),
+        None => (
+            sizes.predict(&Placement::cpu(layers), None)?.cpu_bytes(),
+            HEAP,
+            ErrorKind::OutOfSystemMemory,
+            "memory in WebAssembly".into(),
+        ),
     };
     drop(sizes);
-    model.check_fits(need.saturating_sub(model.weight_bytes()), have, &whose)?;
+    model.check_fits(need.saturating_sub(model.weight_bytes()), have, (kind, &whose))?;
     let mut session = Session::new_async(model.clone(), device, options).await?;
     session.stop_when(stops);
     session.pause_with(|| Box::pin(host::pause()));

@@ -1,16 +1,19 @@
-//! `complete`: goes on with a text as it stands, without a chat template.
+//! `complete`: continues a text as it stands, without a chat template; or answers a file of requests.
+
+mod batch;
 
 use super::args::Length;
 use super::input::TextArgs;
 use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
 use super::term;
-use crate::base::Result;
-use crate::run::{Generation, Session};
+use crate::base::{Error, Result};
+use crate::run::{FinishReason, Generation, Session};
 use crate::text::{DetokenizeOptions, Detokenizer};
 use clap::Args;
 use serde_json::json;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// Arguments of `complete`.
 #[derive(Debug, Args)]
@@ -21,6 +24,19 @@ pub struct CompleteArgs {
     /// New tokens at most; -1 for as many as the model wants, -2 until the context is full.
     #[arg(short, long, value_name = "N", default_value = "128", env = "WGPU_LLM_N_PREDICT")]
     n_predict: Length,
+    /// If the context is full, forget half of what is behind the first --keep tokens, compute the rest anew, and go on.
+    #[arg(long, env = "WGPU_LLM_CONTEXT_SHIFT")]
+    context_shift: bool,
+    /// Tokens at the beginning that --context-shift never forgets; -1 for the whole prompt.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true, env = "WGPU_LLM_KEEP")]
+    keep: i64,
+    /// A file of requests, a line of JSON each, - for standard input: {"custom_id":"1","url":"/v1/chat/completions","body":{"messages":[…],
+    /// "max_tokens":64}}, or /v1/completions with a prompt. Their answers go to -o; those that are there already stay.
+    #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "json", "context_shift"], env = "WGPU_LLM_BATCH_FILE")]
+    batch_file: Option<PathBuf>,
+    /// The file for the answers to --batch-file.
+    #[arg(short, long, value_name = "FILE", requires = "batch_file", env = "WGPU_LLM_OUTPUT")]
+    output: Option<PathBuf>,
     /// Print one JSON object instead of the text as it comes.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
@@ -33,6 +49,9 @@ pub struct CompleteArgs {
 
 /// Prints the continuation as it comes.
 pub fn run(args: &CompleteArgs) -> Result<()> {
+    if let (Some(requests), Some(answers)) = (&args.batch_file, &args.output) {
+        return batch::run(args, requests, answers);
+    }
     let text = args.text.read()?;
     args.sampling.options()?;
     let mut session = load::session(&args.engine)?;
@@ -51,7 +70,7 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
     let mut failed = None;
-    let answer = session.generate(&prompt, &mut chain, args.n_predict.limit(), &mut |token| {
+    let mut on_token = |token| {
         let piece = out.push(token);
         let told = if args.json {
             written.push_str(piece);
@@ -61,7 +80,24 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         };
         failed = told.err();
         if failed.is_some() || term::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
+    };
+    let limit = args.n_predict.limit();
+    let mut answer = session.generate(&prompt, &mut chain, limit, &mut on_token)?;
+    let keep = usize::try_from(args.keep).unwrap_or(prompt.len());
+    let mut window = [&prompt[..], &answer.tokens].concat();
+    while args.context_shift && answer.finish == FinishReason::Context && answer.tokens.len() < limit {
+        if !shift(&mut window, keep) {
+            let what = format!("--keep {keep} leaves no room in a context of {}", session.context());
+            return Err(Error::usage(what).help("keep fewer tokens, or use a larger context (-c)"));
+        }
+        let more = session.generate(&window, &mut chain, limit - answer.tokens.len(), &mut on_token)?;
+        window.extend(&more.tokens);
+        answer.tokens.extend(more.tokens);
+        answer.finish = more.finish;
+        answer.prompt_tokens += more.prompt_tokens;
+        answer.prompt_time += more.prompt_time;
+        answer.decode_time += more.decode_time;
+    }
     if let Some(e) = failed {
         return Err(e);
     }
@@ -70,14 +106,27 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         written.push_str(rest);
         let record = json!({
             "text": written, "tokens": answer.tokens, "prompt_tokens": prompt.len(), "seed": chain.seed(),
-            "stop": format!("{:?}", answer.finish).to_lowercase(),
+            "stop": answer.finish.name(), "truncated": answer.finish == FinishReason::Context,
         });
         term::print(format_args!("{record}\n"))?;
     } else {
         term::print(format_args!("{rest}\n"))?;
     }
+    if answer.finish == FinishReason::Context {
+        let context = session.context();
+        term::warn(format_args!(
+            "the context of {context} tokens is full: the text ends here (-c, or --context-shift)"
+        ));
+    }
     term::note(speed(&answer));
     Ok(())
+}
+
+/// Forgets half of the tokens behind the first `keep`; whether that leaves room.
+fn shift(window: &mut Vec<u32>, keep: usize) -> bool {
+    let forgotten = window.len().saturating_sub(keep) / 2;
+    window.drain(keep.min(window.len())..keep.min(window.len()) + forgotten);
+    forgotten > 1
 }
 
 /// How fast an answer came, in words.

@@ -1,17 +1,31 @@
 //! `eval`: logits at positions, the tool for checking against other runtimes.
 
+mod sequences;
+
 use super::load::{self, EngineArgs};
 use super::term;
 use crate::base::{Error, Result};
 use clap::Args;
+use sequences::Job;
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Token ids, separated by commas.
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, env = "WGPU_LLM_TOKENS")]
+    #[arg(
+        long,
+        value_name = "IDS",
+        value_delimiter = ',',
+        required_unless_present = "sequences",
+        env = "WGPU_LLM_TOKENS"
+    )]
     tokens: Vec<u32>,
+    /// A file with several sequences over a common prefix, - for standard input: {"prefix":[1,2],"continuations":[[3],[4,5]],"positions":"last"
+    /// or "all","then":[{"remove":{"seq":1,"n":3},"continuation":[6]},{"copy":{"from":0,"to":1},"continuation":[7]}]}. Prints JSON.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "positions"], env = "WGPU_LLM_SEQUENCES")]
+    sequences: Option<PathBuf>,
     /// Places whose logits are wanted: all, or numbers separated by commas. Default: the last.
     #[arg(long, value_name = "all|N,N", env = "WGPU_LLM_POSITIONS")]
     positions: Option<String>,
@@ -27,9 +41,16 @@ pub struct EvalArgs {
 
 /// Computes and prints the logits.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let positions = positions(args)?;
     let mut engine = args.engine.clone();
     engine.context.ubatch_size = args.chunk.unwrap_or(engine.context.ubatch_size).min(engine.context.ubatch_size);
+    if let Some(path) = &args.sequences {
+        let job = Job::read(path)?;
+        let mut session = load::session(&engine)?;
+        let results = job.run(&mut session);
+        let results = load::finish(&engine, &mut session, results)?;
+        return term::print(format_args!("{}\n", serde_json::to_string(&results).expect("plain data")));
+    }
+    let positions = positions(args)?;
     let mut session = load::session(&engine)?;
     let logits = session.logits(&args.tokens, &positions);
     let logits = load::finish(&engine, &mut session, logits)?;
