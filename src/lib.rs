@@ -59,6 +59,8 @@ pub mod sample;
 #[doc(hidden)]
 pub mod simd;
 #[doc(hidden)]
+pub mod state;
+#[doc(hidden)]
 pub mod text;
 
 pub use base::{Error, ErrorKind, Result};
@@ -78,6 +80,6 @@ pub mod low_level {
     pub use crate::open;
     #[doc(inline)]
     pub use crate::{
-        arch, base, chat, cpu, gguf, gpu, graph, model, ops, plan, profile, quant, run, sample, simd, text,
+        arch, base, chat, cpu, gguf, gpu, graph, model, ops, plan, profile, quant, run, sample, simd, state, text,
     };
 }

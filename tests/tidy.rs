@@ -16,6 +16,7 @@ const ROOMS: &[(&str, u32, &[&str])] = &[
     ("cpu", 5, &["gguf", "text"]),
     ("gpu", 5, &["gguf", "text"]),
     ("arch", 5, &["text"]),
+    ("state", 5, &["gguf", "text", "ops", "graph"]),
     ("sample", 5, &["gguf", "ops", "graph"]),
     ("model", 6, &[]),
     ("plan", 7, &["text"]),
