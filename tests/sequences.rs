@@ -12,6 +12,7 @@ mod place;
 
 use place::Place;
 use serde_json::{Value as Json, json};
+use wgpu_llm::low_level::arch::supported;
 use wgpu_llm::low_level::ops::nmse;
 
 /// Models of the reference whose architecture has no row yet: when one gets its row, it leaves this list.
@@ -22,12 +23,16 @@ const WITHOUT_ROW: &[&str] = &[
     "lfm2-dense",
     "lfm2-6",
     "jamba-5",
+    "deepseek2-full",
     "gemma4-e2b",
     "qwen35-heads",
     "qwen3next-heads",
     "kimi-linear-heads4",
     "falcon-h1-dense",
 ];
+
+/// The largest difference, as normalised mean squared error: the reference has tables of 16 bits for some functions.
+const MOST: f64 = 1e-6;
 
 fn models() -> Vec<Json> {
     serde_json::from_str(include_str!("data/multiseq.json")).expect("valid JSON")
@@ -60,25 +65,26 @@ fn steps(model: &Json) -> Vec<(Json, &Json)> {
 }
 
 /// Evaluates a model of the reference with `flags` and compares the last logits of everything. Returns whether it has a row.
-fn check(model: &Json, flags: &[&str], most: f64) -> bool {
+fn check(model: &Json, flags: &[&str]) -> bool {
     let name = model["model"].as_str().expect("a name");
+    let has_row = supported().any(|arch| model["arch"] == arch);
+    assert_eq!(has_row, !WITHOUT_ROW.contains(&name), "{name}: the list is not up to date");
+    if !has_row {
+        return false;
+    }
     let place = Place::new(&fixture::bytes(model).expect("well formed"));
     let steps = steps(model);
     let then: Vec<&Json> = steps.iter().map(|(step, _)| step).collect();
     let job = json!({"prefix": model["prefix"], "continuations": model["continuations"], "then": then});
     let file = place.write("job.json", job.to_string());
     let output = place.run(&[&["eval", "--json", "--sequences", file.to_str().expect("UTF-8")], flags].concat());
-    if WITHOUT_ROW.contains(&name) {
-        assert!(!output.status.success(), "{name} has a row now: take it from the list");
-        return false;
-    }
     assert!(output.status.success(), "{name}: {}", cli::stderr(&output));
     let results: Json = serde_json::from_str(&cli::stdout(&output)).expect("JSON");
     let wanted = model["logits"].as_array().expect("an array").iter().chain(steps.iter().map(|(_, logits)| *logits));
     let got = ["sequences", "then"].iter().flat_map(|part| results[part].as_array().expect("an array"));
     for (i, (wanted, got)) in wanted.zip(got).enumerate() {
         let apart = nmse(&floats(&got["logits"][0]), &numbers(wanted));
-        assert!(apart < most, "{name} {flags:?}: sequence or step {i}: nmse {apart:.2e}");
+        assert!(apart < MOST, "{name} {flags:?}: sequence or step {i}: nmse {apart:.2e}");
         let best = numbers(wanted).iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
         assert_eq!(got["argmax"][0].as_u64().map(|n| n as usize), best, "{name} {flags:?}: {i}");
     }
@@ -88,7 +94,7 @@ fn check(model: &Json, flags: &[&str], most: f64) -> bool {
 #[test]
 fn sequences_give_the_references_logits_on_the_cpu() {
     let flags = ["--device", "cpu", "-ctk", "f32", "-ctv", "f32", "-t", "1"];
-    let with_row = models().iter().filter(|model| check(model, &flags, 1e-8)).count();
+    let with_row = models().iter().filter(|model| check(model, &flags)).count();
     assert_eq!(with_row, models().len() - WITHOUT_ROW.len());
 }
 
@@ -99,7 +105,7 @@ fn sequences_give_them_on_a_gpu_and_split() {
         models().iter().filter(|model| ["llama-dense", "gemma3-window"].contains(&model["model"].as_str().unwrap()))
     {
         for layers in ["all", "2"] {
-            assert!(check(model, &["--device", "gpu", "-ngl", layers, "-ctk", "f32", "-ctv", "f32"], 1e-8));
+            assert!(check(model, &["--device", "gpu", "-ngl", layers, "-ctk", "f32", "-ctv", "f32"]));
         }
     }
 }
