@@ -1,41 +1,10 @@
 //! Once warm, drawing a token allocates nothing: counted by the allocator of this test binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::allocations;
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
-
-/// The system's allocator, counting per thread: the test harness allocates on others.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    COUNT.with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call is handed to `System` unchanged; counting neither allocates nor unwinds (the cell has a constant
-// initializer and no destructor).
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: `at` came from `System` with this layout, through `alloc` or `realloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as in `dealloc`; the caller's promise about `size` is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_warm_sampler_allocates_nothing() {
@@ -75,8 +44,8 @@ fn a_warm_sampler_allocates_nothing() {
             text.push(token);
         };
         (0..300).for_each(&mut draw);
-        let before = COUNT.get();
+        let before = allocations();
         (300..500).for_each(&mut draw);
-        assert_eq!(COUNT.get() - before, 0, "{}", sampler.chain());
+        assert_eq!(allocations() - before, 0, "{}", sampler.chain());
     }
 }

@@ -1,45 +1,16 @@
 //! In steady decode the books of sequences allocate nothing: counted by the allocator of this test binary.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
+use counting::allocations;
+use std::time::Duration;
+use wgpu_llm::low_level::run::schedule::{Outcome, Request, Scheduler, Settings};
 use wgpu_llm::low_level::state::{GroupSpec, Item, Pool, PoolSpec};
-
-/// The system's allocator, counting per thread: the test harness allocates on others.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    COUNT.with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call is handed to `System` unchanged; counting neither allocates nor unwinds (the cell has a constant
-// initializer and no destructor).
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: `at` came from `System` with this layout, through `alloc` or `realloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as in `dealloc`; the caller's promise about `size` is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Sixteen sequences decode, page after page, one item ahead of what is committed; the prefixes of those before them make room.
 #[test]
-fn steady_decode_allocates_nothing() {
+fn the_pool_allocates_nothing_in_steady_decode() {
     let groups = vec![GroupSpec { window: None, pages: 401 }, GroupSpec { window: Some(128), pages: 201 }];
     for groups in [vec![groups[0]], groups] {
         let mut pool = Pool::new(&PoolSpec { groups, slots: 0, snapshots: 4 });
@@ -62,8 +33,41 @@ fn steady_decode_allocates_nothing() {
             }
         };
         decode(0, 1);
-        let before = COUNT.get();
+        let before = allocations();
         decode(1, 1400);
-        assert_eq!(COUNT.get() - before, 0);
+        assert_eq!(allocations() - before, 0);
+    }
+}
+
+/// Sixteen sequences decode with a step in flight, page after page.
+#[test]
+fn the_scheduler_allocates_nothing_in_steady_decode() {
+    let groups = vec![GroupSpec { window: None, pages: 401 }, GroupSpec { window: Some(128), pages: 201 }];
+    for groups in [vec![groups[0]], groups] {
+        for ahead in [false, true] {
+            let mut scheduler =
+                Scheduler::new(PoolSpec { groups: groups.clone(), slots: 0, snapshots: 4 }, Settings::default());
+            for first in (0..16).map(|i| 1000 * i) {
+                let prompt = (first..first + 20).map(Item::Token).collect();
+                scheduler.submit(Request::new(prompt, 1400)).expect("it fits");
+            }
+            let outcomes = [Outcome::Token(7); 16];
+            let mut step = |n: usize| {
+                for _ in 0..n {
+                    assert!(scheduler.plan(Duration::ZERO));
+                    if ahead && scheduler.oldest().map(|s| s.number()) == scheduler.newest().map(|s| s.number()) {
+                        assert!(scheduler.plan(Duration::ZERO));
+                    }
+                    let step = scheduler.oldest().expect("planned");
+                    let (number, outputs) = (step.number(), step.outputs().len());
+                    scheduler.done(number, Duration::from_millis(10), &outcomes[..outputs]).expect("the oldest");
+                    scheduler.drain_events().for_each(drop);
+                }
+            };
+            step(4);
+            let before = allocations();
+            step(1300);
+            assert_eq!(allocations() - before, 0);
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Floor 9: running a model: batches on their devices, sessions with their cache, generation, and the self-test of devices.
+//! Floor 9: running a model: batches on their devices, sessions with their cache, generation, and the self-test of devices;
+//! the scheduler of many sequences, which no engine uses yet.
 
 mod engine;
 mod facts;
@@ -6,6 +7,7 @@ mod generate;
 mod measure;
 mod observe;
 mod recover;
+pub mod schedule;
 pub mod selftest;
 mod session;
 

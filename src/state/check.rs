@@ -1,4 +1,4 @@
-//! Compares the pool's books with each other: for tests, and for debug builds after each step.
+//! Compares the pool's books with each other, for tests.
 
 use super::group::Group;
 use super::pages::{Holders, PAGE_CELLS, pages_of};
@@ -67,7 +67,7 @@ impl Pool {
         for page in nodes.chain(self.snapshots.list.iter().flat_map(|snapshot| &snapshot.windows[group].pages)) {
             counted[*page as usize].tree += 1;
         }
-        // The bin stands for pages that are gone, and is not counted.
+        // The null page stands for pages that are gone, and is not counted.
         counted[0] = Holders::default();
         counted
     }
@@ -79,7 +79,7 @@ impl Pool {
         for (_, sequence) in self.sequences.iter().filter(|(_, sequence)| sequence.writable > sequence.len()) {
             for number in sequence.len() / PAGE_CELLS..pages_of(sequence.writable) {
                 let page = sequence.tables[group].pages[number];
-                ensure!(page != 0, "group {group}: the bin is written");
+                ensure!(page != 0, "group {group}: the null page is written");
                 ensure!(!std::mem::replace(&mut written[page as usize], true), "page {page} has two writers");
                 let fresh = number * PAGE_CELLS >= sequence.len();
                 ensure!(!fresh || !pages.is_shared(page), "page {page} is shared before it is committed");

@@ -14,8 +14,8 @@ pub enum Resource {
     Slots,
 }
 
-/// The pool has not enough left, even without the prefixes that no sequence uses. Nothing was changed; the caller may close a
-/// sequence and try again.
+/// The pool has not enough left, even without the prefixes that no sequence uses. Nothing was changed, but that pages wholly behind a
+/// window may be free now; the caller may close a sequence and try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full {
     /// What is short.

@@ -14,7 +14,7 @@
 //! - A page is free, or sequences and nodes hold it; each is counted. Page 0 and slot 0 are handed out to nobody.
 //! - At most one sequence writes a page: the one that took it, or the only holder that is left. Others read only cells that were
 //!   committed when they began to share the page, and the writer never writes those again.
-//! - A failed call leaves a sequence as it was.
+//! - A failed call leaves a sequence as it was, but for pages wholly behind a window, which may be free now.
 //! - What a sequence reads does not change while it runs, whatever others share, publish or evict.
 //!
 //! The way of a request:
@@ -64,6 +64,6 @@ mod tests;
 pub use error::{Full, Resource};
 pub use group::GroupSpec;
 pub use item::Item;
-pub use pages::{BIN_PAGE, PAGE_CELLS};
+pub use pages::{NULL_PAGE, PAGE_CELLS};
 pub use pool::{PageCopy, Pool, PoolSpec, SeqId, Usage};
-pub use slots::{BIN_SLOT, SlotCopy};
+pub use slots::{NULL_SLOT, SlotCopy};

@@ -4,7 +4,7 @@
 pub const PAGE_CELLS: usize = 64;
 
 /// The page that is never handed out: padding rows write there, and tables have it in place of pages that are gone.
-pub const BIN_PAGE: u32 = 0;
+pub const NULL_PAGE: u32 = 0;
 
 /// Pages that hold `cells` cells from the beginning of a page.
 pub(super) fn pages_of(cells: usize) -> usize {
@@ -46,13 +46,13 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// `total` pages, the bin among them; the low ones are handed out first.
+    /// `total` pages, the null page among them; the low ones are handed out first.
     pub fn new(total: usize) -> Self {
         let free = (1..total as u32).rev().collect();
         Pages { holders: vec![Holders::default(); total.max(1)], free, evictable: 0 }
     }
 
-    /// All pages, the bin among them.
+    /// All pages, the null page among them.
     pub fn total(&self) -> usize {
         self.holders.len()
     }
@@ -74,9 +74,9 @@ impl Pages {
         Some(page)
     }
 
-    /// Adds a holder to a page that has one. The bin has no holders: nothing happens.
+    /// Adds a holder to a page that has one. The null page has no holders: nothing happens.
     pub fn hold(&mut self, page: u32, holder: Holder) {
-        if page != BIN_PAGE {
+        if page != NULL_PAGE {
             debug_assert!(!self.holders[page as usize].is_free(), "page {page} is free");
             self.change(page, |held| match holder {
                 Holder::Sequence => held.sequences += 1,
@@ -85,9 +85,9 @@ impl Pages {
         }
     }
 
-    /// Takes a holder away; without one the page is free. The bin has no holders: nothing happens.
+    /// Takes a holder away; without one the page is free. The null page has no holders: nothing happens.
     pub fn release(&mut self, page: u32, holder: Holder) {
-        if page != BIN_PAGE {
+        if page != NULL_PAGE {
             self.change(page, |held| match holder {
                 Holder::Sequence => held.sequences -= 1,
                 Holder::Tree => held.tree -= 1,

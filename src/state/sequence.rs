@@ -2,9 +2,9 @@
 
 use super::group::Group;
 use super::item::Item;
-use super::pages::{BIN_PAGE, Holder, Pages, pages_of};
+use super::pages::{Holder, NULL_PAGE, Pages, pages_of};
 
-/// Pages of a sequence in one group, in order. Those behind the window are gone; the bin stands for them.
+/// Pages of a sequence in one group, in order. Those behind the window are gone; the null page stands for them.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub pages: Vec<u32>,
@@ -16,7 +16,7 @@ impl Table {
     /// Lets go of the pages before `first`.
     pub fn trim(&mut self, pages: &mut Pages, first: usize) {
         while self.first < first.min(self.pages.len()) {
-            pages.release(std::mem::replace(&mut self.pages[self.first], BIN_PAGE), Holder::Sequence);
+            pages.release(std::mem::replace(&mut self.pages[self.first], NULL_PAGE), Holder::Sequence);
             self.first += 1;
         }
     }

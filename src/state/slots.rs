@@ -1,7 +1,7 @@
 //! Slots: state of a fixed size per sequence, as recurrent layers have it.
 
 /// The slot that is never handed out: padding rows write there.
-pub const BIN_SLOT: u32 = 0;
+pub const NULL_SLOT: u32 = 0;
 
 /// A slot that the backend has to write before the next step, for every layer with such state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// `total` slots, the bin among them; 0 if no layer has state per sequence.
+    /// `total` slots, the null slot among them; 0 if no layer has state per sequence.
     pub fn new(total: usize) -> Self {
         Slots { total, free: (1..total as u32).rev().collect(), copies: Vec::new() }
     }

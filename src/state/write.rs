@@ -16,7 +16,8 @@ impl Pool {
     /// Takes constant time and allocates nothing while the last page has room.
     ///
     /// # Errors
-    /// If there are too few pages, evictable ones included; then nothing is reserved or evicted.
+    /// If there are too few pages, evictable ones included; then nothing is reserved or evicted. Pages wholly behind a window are free then,
+    /// too.
     pub fn reserve(&mut self, seq: SeqId, n: usize) -> Result<(), Full> {
         let sequence = &mut self.sequences[seq.0];
         let end = sequence.len() + n;

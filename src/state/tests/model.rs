@@ -90,7 +90,7 @@ impl Simulation {
 
     fn cell(&self, seq: SeqId, group: usize, position: usize) -> usize {
         let page = self.pool.table(seq, group)[position / PAGE_CELLS];
-        assert_ne!(page, BIN_PAGE, "position {position} of group {group} is gone");
+        assert_ne!(page, NULL_PAGE, "position {position} of group {group} is gone");
         page as usize * PAGE_CELLS + position % PAGE_CELLS
     }
 
