@@ -5,11 +5,12 @@ use crate::chat::{self, ChatOptions, Conversation, Delta, Reply};
 use crate::model;
 use crate::open::{self, DeviceOptions, Listener, Notice};
 use crate::plan::Options;
-use crate::run::{Generation, Session};
+use crate::run::{FinishReason, Generation, Session};
 use crate::sample::SamplerOptions;
 use crate::text::{DetokenizeOptions, Detokenizer, Message, Segment};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -42,14 +43,15 @@ impl Loader {
         self
     }
 
-    /// With so many tokens of context, prompt and reply together. By default as many as the model was trained with, or fewer if memory
-    /// is short.
+    /// With so many tokens of context, prompt and reply together; 0 for as many as the model was trained with. By default that, or fewer if
+    /// memory is short.
     pub fn context(mut self, tokens: usize) -> Loader {
         self.open.context = Some(tokens);
         self
     }
 
-    /// With these types of the cache, threads, sizes of batches and precisions. Context and placement in it are planned anew.
+    /// With these types of the cache, threads, sizes of batches and precisions. What else is in it is planned: context, placement, layers on
+    /// the GPU, system memory.
     pub fn options(mut self, options: Options) -> Loader {
         self.open.options = options;
         self
@@ -61,13 +63,18 @@ impl Loader {
         self
     }
 
-    /// Hands notes, warnings and progress to `hear`, whose error ends the loading. By default they are logged.
+    /// Hands notes, warnings and progress to `hear`, whose error ends the loading. By default notes and warnings go to the `tracing` crate:
+    /// without a subscriber nobody sees them.
     pub fn on_notice(mut self, hear: impl Fn(Notice) -> Result<()> + Send + Sync + 'static) -> Loader {
         self.open.listener = Listener::new(hear);
         self
     }
 
     /// Loads the model. Takes seconds: weights are read and, for the CPU, packed.
+    ///
+    /// # Errors
+    /// `Io` and `Format` for the file; `Unsupported` if no architecture here is the model's, or nothing reads some of its tensors; `NoDevice`;
+    /// `OutOfMemory` or `OutOfSystemMemory` if it does not fit; and what the notices' listener returns.
     pub fn load(self) -> Result<Model> {
         let file = Arc::new(model::Model::open_with(&self.path, &self.overrides)?);
         let opened = self.open.open(file.clone())?;
@@ -76,7 +83,8 @@ impl Loader {
             Some(crate::graph::Place::Gpu) => "the GPU",
             None => "GPU and CPU",
         };
-        let shared = Shared { file, placed: format!("{on}: {}", opened.why), session: Mutex::new(opened.session) };
+        let (placed, context) = (format!("{on}: {}", opened.why), opened.session.context());
+        let shared = Shared { file, placed, context, session: Mutex::new(opened.session) };
         Ok(Model { shared: Arc::new(shared) })
     }
 }
@@ -93,30 +101,45 @@ pub struct Model {
 struct Shared {
     file: Arc<model::Model>,
     placed: String,
+    context: usize,
     session: Mutex<Session>,
 }
 
 impl Shared {
-    /// The session, when nobody else has it. After a panic in it, its cache is forgotten.
-    fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+    /// The session, when nobody else has it, to be stopped by `stop`. After a panic in it, its cache is forgotten.
+    fn session(&self, stop: Arc<AtomicBool>) -> MutexGuard<'_, Session> {
+        let mut session = self.session.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
             self.session.clear_poison();
             let mut session = poisoned.into_inner();
             session.truncate(0);
             session
-        })
+        });
+        session.stop_when(move || stop.load(Ordering::Relaxed));
+        session
     }
 }
 
 impl Model {
-    /// Begins a conversation by the model's own chat template.
+    /// Begins a conversation by the model's own chat template. Unless `options` limit it, a reply of a model that finds no end goes on
+    /// until it is dropped.
+    ///
+    /// # Errors
+    /// `Unsupported` or `Format` if the model has no chat template, or one that cannot be read; `Usage` for options that make no sense for it.
     pub fn chat(&self, options: ChatOptions) -> Result<Chat> {
-        let template = self.shared.file.chat_template()?;
-        let replies = chat::Chat::new(&self.shared.session(), template, options)?;
-        Ok(Chat { model: self.clone(), inner: Some((replies, Conversation::default())) })
+        let replies = Some(self.replies(&options)?);
+        Ok(Chat { model: self.clone(), options, conversation: Conversation::default(), replies })
     }
 
-    /// Continues `text` as it stands, without a chat template and without control tokens in it, by at most `limit` tokens; `on_text` gets what comes and may end it.
+    fn replies(&self, options: &ChatOptions) -> Result<chat::Chat> {
+        let file = &self.shared.file;
+        chat::Chat::new(file, self.shared.context, file.chat_template()?, options.clone())
+    }
+
+    /// Continues `text` as it stands, without a chat template and without control tokens in it, by at most `limit` tokens; `on_text` gets
+    /// what comes and may end it. It must not ask the model for anything: it would wait for itself.
+    ///
+    /// # Errors
+    /// `Usage` for an empty text, one that does not fit the context, or options that make no sense; a device that failed for good.
     pub fn complete(
         &self,
         text: &str,
@@ -126,18 +149,29 @@ impl Model {
     ) -> Result<Generation> {
         let tokenizer = self.shared.file.tokenizer()?;
         let prompt = tokenizer.encode(&[Segment::Text(text)], true)?;
-        let mut session = self.shared.session();
-        let mut sampler = self.shared.file.sampler(sampling, session.context())?;
+        let mut session = self.shared.session(Arc::default());
+        let mut sampler = self.shared.file.sampler(sampling, self.shared.context)?;
         let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
-        let done = session.generate(&prompt, &mut sampler, limit, &mut |token| on_text(out.push(token)))?;
-        // The end is reached in any case.
-        let _ = on_text(out.finish());
+        let mut wanted = ControlFlow::Continue(());
+        let mut on_token = |token| {
+            let piece = out.push(token);
+            if !piece.is_empty() {
+                wanted = on_text(piece);
+            }
+            wanted
+        };
+        let done = session.generate(&prompt, &mut sampler, limit, &mut on_token)?;
+        let rest = out.finish();
+        if wanted.is_continue() && !rest.is_empty() {
+            // The end is reached in any case.
+            let _ = on_text(rest);
+        }
         Ok(done)
     }
 
     /// Tokens of context, prompt and reply together.
     pub fn context(&self) -> usize {
-        self.shared.session().context()
+        self.shared.context
     }
 
     /// Where the model runs and why, in words.
@@ -154,54 +188,73 @@ impl Model {
 /// A conversation with a model.
 pub struct Chat {
     model: Model,
-    // Away while a reply is under way.
-    inner: Option<(chat::Chat, Conversation)>,
+    options: ChatOptions,
+    conversation: Conversation,
+    // Away while a reply is under way; made anew if it does not come back.
+    replies: Option<chat::Chat>,
 }
 
 impl Chat {
     /// Sets the system prompt.
     pub fn set_system(&mut self, text: impl Into<String>) {
-        if let Some((_, conversation)) = &mut self.inner {
-            conversation.set_system(text);
-        }
+        self.conversation.set_system(text);
+    }
+
+    /// Puts `messages` in the place of those so far: a conversation that was kept goes on, or none is begun anew.
+    pub fn set_messages(&mut self, messages: Vec<Message>) {
+        self.conversation = Conversation::from(messages);
     }
 
     /// The messages so far.
     pub fn messages(&self) -> &[Message] {
-        self.inner.as_ref().map_or(&[], |(_, conversation)| conversation.messages())
+        self.conversation.messages()
+    }
+
+    /// Replies as `options` say from now on, with the seed's random numbers from the beginning.
+    ///
+    /// # Errors
+    /// `Usage` for options that make no sense for the model; then those before stay.
+    pub fn set_options(&mut self, options: ChatOptions) -> Result<()> {
+        self.replies = Some(self.model.replies(&options)?);
+        self.options = options;
+        Ok(())
     }
 
     /// Asks, and returns the reply as it comes. A reply that is dropped before its end is stopped, and what came of it stays in the
-    /// conversation. If nothing came, or it failed, the question does not stay either.
+    /// conversation. If nothing came before it was stopped, or it failed, the question does not stay either.
+    ///
+    /// # Errors
+    /// `Io` if no thread can be started. What else may happen comes from the reply: a prompt that does not fit, a device that failed for good.
     pub fn ask(&mut self, text: impl Into<String>) -> Result<Response<'_>> {
-        let Some((mut replies, mut conversation)) = self.inner.take() else {
-            return Err(Error::usage("this conversation was lost in a panic").help("begin another one"));
+        let mut replies = match self.replies.take() {
+            Some(replies) => replies,
+            None => self.model.replies(&self.options)?,
         };
-        let before = conversation.clone();
+        let mut conversation = self.conversation.clone();
         conversation.ask(text);
-        let (model, (send, deltas)) = (self.model.clone(), channel());
+        let (send, deltas) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (model, stopped) = (self.model.clone(), stop.clone());
         let worker = std::thread::Builder::new().name("reply".into()).spawn(move || {
-            let reply = reply(&model, &mut replies, &mut conversation, &send);
-            if !reply.as_ref().is_ok_and(|reply| !reply.is_empty()) {
-                // Without a reply it is as if nothing had been asked.
-                conversation = before;
-            }
+            let reply = reply(&model, &mut replies, &mut conversation, &send, stopped);
             (replies, conversation, reply)
         });
         let worker = worker.map_err(|e| Error::io("no thread for the reply could be started", e))?;
-        Ok(Response { chat: self, worker: Some(worker), deltas: Some(deltas), reply: None })
+        Ok(Response { chat: self, worker: Some(worker), deltas: Some(deltas), stop, heard: false, reply: None })
     }
 }
 
+/// Replies when nobody else has the session; whoever no longer listens wants no more.
 fn reply(
     model: &Model,
     replies: &mut chat::Chat,
     conversation: &mut Conversation,
     send: &Sender<Delta>,
+    stop: Arc<AtomicBool>,
 ) -> Result<Reply> {
-    // Whoever no longer listens wants no more.
+    let mut session = model.shared.session(stop);
     let mut on_delta = |delta| send.send(delta).map_or(ControlFlow::Break(()), |()| ControlFlow::Continue(()));
-    replies.reply(&mut model.shared.session(), conversation, &mut on_delta)
+    replies.reply(&mut session, conversation, &mut on_delta)
 }
 
 type Worker = JoinHandle<(chat::Chat, Conversation, Result<Reply>)>;
@@ -211,17 +264,23 @@ pub struct Response<'c> {
     chat: &'c mut Chat,
     worker: Option<Worker>,
     deltas: Option<Receiver<Delta>>,
+    stop: Arc<AtomicBool>,
+    // Whether anything of it was handed out.
+    heard: bool,
     reply: Option<Reply>,
 }
 
 impl Response<'_> {
     /// Waits for the end; returns the whole reply, with its counts, times and reason to end.
+    ///
+    /// # Errors
+    /// What happened meanwhile; that it failed, if the error was an item already.
     pub fn finish(mut self) -> Result<Reply> {
         for delta in &mut self {
             delta?;
         }
-        let ended = || Error::usage("this reply had failed, as was said");
-        self.reply.take().ok_or_else(ended)
+        let failed = || Error::new(ErrorKind::Io, "the reply has failed; the error was an item of it");
+        self.reply.take().ok_or_else(failed)
     }
 
     /// Takes back what the worker had.
@@ -229,8 +288,18 @@ impl Response<'_> {
         self.deltas = None;
         match self.worker.take()?.join() {
             Ok((replies, conversation, reply)) => {
-                self.chat.inner = Some((replies, conversation));
-                reply.map(|reply| self.reply = Some(reply)).err()
+                self.chat.replies = Some(replies);
+                match reply {
+                    Ok(reply) => {
+                        // What nobody has heard was stopped: it is as if nothing had been asked.
+                        if !reply.is_empty() && (self.heard || reply.generation.finish != FinishReason::Interrupted) {
+                            self.chat.conversation = conversation;
+                        }
+                        self.reply = Some(reply);
+                        None
+                    }
+                    Err(e) => Some(e),
+                }
             }
             Err(_) => Some(Error::new(ErrorKind::Io, "the reply ended in a panic").help("please report it")),
         }
@@ -242,14 +311,19 @@ impl Iterator for Response<'_> {
 
     fn next(&mut self) -> Option<Result<Delta>> {
         match self.deltas.as_ref()?.recv() {
-            Ok(delta) => Some(Ok(delta)),
+            Ok(delta) => {
+                self.heard = true;
+                Some(Ok(delta))
+            }
             Err(_) => self.join().map(Err),
         }
     }
 }
 
 impl Drop for Response<'_> {
+    /// Stops it: in the prompt after the batch that is being computed, else after the token. Waits for that.
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         let _ = self.join();
     }
 }

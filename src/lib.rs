@@ -15,8 +15,8 @@
 //! # Ok::<(), wgpu_llm::Error>(())
 //! ```
 //!
-//! Errors say what went wrong, where, and what to do about it. Nothing is sent anywhere, and nothing is written but measurements of the devices
-//! in the user's cache. What stands under [`low_level`] is what all this is made of, room by room; ARCHITECTURE.md has the map.
+//! Errors say what went wrong, where, and what to do about it. Nothing is sent anywhere. In the user's cache folder (`wgpu-llm` in `XDG_CACHE_HOME`,
+//! `LOCALAPPDATA` or `~/.cache`) it keeps measurements of the devices and what the driver has compiled. What stands under [`low_level`] is what all this is made of, room by room; ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -63,15 +63,20 @@ pub mod state;
 #[doc(hidden)]
 pub mod text;
 
-pub use base::{Error, ErrorKind, Result};
+pub use base::{DType, Error, ErrorKind, Result};
 pub use chat::{ChatOptions, Delta, Reply, WhenFull};
 #[cfg(not(target_arch = "wasm32"))]
 pub use facade::{Chat, Loader, Model, Response};
+pub use model::Overrides;
 #[cfg(not(target_arch = "wasm32"))]
 pub use open::{DeviceChoice, DeviceOptions, Notice};
-pub use plan::Options;
+pub use ops::CacheTypes;
+pub use plan::fit::Layers;
+pub use plan::{Options, Override, Rules};
+pub use quant::Precision;
 pub use run::{FinishReason, Generation};
 pub use sample::SamplerOptions;
+pub use text::{Message, Role};
 
 /// The rooms of the library, for programs that need more than the way in. They may change with any release.
 pub mod low_level {

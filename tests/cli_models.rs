@@ -249,6 +249,18 @@ fn a_chat_is_steered_by_flags_and_commands() {
 }
 
 #[test]
+fn the_same_seed_again_draws_the_same_again() {
+    let place = Place::with(|_| {});
+    let script = "/set seed 42\none\n/clear\n/set seed 42\none\n/clear\none\n";
+    let output = place.chat(script, &["-n", "8", "--temp", "1.5"]);
+    let said = stdout(&output);
+    let first = place.chat("/set seed 42\none\n", &["-n", "8", "--temp", "1.5"]);
+    let first = stdout(&first);
+    assert!(said.starts_with(&first.repeat(2)), "{said:?} begins with {first:?} twice");
+    assert!(said.len() > 2 * first.len());
+}
+
+#[test]
 fn commands_print_the_json_they_promise() {
     let place = Place::with(|_| {});
     let text = place.dir.path().join("text.txt");

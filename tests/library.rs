@@ -54,11 +54,16 @@ fn a_reply_comes_piece_by_piece_and_joins_the_conversation() {
 #[test]
 fn a_reply_that_is_dropped_is_stopped_and_the_chat_goes_on() {
     let (_dir, model) = load();
-    let mut chat = model.chat(greedy(100)).expect("a chat");
+    // The token that ends an answer is never drawn.
+    let mut options = greedy(100);
+    options.sampling.logit_bias = vec![(END, f32::NEG_INFINITY)];
+    let mut chat = model.chat(options).expect("a chat");
     let mut reply = chat.ask("Hi").expect("asked");
     assert!(reply.next().is_some_and(|piece| piece.is_ok()));
     drop(reply);
     assert_eq!(chat.messages().len(), 2, "what came of it stays");
+    drop(chat.ask("Never mind").expect("asked"));
+    assert_eq!(chat.messages().len(), 2, "of what nobody heard nothing stays");
     assert!(chat.ask("And now?").expect("asked").finish().expect("a reply").generation.tokens.len() <= 100);
 }
 

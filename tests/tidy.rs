@@ -213,6 +213,20 @@ fn every_room_stands_on_the_map() {
             }
         }
     }
+    for row in map.lines().filter(|line| line.starts_with("| `src/") && line.contains("/` |")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let room = cells[1].trim_matches('`');
+        let floor =
+            ROOMS.iter().find(|(name, ..)| room == format!("src/{name}/")).map(|(_, floor, _)| floor.to_string());
+        if floor.as_deref() != Some(cells[2]) {
+            problems.push(format!("{room}: its floor is {floor:?} in tests/tidy.rs, {} on the map", cells[2]));
+        }
+        for file in cells[3].split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") || name.ends_with('/')) {
+            if !root().join(room).join(file).exists() {
+                problems.push(format!("{room}{file} stands on the map and is not there"));
+            }
+        }
+    }
     report("the map is whole", problems);
 }
 

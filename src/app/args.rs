@@ -59,10 +59,10 @@ fn without_env(command: clap::Command) -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Chat with a model.
-    #[command(alias = "run")]
+    #[command(visible_alias = "run")]
     Chat(Box<chat::ChatArgs>),
     /// Continue a text as it stands, without a chat template.
-    Complete(Box<complete::CompleteArgs>),
+    Complete(Box<complete::CompleteCommand>),
     /// Print logits at positions, for checking against other runtimes.
     Eval(Box<eval::EvalArgs>),
     /// Measure how well the model predicts a text.
@@ -80,12 +80,12 @@ pub enum Command {
     /// Check every kernel on this machine, and report what is slow or wrong.
     Doctor(doctor::DoctorArgs),
     /// Show what is in a model file: architecture, sizes, formats, tokenizer, template.
-    #[command(alias = "show")]
+    #[command(visible_alias = "show")]
     Inspect(inspect::InspectArgs),
     /// Fetch a model into the cache, or its newest version.
     Pull(pull::PullArgs),
     /// List the models in the cache.
-    #[command(alias = "list")]
+    #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
     /// Remove a model from the cache.
     Rm(rm::RmArgs),
@@ -144,12 +144,12 @@ pub struct DeviceArgs {
     /// Take kernels as they come, instead of measuring once which are the fastest on this GPU.
     #[arg(long, env = "WGPU_LLM_NO_AUTOTUNE")]
     pub no_autotune: bool,
-    /// CPU threads; 0 or less for the default: one per physical core.
+    /// CPU threads; 0 or less for as many as this process may use.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS", value_parser = threads)]
     pub threads: Option<u32>,
     /// What a prompt's activations are rounded to: 16 bits, as good as f32, or 8, up to twice as fast, as most runtimes do; on GPUs only where
     /// bytes were measured to be faster.
-    /// Left to itself: 8 where the model is 1024 wide or more. With AMX both of a prompt's factors are rounded to bf16, but with 16.
+    /// Left to itself: 8 if the model is 1024 wide or more. With AMX, prompts use bf16 for weights and activations unless this is 16.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
     /// What an answer's activations are rounded to where weights are quantized: 16 bits, as good as f32, or 8, but for outliers: less work for

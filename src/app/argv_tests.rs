@@ -60,7 +60,9 @@ fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
                 // What is wrong then is the value, or what else it needs.
                 Meaning::Own(_) => {
                     let says = answer.err().unwrap_or_else(|| "invalid value".into());
-                    let known = ["invalid value", "--hf-repo", "--batch-file"].iter().any(|text| says.contains(text));
+                    let known = ["invalid value", "--hf-repo", "--batch-file", "--context-shift"]
+                        .iter()
+                        .any(|text| says.contains(text));
                     assert!(known, "{sub} {name}: {says}");
                 }
                 Meaning::Attached(_) => panic!("{name} is cut up"),
@@ -144,13 +146,13 @@ fn names_that_are_not_unicode_stay_as_they_are() {
 fn numbers_below_zero_are_values() {
     let cli =
         read(&["complete", "-s", "-1", "--temp", "-1", "--top-k", "-1", "--top-nsigma", "-1", "-t", "-1"]).unwrap();
-    assert!(matches!(cli.command, Some(Commands::Complete(args)) if args.engine.device.threads == Some(0)));
+    assert!(matches!(cli.command, Some(Commands::Complete(args)) if args.one.engine.device.threads == Some(0)));
     let cli =
         read(&["complete", "-ngl", "-1", "-c", "-1", "-n", "-2", "-t", "0", "--mirostat", "1", "--mirostat", "2"])
             .unwrap();
     let Some(Commands::Complete(args)) = cli.command else { panic!("another command") };
-    assert_eq!(args.engine.device.n_gpu_layers, crate::plan::fit::Layers::Auto);
-    assert_eq!(args.engine.context.ctx_size, Some(0));
+    assert_eq!(args.one.engine.device.n_gpu_layers, crate::plan::fit::Layers::Auto);
+    assert_eq!(args.one.engine.context.ctx_size, Some(0));
     read(&["chat", "-n", "-2", "--temp", "0.1", "--temp", "0.2", "-p", "a", "-p", "b"]).unwrap();
     assert!(says(&["chat", "-n", "-3"]).contains("-2 until the context is full"));
     let bench =

@@ -1,5 +1,6 @@
 //! `doctor`: runs every kernel on the user's device and says what is slow or wrong, and what to do.
 
+use super::hub::progress::counted;
 use super::term;
 use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
@@ -9,7 +10,7 @@ use crate::ops::{Caps, Pool};
 use crate::run::selftest::{self, Finding, Findings, Speed};
 use crate::simd::Level;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
 
 /// Arguments of `doctor`.
@@ -79,7 +80,7 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
     }
     let pool = ThreadPool::per_core();
     let cases = selftest::cases(args.quick, &Caps::BASELINE);
-    let bar = progress(&format!("the CPU, {} threads", pool.threads()), cases.len());
+    let bar = counted("checking", &format!("the CPU, {} threads", pool.threads()), cases.len(), "cases");
     report.checks.check_cpu(&cases, &pool, &mut |done| step(&bar, done))?;
     bar.finish_and_clear();
     Ok(report)
@@ -88,7 +89,7 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
 fn examine_gpu(device: &Device, selector: &Selector, quick: bool, report: &mut Report) -> Result<()> {
     let (info, caps) = (device.info().clone(), device.caps().clone());
     let cases = selftest::cases(quick, &caps);
-    let bar = progress(&info.name, cases.len());
+    let bar = counted("checking", &info.name, cases.len(), "cases");
     // The device that is open serves first; another is opened only after that one was lost.
     let spare = std::cell::Cell::new(Some(device.clone()));
     let open = || spare.take().map_or_else(|| Device::open(selector), Ok);
@@ -102,16 +103,6 @@ fn examine_gpu(device: &Device, selector: &Selector, quick: bool, report: &mut R
     }
     report.gpu = Some(gpu);
     Ok(())
-}
-
-fn progress(what: &str, cases: usize) -> ProgressBar {
-    if !term::Stream::Stderr.is_terminal() {
-        term::note(format_args!("checking {what}: {cases} cases"));
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(cases as u64), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("checking {msg} [{bar:30}] {pos}/{len}").expect("a valid template");
-    bar.with_style(style.progress_chars("=> ")).with_message(what.to_string())
 }
 
 fn step(bar: &ProgressBar, done: usize) -> Result<()> {

@@ -23,7 +23,7 @@ use std::time::Instant;
 pub struct FitArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A made-up model: SHAPE:FORMAT, as in llama-1b:q4_0. See `synth`. It is not made, but with --measure.
+    /// Plan for a made-up model, SHAPE:FORMAT as in llama-1b:q4_0 (see `synth`); it is made only with --measure.
     #[arg(long, value_name = "SHAPE:FORMAT", env = "WGPU_LLM_SYNTHETIC")]
     synthetic: Option<Synthetic>,
     #[command(flatten)]

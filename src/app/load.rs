@@ -9,7 +9,7 @@ use super::{pull, split, term};
 use crate::base::{Error, Result};
 use crate::gpu::{self, Fault};
 use crate::model::Model;
-use crate::open::{Listener, Loader, Notice, Opened, keep_pipelines};
+use crate::open::{Listener, Loader, Notice, Opened, keep_pipelines, system};
 use crate::ops::Caps;
 use crate::plan::Options;
 use crate::plan::fit::Fit;
@@ -109,6 +109,7 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
         threads: device.threads.unwrap_or(0) as usize,
         precision: device.activation_bits.precision(),
         answer_precision: device.answer_bits.precision(),
+        system_memory: system::memory_total(),
         trace,
         ..Options::default()
     })
@@ -117,24 +118,39 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
 /// Shows on stderr what is worth saying while a model is opened: on a terminal also how far the weights are, if that takes longer.
 pub(super) fn listener() -> Listener {
     let quiet = !term::Stream::Stderr.is_terminal();
-    let shown: Mutex<Option<(Instant, Option<Progress>)>> = Mutex::default();
+    let loading: Mutex<Option<Loading>> = Mutex::default();
     Listener::new(move |notice| {
         match notice {
             Notice::Note(text) => term::note(text),
             Notice::Warning(text) => term::warn(text),
             Notice::Weights { done, total } => {
-                let shown = &mut *shown.lock().unwrap_or_else(|e| e.into_inner());
-                if done == 0 {
-                    *shown = None;
-                }
-                let (began, bar) = shown.get_or_insert_with(|| (Instant::now(), None));
-                if bar.is_some() || (began.elapsed() > SHORT && done < total) {
-                    bar.get_or_insert_with(|| Progress::new("loading", "weights", total, quiet)).set(done);
-                }
+                Loading::show(&mut loading.lock().unwrap_or_else(|e| e.into_inner()), done, total, quiet);
             }
         }
         term::check_interrupt()
     })
+}
+
+/// Weights that are being made ready, and the bar that shows it.
+struct Loading {
+    began: Instant,
+    bar: Option<Progress>,
+}
+
+impl Loading {
+    /// Shows that `done` of `total` bytes are ready. At the end nothing is left: a bar would be drawn over what comes next.
+    fn show(loading: &mut Option<Loading>, done: u64, total: u64, quiet: bool) {
+        if done == 0 {
+            *loading = None;
+        }
+        let now = loading.get_or_insert_with(|| Loading { began: Instant::now(), bar: None });
+        if now.bar.is_some() || (now.began.elapsed() > SHORT && done < total) {
+            now.bar.get_or_insert_with(|| Progress::new("loading", "weights", total, quiet)).set(done);
+        }
+        if done == total {
+            *loading = None;
+        }
+    }
 }
 
 /// Begins a trace in which kernels are told as parts of what the devices can do.
@@ -234,4 +250,22 @@ fn dump(args: &DebugArgs, session: &mut Session) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_of_the_weights_comes_when_it_takes_long_and_goes_at_the_end() {
+        let mut loading = None;
+        Loading::show(&mut loading, 0, 10, true);
+        Loading::show(&mut loading, 5, 10, true);
+        assert!(loading.as_ref().is_some_and(|l| l.bar.is_none()), "it has only begun");
+        loading.as_mut().unwrap().began -= 2 * SHORT;
+        Loading::show(&mut loading, 6, 10, true);
+        assert!(loading.as_ref().is_some_and(|l| l.bar.is_some()));
+        Loading::show(&mut loading, 10, 10, true);
+        assert!(loading.is_none());
+    }
 }

@@ -23,10 +23,10 @@ pub struct SplitArgs {
     /// [-nkvo] Keep the cache, and with it the attention over it, in system memory.
     #[arg(long, env = "WGPU_LLM_NO_KV_OFFLOAD")]
     pub no_kv_offload: bool,
-    /// Use at most so much GPU memory, whatever is free: 20MB, 1.5GiB; a plain number is MiB.
+    /// Use at most this much GPU memory, whatever is free: 20MB, 1.5GiB; a plain number is MiB.
     #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_LIMIT")]
     pub vram_limit: Option<Size>,
-    /// Keep so much of the GPU's free memory free, where there is no --vram-limit. Default: 1 GiB, or a tenth of all where that is less.
+    /// Keep this much of the GPU's free memory free, if there is no --vram-limit. Default: 1 GiB, or a tenth of all if that is less.
     #[arg(long, value_name = "SIZE", env = "WGPU_LLM_VRAM_MARGIN")]
     pub vram_margin: Option<Size>,
     /// Use at most so much workgroup memory of the GPU, as if it had no more: 16KiB is what browsers promise. For tests.

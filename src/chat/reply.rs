@@ -60,8 +60,10 @@ pub struct Reply {
     pub reasoning: String,
     /// Tokens, times, and why it ended.
     pub generation: Generation,
-    /// Tokens of the prompt, of which the cache had some.
+    /// Tokens of the prompt.
     pub prompt: usize,
+    /// How many of them the cache had.
+    pub cached: usize,
     /// Turns that were forgotten to make room.
     pub forgotten: usize,
 }
@@ -75,9 +77,9 @@ impl Reply {
 }
 
 impl Chat {
-    /// Replies in sessions like `session`. Fails if the sampling options make no sense for its model.
-    pub fn new(session: &Session, template: ChatTemplate, options: ChatOptions) -> Result<Chat> {
-        let sampler = session.model().sampler(&options.sampling, session.context())?;
+    /// Replies of `model` in sessions of `context` tokens. Fails if the sampling options make no sense for it.
+    pub fn new(model: &Model, context: usize, template: ChatTemplate, options: ChatOptions) -> Result<Chat> {
+        let sampler = model.sampler(&options.sampling, context)?;
         Ok(Chat { template, options, sampler })
     }
 
@@ -92,17 +94,17 @@ impl Chat {
     }
 
     /// Replies as `options` say from now on. Random numbers go on if the sampling stays the same.
-    pub fn set_options(&mut self, session: &Session, options: ChatOptions) -> Result<()> {
+    pub fn set_options(&mut self, model: &Model, context: usize, options: ChatOptions) -> Result<()> {
         if options.sampling != self.options.sampling {
-            self.sampler = session.model().sampler(&options.sampling, session.context())?;
+            self.sampler = model.sampler(&options.sampling, context)?;
         }
         self.options = options;
         Ok(())
     }
 
     /// Draws from the beginning of the seed's random numbers again.
-    pub fn reseed(&mut self, session: &Session) -> Result<()> {
-        self.sampler = session.model().sampler(&self.options.sampling, session.context())?;
+    pub fn reseed(&mut self, model: &Model, context: usize) -> Result<()> {
+        self.sampler = model.sampler(&self.options.sampling, context)?;
         Ok(())
     }
 
@@ -131,7 +133,7 @@ impl Chat {
         let (mut forgotten, (mut prompt, opened)) = self.make_room(session, conversation, 0)?;
         let stops = StopStrings::new(self.options.stops.iter().cloned());
         let mut response = ResponseStream::new(model.tokenizer()?, &self.template, opened, stops);
-        let prompt_len = prompt.len();
+        let (prompt_len, cached) = (prompt.len(), session.shared_with(&prompt));
         let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
         let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
         let finish = loop {
@@ -169,7 +171,7 @@ impl Chat {
         }
         let (content, reasoning) = response.into_texts();
         let generation = Generation { tokens, finish, prompt_tokens, prompt_time, decode_time };
-        let reply = Reply { content, reasoning, generation, prompt: prompt_len, forgotten };
+        let reply = Reply { content, reasoning, generation, prompt: prompt_len, cached, forgotten };
         if !reply.is_empty() {
             conversation.reply(reply.content.clone(), reply.reasoning.clone());
         }

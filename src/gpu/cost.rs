@@ -13,7 +13,14 @@ fn of_node(node: &Node, caps: &Caps) -> f64 {
 
 fn work(node: &Node) -> Work {
     let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
-    node.op.work(&metas, &node.dst.meta, usize::MAX)
+    let mut work = node.op.work(&metas, &node.dst.meta, usize::MAX);
+    if let Some(ids) = node.op.expert_ids().filter(|_| work.products.is_some()) {
+        // Each pair may choose another expert: what is expected is not enough for a bound. Weights stand before x, and x before the ids.
+        let (pairs, experts) = (metas[ids].shape.elements(), metas[0].outer());
+        let part = (pairs as f64 / experts as f64).min(1.0);
+        work.sources.iter_mut().zip(&metas).take(ids - 1).for_each(|(bytes, w)| *bytes = w.span_bytes() as f64 * part);
+    }
+    work
 }
 
 /// The part of its weights that a node reads: of experts those that are chosen, of a table the rows.

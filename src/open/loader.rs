@@ -51,7 +51,8 @@ impl Loader {
         let (mut device, mut why) = self.device.open(&self.listener)?;
         self.inject(device.as_ref(), true);
         let mut budget = self.device.budget(device.as_ref());
-        let options = Options { system_memory: system::memory_total(), ..self.options.clone() };
+        let system_memory = self.options.system_memory.or_else(system::memory_total);
+        let options = Options { system_memory, ..self.options.clone() };
         let contexts = contexts(self.context, options.kv, &model, device.as_ref(), &budget, &self.listener)?;
         self.device.warn_of_idle_rules(&model, &self.listener)?;
         let mut failures = 0;
@@ -171,8 +172,9 @@ pub fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options, l
     })));
     let session = Session::new(model.clone(), device, options);
     model.watch(None);
-    let mut session = session?;
+    // Also if it failed: whoever shows how far it is is done with it.
     listener.weights(total, total)?;
+    let mut session = session?;
     keep_pipelines(&mut session);
     Ok(session)
 }

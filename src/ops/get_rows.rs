@@ -38,7 +38,7 @@ impl Op for GetRows {
 
     fn work(&self, src: &[Meta], dst: &Meta, _depth: usize) -> Work {
         let mut work = Work::of_values(src, dst);
-        work.sources[0] = row_bytes(&src[0]) * dst.outer() as f64;
+        work.sources[0] = row_bytes(&src[0]) * dst.outer().min(src[0].outer()) as f64;
         work
     }
 

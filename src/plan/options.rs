@@ -14,7 +14,7 @@ pub struct Options {
     pub batch: usize,
     /// Types of the KV cache.
     pub kv: CacheTypes,
-    /// Threads on the CPU; 0 for one per core.
+    /// Threads on the CPU; 0 for as many as this process may use.
     pub threads: usize,
     /// Layers on the GPU, where no placement is given; `None` for all.
     pub gpu_layers: Option<usize>,

@@ -21,7 +21,9 @@ impl StopStrings {
             return String::new();
         }
         self.held += piece;
-        let first = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        // The one that is complete first, however the text is cut into pieces; of two, the longer one.
+        let of = |stop: &String| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at));
+        let first = self.stops.iter().filter_map(of).min().map(|(_, at)| at);
         let end = first.unwrap_or_else(|| self.held.len() - self.pending());
         self.found = first.is_some();
         let rest = self.held.split_off(end);
@@ -68,7 +70,8 @@ mod tests {
         assert_eq!(run(&["\n\n"], &["a\n", "b\n", "\nc"]), (["a", "\nb", "", ""].map(String::from).to_vec(), true));
         assert_eq!(run(&["END"], &["xEN", "E", "ND", "y"]).0.concat(), "xEN");
         assert_eq!(run(&["STOP"], &["what STOPS"]).0.concat(), "what ");
-        // The first to come counts, whatever is longer.
+        // The one that is complete first counts, however the text is cut.
+        assert_eq!(run(&["abc", "b"], &["ab", "c"]).0.concat(), run(&["abc", "b"], &["abc"]).0.concat());
         assert_eq!(run(&["bcd", "b"], &["a", "bcd"]), (["a", "", ""].map(String::from).to_vec(), true));
     }
 

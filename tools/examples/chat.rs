@@ -1,5 +1,6 @@
-//! A chat in ten lines: `cargo run --release --example chat -- model.gguf "Name three colors."`
+//! A chat in a few lines: `cargo run --release --example chat -- model.gguf "Name three colors."`
 
+use std::io::Write;
 use wgpu_llm::{ChatOptions, Loader};
 
 fn main() -> wgpu_llm::Result<()> {
@@ -10,6 +11,7 @@ fn main() -> wgpu_llm::Result<()> {
     for question in args {
         for piece in chat.ask(question)? {
             print!("{}", piece?.content);
+            let _ = std::io::stdout().flush();
         }
         println!();
     }

@@ -10,6 +10,7 @@ use wgpu_llm::low_level::run::Session;
 fn main() -> wgpu_llm::Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "model.gguf".into());
     let model = Arc::new(Model::open(path)?);
+    // Without a real GPU, on the CPU.
     let device = Device::open(&Selector::Auto).ok();
     let mut session = Session::new(model, device, Options { context: 256, trace: true, ..Options::default() })?;
     session.measure_prompt(32)?;

@@ -64,7 +64,7 @@ pub struct BenchArgs {
     /// [-ctv] Type of the cache's values.
     #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_V")]
     pub cache_type_v: Vec<String>,
-    /// CPU threads. Default: one per physical core.
+    /// CPU threads. Default: as many as this process may use.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS")]
     pub threads: Vec<Numbers>,
     /// What a prompt's activations are rounded to: 16 bits, 8 but for outliers (on GPUs only where bytes were measured to be faster), or auto: what

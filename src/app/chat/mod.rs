@@ -69,7 +69,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let when_full = if args.n_predict == Length::UntilFull { WhenFull::Forget } else { WhenFull::ForgetAndGoOn };
     let options = ChatOptions { limit: args.n_predict.limit(), when_full, sampling, ..ChatOptions::default() };
     let mut console = Console {
-        chat: Chat::new(&session, template, options)?,
+        chat: Chat::new(session.model(), session.context(), template, options)?,
         session,
         conversation,
         sampling: args.sampling.clone(),
@@ -113,7 +113,7 @@ fn system(args: &ChatArgs) -> Result<Option<String>> {
 }
 
 /// The template that is meant: a file's, a well-known one, or the model's.
-fn template(model: &Model, meant: Option<&OsStr>) -> Result<ChatTemplate> {
+pub(super) fn template(model: &Model, meant: Option<&OsStr>) -> Result<ChatTemplate> {
     let Some(name) = meant else { return model.chat_template() };
     let path = Path::new(name);
     if path.exists() && !path.is_dir() {
@@ -286,7 +286,7 @@ impl Console {
                     "auto" => None,
                     _ => return Err(Error::usage(format!("think {value}")).help("write on, off or auto")),
                 };
-                self.chat.set_options(&self.session, ChatOptions { think, ..self.chat.options().clone() })?;
+                self.set_options(ChatOptions { think, ..self.chat.options().clone() })?;
                 if !self.chat.template().capabilities().thinking {
                     term::note("this model's template does not turn thinking on and off");
                 }
@@ -294,12 +294,18 @@ impl Console {
             key => {
                 let args = settings::set(&self.sampling, key, value)?;
                 let sampling = args.options()?;
-                self.chat.set_options(&self.session, ChatOptions { sampling, ..self.chat.options().clone() })?;
+                self.set_options(ChatOptions { sampling, ..self.chat.options().clone() })?;
+                // The same settings again begin the seed's random numbers anew.
+                self.chat.reseed(self.session.model(), self.session.context())?;
                 self.sampling = args;
             }
         }
         dim(format_args!("{key}: {value}"));
         Ok(())
+    }
+
+    fn set_options(&mut self, options: ChatOptions) -> Result<()> {
+        self.chat.set_options(self.session.model(), self.session.context(), options)
     }
 
     fn show(&mut self, topic: Topic) -> String {

@@ -12,10 +12,30 @@ use crate::run::{FinishReason, Generation, Session};
 use crate::text::{DetokenizeOptions, Detokenizer};
 use clap::Args;
 use serde_json::json;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Arguments of `complete`.
+#[derive(Debug, Args)]
+pub struct CompleteCommand {
+    /// A file of requests, a line of JSON each, - for standard input: {"custom_id":"1","url":"/v1/chat/completions","body":{"messages":[…],
+    /// "max_tokens":64}}, or the url /v1/completions and a prompt; further fields: temperature, top_p, seed, stop. Instead of a text.
+    #[arg(long, value_name = "FILE", requires = "answers", conflicts_with_all = ["prompt", "file", "json", "context_shift"], env = "WGPU_LLM_BATCH_FILE")]
+    batch_file: Option<PathBuf>,
+    /// The file for the answers to --batch-file. Requests whose custom_id has an answer there already are skipped; those that failed are tried
+    /// again.
+    #[arg(short = 'o', long, value_name = "FILE", requires = "batch_file", env = "WGPU_LLM_ANSWERS")]
+    answers: Option<PathBuf>,
+    /// With --batch-file, the chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
+    #[arg(long, value_name = "NAME|FILE", requires = "batch_file", env = "WGPU_LLM_CHAT_TEMPLATE")]
+    chat_template: Option<OsString>,
+    #[command(flatten)]
+    /// The text in its place.
+    pub one: CompleteArgs,
+}
+
+/// One text, and how it goes on: also arguments of `profile`.
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
     /// What is gone on with.
@@ -27,16 +47,9 @@ pub struct CompleteArgs {
     /// If the context is full, forget half of what is behind the first --keep tokens, compute the rest anew, and go on.
     #[arg(long, env = "WGPU_LLM_CONTEXT_SHIFT")]
     context_shift: bool,
-    /// Tokens at the beginning that --context-shift never forgets; -1 for the whole prompt.
-    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true, env = "WGPU_LLM_KEEP")]
+    /// Tokens at the beginning that --context-shift never forgets; -1 for the whole prompt. A first token that the tokenizer adds always stays.
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true, requires = "context_shift", env = "WGPU_LLM_KEEP", value_parser = clap::value_parser!(i64).range(-1..))]
     keep: i64,
-    /// A file of requests, a line of JSON each, - for standard input: {"custom_id":"1","url":"/v1/chat/completions","body":{"messages":[…],
-    /// "max_tokens":64}}, or /v1/completions with a prompt. Their answers go to -o; those that are there already stay.
-    #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "json", "context_shift"], env = "WGPU_LLM_BATCH_FILE")]
-    batch_file: Option<PathBuf>,
-    /// The file for the answers to --batch-file.
-    #[arg(short, long, value_name = "FILE", requires = "batch_file", env = "WGPU_LLM_OUTPUT")]
-    output: Option<PathBuf>,
     /// Print one JSON object instead of the text as it comes.
     #[arg(long, env = "WGPU_LLM_JSON")]
     json: bool,
@@ -48,9 +61,10 @@ pub struct CompleteArgs {
 }
 
 /// Prints the continuation as it comes.
-pub fn run(args: &CompleteArgs) -> Result<()> {
-    if let (Some(requests), Some(answers)) = (&args.batch_file, &args.output) {
-        return batch::run(args, requests, answers);
+pub fn run(command: &CompleteCommand) -> Result<()> {
+    let args = &command.one;
+    if let (Some(requests), Some(answers)) = (&command.batch_file, &command.answers) {
+        return batch::run(args, requests, answers, command.chat_template.as_deref());
     }
     let text = args.text.read()?;
     args.sampling.options()?;
@@ -66,6 +80,8 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
     let model = session.model().clone();
     let tokenizer = model.tokenizer()?;
     let prompt = tokenizer.encode(&[args.text.segment(text)], true)?;
+    // What the tokenizer puts before every text.
+    let added = usize::from(tokenizer.added_first().is_some() && prompt.first().copied() == tokenizer.added_first());
     let mut chain = session.model().sampler(&options, session.context())?;
     let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
     let mut written = String::new();
@@ -82,14 +98,16 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         if failed.is_some() || term::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let limit = args.n_predict.limit();
+    let shifts = args.context_shift && args.n_predict != Length::UntilFull;
+    let keep = usize::try_from(args.keep).unwrap_or(prompt.len()).max(added);
+    if shifts && keep + 2 >= session.context() {
+        let what = format!("keeping {keep} tokens leaves no room in a context of {}", session.context());
+        return Err(Error::usage(what).help("choose a smaller --keep, or a larger context (-c)"));
+    }
     let mut answer = session.generate(&prompt, &mut chain, limit, &mut on_token)?;
-    let keep = usize::try_from(args.keep).unwrap_or(prompt.len());
     let mut window = [&prompt[..], &answer.tokens].concat();
-    while args.context_shift && answer.finish == FinishReason::Context && answer.tokens.len() < limit {
-        if !shift(&mut window, keep) {
-            let what = format!("--keep {keep} leaves no room in a context of {}", session.context());
-            return Err(Error::usage(what).help("keep fewer tokens, or use a larger context (-c)"));
-        }
+    while shifts && answer.finish == FinishReason::Context && answer.tokens.len() < limit {
+        shift(&mut window, keep);
         let more = session.generate(&window, &mut chain, limit - answer.tokens.len(), &mut on_token)?;
         window.extend(&more.tokens);
         answer.tokens.extend(more.tokens);
@@ -122,11 +140,10 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
     Ok(())
 }
 
-/// Forgets half of the tokens behind the first `keep`; whether that leaves room.
-fn shift(window: &mut Vec<u32>, keep: usize) -> bool {
-    let forgotten = window.len().saturating_sub(keep) / 2;
-    window.drain(keep.min(window.len())..keep.min(window.len()) + forgotten);
-    forgotten > 1
+/// Forgets half of the tokens behind the first `keep`.
+fn shift(window: &mut Vec<u32>, keep: usize) {
+    let keep = keep.min(window.len());
+    window.drain(keep..keep + (window.len() - keep) / 2);
 }
 
 /// How fast an answer came, in words.

@@ -22,8 +22,9 @@ pub struct EvalArgs {
         env = "WGPU_LLM_TOKENS"
     )]
     tokens: Vec<u32>,
-    /// A file with several sequences over a common prefix, - for standard input: {"prefix":[1,2],"continuations":[[3],[4,5]],"positions":"last"
-    /// or "all","then":[{"remove":{"seq":1,"n":3},"continuation":[6]},{"copy":{"from":0,"to":1},"continuation":[7]}]}. Prints JSON.
+    /// A file with several sequences over a common prefix, - for standard input: {"prefix":[1,2],"continuations":[[3],[4,5]],"positions":"last",
+    /// "then":[{"remove":{"seq":1,"n":1},"continuation":[6]},{"copy":{"from":0,"to":1},"continuation":[7]}]}. positions is "last" or "all"; remove
+    /// drops the last n tokens of sequence seq, copy makes sequence `to` what `from` is, and the continuation follows. Prints JSON.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "positions"], env = "WGPU_LLM_SEQUENCES")]
     sequences: Option<PathBuf>,
     /// Places whose logits are wanted: all, or numbers separated by commas. Default: the last.

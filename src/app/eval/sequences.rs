@@ -88,9 +88,12 @@ impl Job {
     /// Errors for sequences that are not there, and for continuations of nothing.
     fn check(&self) -> Result<()> {
         let count = self.continuations.len();
+        if count == 0 {
+            return Err(Error::usage("there are no continuations").help("give at least one sequence"));
+        }
         let known = |seq: usize| match seq < count {
             true => Ok(()),
-            false => Err(Error::usage(format!("there is no sequence {seq}: they are 0 to {}", count as isize - 1))),
+            false => Err(Error::usage(format!("there is no sequence {seq}: they are 0 to {}", count - 1))),
         };
         let all = self.continuations.iter().chain(self.then.iter().map(|step| &step.continuation));
         if all.into_iter().any(Vec::is_empty) {

@@ -1,8 +1,19 @@
-//! How far a download is: a bar for people, plain lines for logs, both on stderr.
+//! How far long work is: a bar for people, plain lines for logs, both on stderr.
 
 use crate::app::term::{self, Stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
+
+/// A bar for `count` things; for logs one line.
+pub fn counted(doing: &str, what: &str, count: usize, things: &str) -> ProgressBar {
+    if !Stream::Stderr.is_terminal() {
+        term::note(format_args!("{doing} {what}: {count} {things}"));
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stderr_with_hz(10));
+    let style = ProgressStyle::with_template("{prefix} {msg} [{bar:30}] {pos}/{len}").expect("a valid template");
+    bar.with_style(style.progress_chars("=> ")).with_prefix(doing.to_owned()).with_message(what.to_owned())
+}
 
 /// Tells how far one file is.
 pub struct Progress {

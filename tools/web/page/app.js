@@ -205,6 +205,9 @@ async function answer() {
       if (atEnd) $("log").scrollTop = $("log").scrollHeight;
       $("speed").textContent = `${tokens} tokens in ${((performance.now() - begin) / 1000).toFixed(1)} s`;
     }
+    // With what was held back until the end.
+    said.content = piece.value.text;
+    said.reasoning_content = piece.value.thought;
     page.answers.push(piece.value);
     tell(piece.value);
   } catch (e) {

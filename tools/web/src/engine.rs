@@ -158,7 +158,7 @@ impl Engine {
         };
         let device = open_device(&options).await?;
         let session = session(&model, device, &options).await?;
-        let chat = Chat::new(&session, template, ChatOptions::default())?;
+        let chat = Chat::new(&model, session.context(), template, ChatOptions::default())?;
         Ok(Engine { model, session: Some(session), chat, profiled: false })
     }
 
@@ -171,7 +171,7 @@ impl Engine {
         if self.profiled && session.engine().trace()?.is_none() {
             session.engine().set_trace(true)?;
         }
-        self.chat.set_options(session, options.into())?;
+        self.chat.set_options(&self.model, session.context(), options.into())?;
         let mut hear = |delta: Delta| {
             // What was held back comes with the whole answer.
             if let Some(token) = delta.token {

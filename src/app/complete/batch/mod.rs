@@ -1,19 +1,22 @@
 //! `complete --batch-file`: a file of requests, answered one after the other into another file. What was answered before is not answered
 //! again, so a job that was stopped goes on where it was.
 
+mod answers;
+
 use super::CompleteArgs;
-use crate::app::hub::progress::Progress;
-use crate::app::{input, load, term};
-use crate::base::{Error, ErrorKind, Result};
+use crate::app::hub::progress::counted;
+use crate::app::{chat, input, load, term};
+use crate::base::ErrorKind::{Format, Numeric, Unsupported, Usage};
+use crate::base::{Error, Result};
 use crate::chat::{Chat, ChatOptions, Conversation, WhenFull};
 use crate::run::{FinishReason, Generation, Session};
 use crate::sample::SamplerOptions;
-use crate::text::{DetokenizeOptions, Detokenizer, Message, Segment, StopStrings};
+use crate::text::{ChatTemplate, DetokenizeOptions, Detokenizer, Message, StopStrings};
+use answers::Answers;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +48,7 @@ enum Url {
 struct Body {
     messages: Option<Vec<Message>>,
     prompt: Option<String>,
+    #[serde(alias = "max_completion_tokens")]
     max_tokens: Option<usize>,
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -83,63 +87,43 @@ impl Body {
 }
 
 /// Answers all requests that have no answer yet.
-pub fn run(args: &CompleteArgs, requests: &Path, answers: &Path) -> Result<()> {
-    let text = input::prompt_file(requests)?;
+pub fn run(args: &CompleteArgs, requests: &Path, answers: &Path, template: Option<&OsStr>) -> Result<()> {
+    let text = input::file(requests)?;
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let (mut file, done) = open(answers)?;
     let base = args.sampling.options()?;
+    let mut answers = Answers::open(answers)?;
     let mut session = load::session(&args.engine)?;
-    let mut job = Job { session: &mut session, limit: args.n_predict.limit(), base, chat: None };
-    let mut bar = Progress::new("answering", &input::place(Some(requests)), lines.len() as u64, false);
+    let chat = template.map(|name| chat::template(session.model(), Some(name))).transpose()?;
+    let mut job = Job { args, session: &mut session, base, template: chat, chat: None, seen: HashSet::new() };
+    let bar = counted("answering", &input::place(Some(requests)), lines.len(), "requests");
     let (mut failed, mut answered) = (0, 0);
     let result = lines.iter().enumerate().try_for_each(|(i, line)| {
         term::check_interrupt()?;
-        let Some(answer) = job.line(line, i + 1, &done)? else { return Ok(()) };
+        bar.set_position(i as u64);
+        let Some(answer) = job.line(line, i + 1, &answers)? else { return Ok(()) };
         answered += 1;
         failed += usize::from(!answer["error"].is_null());
-        bar.set(i as u64 + 1);
-        // A whole line at once: what is stopped here leaves no half of one.
-        let written = file.write_all(format!("{answer}\n").as_bytes());
-        written.map_err(|e| Error::io("can't write the answer", e).at(answers.display()).help("is the disk full?"))
+        answers.add(&answer)
     });
-    drop(bar);
+    bar.finish_and_clear();
     load::finish(&args.engine, &mut session, result)?;
     let before = lines.len() - answered;
     let kept = if before == 0 { String::new() } else { format!(", {before} were there before") };
     let errors = if failed == 0 { String::new() } else { format!(", {failed} of them errors") };
-    term::note(format_args!("{answered} answers{errors}{kept}: {}", answers.display()));
+    term::note(format_args!("{answered} answers{errors}{kept}"));
     Ok(())
-}
-
-/// The file of the answers, at its end, and the ids that have one. A torn last line, of a process that was killed, is cut off.
-fn open(path: &Path) -> Result<(File, HashSet<String>)> {
-    let failed = |e| Error::io("can't open the file for the answers", e).at(path.display());
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-    let (mut reader, mut done, mut whole, mut line) = (BufReader::new(file), HashSet::new(), 0, String::new());
-    while reader.read_line(&mut line).map_err(failed)? > 0 {
-        let answer: Option<Json> = serde_json::from_str(&line).ok().filter(|_| line.ends_with('\n'));
-        let Some(answer) = answer else { break };
-        // What failed is tried again.
-        let id = answer["custom_id"].as_str().filter(|_| answer["error"].is_null());
-        done.extend(id.map(str::to_owned));
-        whole += line.len() as u64;
-        line.clear();
-    }
-    let mut file = reader.into_inner();
-    let torn = file.metadata().map_err(failed)?.len() - whole;
-    if torn > 0 && (line.ends_with('\n') || !line.starts_with('{')) {
-        return Err(Error::usage("this file is not one of answers").at(path.display()).help("name another with -o"));
-    }
-    file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed)?;
-    Ok((file, done))
 }
 
 /// A model that answers requests.
 struct Job<'s> {
+    args: &'s CompleteArgs,
     session: &'s mut Session,
-    limit: usize,
     base: SamplerOptions,
+    /// A chat template in place of the model's.
+    template: Option<ChatTemplate>,
     chat: Option<Chat>,
+    /// Ids of the lines before.
+    seen: HashSet<String>,
 }
 
 /// What became of a request: a text, why it ended, and how many tokens it took.
@@ -147,12 +131,13 @@ struct Outcome {
     content: String,
     reasoning: String,
     prompt: usize,
+    cached: usize,
     generation: Generation,
 }
 
 impl Job<'_> {
-    /// Answers line `number`; `None` if it is among those that are `done`. Only what ends the whole job is an error.
-    fn line(&mut self, line: &str, number: usize, done: &HashSet<String>) -> Result<Option<Json>> {
+    /// Answers line `number`; `None` if it has one of `answers`. Only what ends the whole job is an error.
+    fn line(&mut self, line: &str, number: usize, answers: &Answers) -> Result<Option<Json>> {
         let request: Line = match serde_json::from_str(line) {
             Ok(request) => request,
             Err(e) => {
@@ -161,7 +146,11 @@ impl Job<'_> {
                 return Ok(Some(failure(id, format!("line {number}: {e}"))));
             }
         };
-        if done.contains(&request.custom_id) {
+        if !self.seen.insert(request.custom_id.clone()) {
+            let message = format!("line {number}: another line has this custom_id");
+            return Ok(Some(failure(Some(request.custom_id), message)));
+        }
+        if answers.has(&request.custom_id) {
             return Ok(None);
         }
         let answer = match request.url {
@@ -175,7 +164,7 @@ impl Job<'_> {
                 Ok(Some(failure(Some(request.custom_id), "interrupted".into())))
             }
             Ok(outcome) => Ok(Some(success(&request, number, outcome))),
-            Err(e) if matches!(e.kind(), ErrorKind::Usage | ErrorKind::Format | ErrorKind::Numeric) => {
+            Err(e) if matches!(e.kind(), Usage | Format | Numeric | Unsupported) => {
                 Ok(Some(failure(Some(request.custom_id), e.to_string())))
             }
             Err(e) => Err(e),
@@ -183,27 +172,32 @@ impl Job<'_> {
     }
 
     fn chat(&mut self, body: &Body) -> Result<Outcome> {
-        let messages = body.messages.clone().filter(|m| !m.is_empty() && body.prompt.is_none());
+        let messages = body.messages.clone().filter(|_| body.prompt.is_none());
         let messages = messages.ok_or_else(|| Error::usage("this address wants messages, and no prompt"))?;
+        if messages.is_empty() {
+            return Err(Error::usage("there are no messages"));
+        }
         let options = ChatOptions {
-            limit: body.max_tokens.unwrap_or(self.limit),
+            limit: body.max_tokens.unwrap_or(self.args.n_predict.limit()),
             when_full: WhenFull::Stop,
             stops: body.stops(),
             sampling: body.sampling(&self.base),
             ..ChatOptions::default()
         };
+        let (model, context) = (self.session.model().clone(), self.session.context());
         if self.chat.is_none() {
-            let template = self.session.model().chat_template()?;
-            self.chat = Some(Chat::new(self.session, template, options.clone())?);
+            let template = self.template.take().map_or_else(|| model.chat_template(), Ok)?;
+            self.chat = Some(Chat::new(&model, context, template, options.clone())?);
         }
         let chat = self.chat.as_mut().expect("just made");
-        chat.set_options(self.session, options)?;
+        chat.set_options(&model, context, options)?;
         // Each request begins its random numbers anew: its answer does not depend on those before it.
-        chat.reseed(self.session)?;
+        chat.reseed(&model, context)?;
         let mut conversation = Conversation::from(messages);
         let reply = chat.reply(self.session, &mut conversation, &mut |_| go_on())?;
         let (content, reasoning) = (reply.content, reply.reasoning);
-        Ok(Outcome { content, reasoning, prompt: reply.prompt, generation: reply.generation })
+        let (prompt, cached) = (reply.prompt, reply.cached);
+        Ok(Outcome { content, reasoning, prompt, cached, generation: reply.generation })
     }
 
     fn complete(&mut self, body: &Body) -> Result<Outcome> {
@@ -211,7 +205,8 @@ impl Job<'_> {
         let text = text.ok_or_else(|| Error::usage("this address wants a prompt, and no messages"))?;
         let model = self.session.model().clone();
         let tokenizer = model.tokenizer()?;
-        let prompt = tokenizer.encode(&[Segment::Template(text)], true)?;
+        let prompt = tokenizer.encode(&[self.args.text.segment(text)], true)?;
+        let cached = self.session.shared_with(&prompt);
         let mut sampler = model.sampler(&body.sampling(&self.base), self.session.context())?;
         let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
         let (mut stops, mut content) = (StopStrings::new(body.stops()), String::new());
@@ -219,14 +214,14 @@ impl Job<'_> {
             content += &stops.push(out.push(token));
             if stops.found() { ControlFlow::Break(()) } else { go_on() }
         };
-        let limit = body.max_tokens.unwrap_or(self.limit);
+        let limit = body.max_tokens.unwrap_or(self.args.n_predict.limit());
         let mut generation = self.session.generate(&prompt, &mut sampler, limit, &mut on_token)?;
         content += &stops.push(out.finish());
         content += &stops.finish();
         if stops.found() {
             generation.finish = FinishReason::End;
         }
-        Ok(Outcome { content, reasoning: String::new(), prompt: prompt.len(), generation })
+        Ok(Outcome { content, reasoning: String::new(), prompt: prompt.len(), cached, generation })
     }
 }
 
@@ -236,12 +231,12 @@ fn go_on() -> ControlFlow<()> {
 
 /// The line for a request that has an answer, in OpenAI's form.
 fn success(request: &Line, number: usize, outcome: Outcome) -> Json {
-    let Outcome { content, reasoning, prompt, generation } = outcome;
+    let Outcome { content, reasoning, prompt, cached, generation } = outcome;
     let finish = if generation.finish == FinishReason::End { "stop" } else { "length" };
     let new = generation.tokens.len();
     let usage = json!({
         "prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
-        "prompt_tokens_details": {"cached_tokens": prompt.saturating_sub(generation.prompt_tokens)},
+        "prompt_tokens_details": {"cached_tokens": cached},
     });
     let (kind, object, mut choice) = match request.url {
         Url::Chat => {
