@@ -1,12 +1,10 @@
 //! What can be said of the GPU kernels where no GPU is at hand, as Markdown: `cargo bench --bench gpu_figures`.
 //!
-//! Dispatches and bytes per token are counted from the plan, instructions from SPIR-V (`spirv.rs`). Times are of whatever device
-//! there is, which may be a CPU that pretends to be one: only their ratios mean anything.
+//! Dispatches and bytes per token are counted from the plan. Times are of whatever device there is, which may be a CPU that pretends
+//! to be one: only their ratios mean anything. Instructions are tools/kernel-stats' business.
 
 #[path = "../tests/common/fixture.rs"]
 mod fixture;
-#[path = "gpu_figures/spirv.rs"]
-mod spirv;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -30,8 +28,6 @@ fn main() {
         .map(Arc::new);
     dispatches(model.as_deref());
     prompts();
-    spirv::matvec();
-    spirv::tiles();
     if let (Ok(device), Some(model)) = (Device::open(&Selector::Gpu), model) {
         times(&device, model);
     }
