@@ -1,13 +1,13 @@
 //! The way in: a model from a file, chats with it, replies that come piece by piece.
 
 use crate::base::{Error, ErrorKind, Result};
-use crate::chat::{self, ChatOptions, Conversation, Delta, Reply};
+use crate::chat::{self, ChatOptions, Conversation, Delta, Reply, ResponseStream};
 use crate::model;
 use crate::open::{self, DeviceOptions, Listener, Notice};
 use crate::plan::Options;
 use crate::run::{FinishReason, Generation, Session};
 use crate::sample::SamplerOptions;
-use crate::text::{DetokenizeOptions, Detokenizer, Message, Segment};
+use crate::text::{Message, Segment, StopStrings};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +91,7 @@ impl Loader {
 
 /// A loaded model. Clones are the same model; it goes when the last is dropped.
 ///
-/// Replies come one at a time: whoever asks while another reply is under way waits for it. What prompts have in common with the tokens in
+/// Replies come one at a time: a question that comes while another reply is under way waits for it. What prompts have in common with the tokens in
 /// the cache is not computed again.
 #[derive(Clone)]
 pub struct Model {
@@ -151,21 +151,17 @@ impl Model {
         let prompt = tokenizer.encode(&[Segment::Text(text)], true)?;
         let mut session = self.shared.session(Arc::default());
         let mut sampler = self.shared.file.sampler(sampling, self.shared.context)?;
-        let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
+        let mut out = ResponseStream::plain(tokenizer, StopStrings::default());
         let mut wanted = ControlFlow::Continue(());
-        let mut on_token = |token| {
-            let piece = out.push(token);
-            if !piece.is_empty() {
-                wanted = on_text(piece);
+        let mut hear = |delta: Delta| {
+            if wanted.is_continue() && !delta.content.is_empty() {
+                wanted = on_text(&delta.content);
             }
             wanted
         };
-        let done = session.generate(&prompt, &mut sampler, limit, &mut on_token)?;
-        let rest = out.finish();
-        if wanted.is_continue() && !rest.is_empty() {
-            // The end is reached in any case.
-            let _ = on_text(rest);
-        }
+        let done = session.generate(&prompt, &mut sampler, limit, &mut |token| hear(out.push(token)))?;
+        // The end is reached in any case.
+        let _ = hear(out.finish());
         Ok(done)
     }
 
@@ -244,7 +240,7 @@ impl Chat {
     }
 }
 
-/// Replies when nobody else has the session; whoever no longer listens wants no more.
+/// Replies when nobody else has the session. A receiver that is gone ends the reply.
 fn reply(
     model: &Model,
     replies: &mut chat::Chat,

@@ -65,11 +65,9 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
 fn examine(args: &DoctorArgs) -> Result<Report> {
     let mut report = Report::default();
     let selector = match &args.device {
-        DeviceChoice::Cpu => None,
-        // The list has real GPUs first, so the first is a software adapter only where there is nothing else.
-        DeviceChoice::Auto | DeviceChoice::Gpu => Some(Selector::Gpu),
-        DeviceChoice::GpuNumber(n) => Some(Selector::Index(*n)),
-        DeviceChoice::GpuName(name) => Some(Selector::Name(name.clone())),
+        // A software adapter too, if there is nothing else: it is to be checked, not to be fast.
+        DeviceChoice::Auto => Some(Selector::Gpu),
+        choice => choice.selector(),
     };
     if let Some(selector) = selector {
         match Device::open(&selector) {

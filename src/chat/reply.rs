@@ -7,7 +7,6 @@ use crate::run::{FinishReason, Generation, Session};
 use crate::sample::{Sampler, SamplerOptions};
 use crate::text::{ChatTemplate, ReasoningStyle, StopStrings};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 /// What is done if the context is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,19 +92,16 @@ impl Chat {
         &self.options
     }
 
-    /// Replies as `options` say from now on. Random numbers go on if the sampling stays the same.
+    /// Replies as `options` say from now on, with the seed's random numbers from the beginning.
     pub fn set_options(&mut self, model: &Model, context: usize, options: ChatOptions) -> Result<()> {
-        if options.sampling != self.options.sampling {
-            self.sampler = model.sampler(&options.sampling, context)?;
-        }
+        self.sampler = model.sampler(&options.sampling, context)?;
         self.options = options;
         Ok(())
     }
 
-    /// Draws from the beginning of the seed's random numbers again.
-    pub fn reseed(&mut self, model: &Model, context: usize) -> Result<()> {
-        self.sampler = model.sampler(&self.options.sampling, context)?;
-        Ok(())
+    /// Turns reasoning on or off from now on, if the template can.
+    pub fn set_think(&mut self, think: Option<bool>) {
+        self.options.think = think;
     }
 
     /// Replies to the last message of `conversation` and adds the reply to it; `on_delta` gets each token's text and may end the reply.
@@ -134,43 +130,37 @@ impl Chat {
         let stops = StopStrings::new(self.options.stops.iter().cloned());
         let mut response = ResponseStream::new(model.tokenizer()?, &self.template, opened, stops);
         let (prompt_len, cached) = (prompt.len(), session.shared_with(&prompt));
-        let (mut tokens, mut prompt_tokens) = (Vec::new(), 0);
-        let (mut prompt_time, mut decode_time) = (Duration::ZERO, Duration::ZERO);
-        let finish = loop {
-            let left = limit - tokens.len();
-            let mut on_token = |token| {
-                let delta = response.push(token);
-                let wanted = on_delta(delta);
-                if response.is_stopped() { ControlFlow::Break(()) } else { wanted }
-            };
-            let part = session.generate_async(&prompt, &mut self.sampler, left, &mut on_token).await?;
-            tokens.extend(part.tokens);
-            prompt_tokens += part.prompt_tokens;
-            prompt_time += part.prompt_time;
-            decode_time += part.decode_time;
-            if response.is_stopped() {
-                break FinishReason::End;
-            }
-            let goes_on = self.options.when_full == WhenFull::ForgetAndGoOn && tokens.len() < limit;
-            if part.finish != FinishReason::Context || !goes_on {
-                break part.finish;
-            }
-            // In the middle of a reply: it goes on after a shorter conversation, if there is one.
-            let (more, (shorter, _)) = self.make_room(session, conversation, tokens.len())?;
+        let mut on_token = |token| {
+            let delta = response.push(token);
+            let wanted = on_delta(delta);
+            if response.is_stopped() { ControlFlow::Break(()) } else { wanted }
+        };
+        let mut generation = session.generate_async(&prompt, &mut self.sampler, limit, &mut on_token).await?;
+        // In the middle of a reply: it goes on after a shorter conversation, if there is one.
+        while self.options.when_full == WhenFull::ForgetAndGoOn
+            && generation.finish == FinishReason::Context
+            && generation.tokens.len() < limit
+        {
+            let replied = generation.tokens.len();
+            let (more, (shorter, _)) = self.make_room(session, conversation, replied)?;
             if more == 0 {
-                break FinishReason::Context;
+                break;
             }
             forgotten += more;
             prompt = shorter;
-            prompt.extend(&tokens);
-        };
+            prompt.extend(&generation.tokens);
+            let left = limit - replied;
+            generation.append(session.generate_async(&prompt, &mut self.sampler, left, &mut on_token).await?);
+        }
+        if response.is_stopped() {
+            generation.finish = FinishReason::End;
+        }
         let rest = response.finish();
         if rest != Delta::default() {
             // The reply is at its end in any case.
             let _ = on_delta(rest);
         }
         let (content, reasoning) = response.into_texts();
-        let generation = Generation { tokens, finish, prompt_tokens, prompt_time, decode_time };
         let reply = Reply { content, reasoning, generation, prompt: prompt_len, cached, forgotten };
         if !reply.is_empty() {
             conversation.reply(reply.content.clone(), reply.reasoning.clone());

@@ -35,6 +35,15 @@ impl<'t> ResponseStream<'t> {
     ) -> Self {
         let inside = opened.is_some();
         let style = opened.unwrap_or_else(|| ReasoningStyle::of_template(template.source()));
+        Self::styled(tokenizer, style, inside, stops)
+    }
+
+    /// Text as it stands, without a template: all of it is content, but control tokens. Any of `stops` ends it.
+    pub fn plain(tokenizer: &'t Tokenizer, stops: StopStrings) -> Self {
+        Self::styled(tokenizer, ReasoningStyle::None, false, stops)
+    }
+
+    fn styled(tokenizer: &'t Tokenizer, style: ReasoningStyle, inside: bool, stops: StopStrings) -> Self {
         // The marks of reasoning may be control tokens: they have to be seen to be told apart.
         let show_special = style != ReasoningStyle::None;
         ResponseStream {

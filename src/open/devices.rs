@@ -45,6 +45,19 @@ impl FromStr for DeviceChoice {
     }
 }
 
+impl DeviceChoice {
+    /// Selects the GPU; `None` for the CPU.
+    pub fn selector(&self) -> Option<Selector> {
+        match self {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Auto => Some(Selector::Auto),
+            DeviceChoice::Gpu => Some(Selector::Gpu),
+            DeviceChoice::GpuNumber(n) => Some(Selector::Index(*n)),
+            DeviceChoice::GpuName(name) => Some(Selector::Name(name.clone())),
+        }
+    }
+}
+
 /// What is asked of the device.
 #[derive(Debug, Clone)]
 pub struct DeviceOptions {
@@ -108,23 +121,17 @@ impl DeviceOptions {
         if self.layers == Layers::Count(0) && self.choice == DeviceChoice::Auto && !wants_gpu {
             return Ok((None, "as -ngl 0 asks".into()));
         }
-        let open = |selector: &Selector| gpu::Device::open(selector).map(Some);
-        Ok(match &self.choice {
-            DeviceChoice::Cpu => (None, "as --device cpu asks".into()),
-            DeviceChoice::Auto => match gpu::Device::open(&Selector::Auto) {
-                Ok(device) => (Some(device), "the fastest GPU".into()),
-                Err(e) if e.kind() == ErrorKind::NoDevice => (None, "no GPU was found".into()),
-                Err(e) => {
-                    listener.warn(format!("{e}; going on with the CPU"))?;
-                    (None, "the GPU failed".into())
-                }
-            },
-            DeviceChoice::Gpu => (open(&Selector::Gpu)?, "as --device gpu asks".into()),
-            DeviceChoice::GpuNumber(n) => (open(&Selector::Index(*n))?, format!("as --device gpu:{n} asks")),
-            DeviceChoice::GpuName(name) => {
-                (open(&Selector::Name(name.clone()))?, format!("as --device gpu:{name} asks"))
+        let Some(selector) = self.choice.selector() else { return Ok((None, "as --device cpu asks".into())) };
+        match gpu::Device::open(&selector) {
+            Ok(device) if selector == Selector::Auto => Ok((Some(device), "the fastest GPU".into())),
+            Ok(device) => Ok((Some(device), format!("as --device {selector} asks"))),
+            Err(e) if selector != Selector::Auto => Err(e),
+            Err(e) if e.kind() == ErrorKind::NoDevice => Ok((None, "no GPU was found".into())),
+            Err(e) => {
+                listener.warn(format!("{e}; going on with the CPU"))?;
+                Ok((None, "the GPU failed".into()))
             }
-        })
+        }
     }
 
     /// The memory that there is for a model, on `device` and beside it.

@@ -172,7 +172,7 @@ pub fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options, l
     })));
     let session = Session::new(model.clone(), device, options);
     model.watch(None);
-    // Also if it failed: whoever shows how far it is is done with it.
+    // Also if it failed: a listener that shows progress is done then.
     listener.weights(total, total)?;
     let mut session = session?;
     keep_pipelines(&mut session);

@@ -1,4 +1,4 @@
-//! What is worth saying while a model is opened, for whoever shows it.
+//! What is worth saying while a model is opened: notices, and the listener that gets them.
 
 use crate::base::Result;
 use std::sync::Arc;

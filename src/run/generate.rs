@@ -37,6 +37,17 @@ pub struct Generation {
     pub decode_time: Duration,
 }
 
+impl Generation {
+    /// Adds what came `after` it in another call: its tokens, times and end.
+    pub fn append(&mut self, after: Generation) {
+        self.tokens.extend(after.tokens);
+        self.finish = after.finish;
+        self.prompt_tokens += after.prompt_tokens;
+        self.prompt_time += after.prompt_time;
+        self.decode_time += after.decode_time;
+    }
+}
+
 impl FinishReason {
     /// As programs read it: `end`, `length` or `interrupted`.
     pub fn name(self) -> &'static str {

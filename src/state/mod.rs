@@ -6,7 +6,7 @@
 //! - A **sequence** has items (tokens, rows of media) and for each group a **table**: the pages of its cells, in order. A **slot**
 //!   is the state of recurrent layers, one per sequence.
 //! - The **prefix tree** keeps what was computed: a sequence that begins with the same items shares their pages, to the exact item.
-//!   Pages are counted by holders; whoever writes into a page that others read gets a copy.
+//!   Pages are counted by holders; a sequence that writes into a page that others read gets a copy.
 //! - A **snapshot** keeps what layers that forget need to continue from a place in the tree: the last cells of windows, a copy
 //!   of a slot.
 //!

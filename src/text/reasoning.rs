@@ -315,12 +315,13 @@ impl ReasoningSplitter {
 }
 
 /// Length of the longest end of `text` that begins one of `tags`.
-fn partial_suffix(text: &str, tags: &[&str]) -> usize {
-    let longest = tags.iter().map(|tag| tag.len() - 1).max().unwrap_or(0).min(text.len());
+pub(super) fn partial_suffix(text: &str, tags: &[impl AsRef<str>]) -> usize {
+    let longest = tags.iter().map(|tag| tag.as_ref().len() - 1).max().unwrap_or(0).min(text.len());
     (1..=longest)
         .rev()
         .find(|n| {
-            text.is_char_boundary(text.len() - n) && tags.iter().any(|tag| tag.starts_with(&text[text.len() - n..]))
+            let end = text.len() - n;
+            text.is_char_boundary(end) && tags.iter().any(|tag| tag.as_ref().starts_with(&text[end..]))
         })
         .unwrap_or(0)
 }

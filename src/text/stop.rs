@@ -1,5 +1,7 @@
 //! Stop strings: text that ends an answer, and is not part of it.
 
+use super::reasoning::partial_suffix;
+
 /// Looks for stop strings in text that comes in pieces. What may be the beginning of one is held back until that is known.
 #[derive(Debug, Clone, Default)]
 pub struct StopStrings {
@@ -24,7 +26,7 @@ impl StopStrings {
         // The one that is complete first, however the text is cut into pieces; of two, the longer one.
         let of = |stop: &String| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at));
         let first = self.stops.iter().filter_map(of).min().map(|(_, at)| at);
-        let end = first.unwrap_or_else(|| self.held.len() - self.pending());
+        let end = first.unwrap_or_else(|| self.held.len() - partial_suffix(&self.held, &self.stops));
         self.found = first.is_some();
         let rest = self.held.split_off(end);
         let text = std::mem::replace(&mut self.held, rest);
@@ -32,15 +34,6 @@ impl StopStrings {
             self.held.clear();
         }
         text
-    }
-
-    /// Bytes at the end that some stop string begins with.
-    fn pending(&self) -> usize {
-        let of = |stop: &String| {
-            let most = stop.len().min(self.held.len() + 1) - 1;
-            (1..=most).rev().find(|n| self.held.as_bytes().ends_with(&stop.as_bytes()[..*n])).unwrap_or(0)
-        };
-        self.stops.iter().map(of).max().unwrap_or(0)
     }
 
     /// Whether one was found.

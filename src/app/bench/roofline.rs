@@ -75,14 +75,11 @@ fn measure_cpu(args: &BenchArgs, all: &mut Vec<Limits>) -> Result<()> {
 fn gpus(choice: &DeviceChoice) -> Result<Vec<(String, Selector)>> {
     let list = gpu::list();
     let number = |i: usize| (format!("gpu:{i}"), Selector::Index(i));
-    let selector = match choice {
-        DeviceChoice::Cpu => return Ok(Vec::new()),
-        DeviceChoice::Auto => return Ok((0..list.len()).filter(|i| !list[*i].software).map(number).collect()),
-        DeviceChoice::Gpu => Selector::Gpu,
-        DeviceChoice::GpuNumber(n) => Selector::Index(*n),
-        DeviceChoice::GpuName(name) => Selector::Name(name.clone()),
-    };
-    Ok(vec![number(selector.choose(&list)?)])
+    match choice.selector() {
+        None => Ok(Vec::new()),
+        Some(Selector::Auto) => Ok((0..list.len()).filter(|i| !list[*i].software).map(number).collect()),
+        Some(selector) => Ok(vec![number(selector.choose(&list)?)]),
+    }
 }
 
 impl Limits {

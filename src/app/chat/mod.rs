@@ -286,7 +286,7 @@ impl Console {
                     "auto" => None,
                     _ => return Err(Error::usage(format!("think {value}")).help("write on, off or auto")),
                 };
-                self.set_options(ChatOptions { think, ..self.chat.options().clone() })?;
+                self.chat.set_think(think);
                 if !self.chat.template().capabilities().thinking {
                     term::note("this model's template does not turn thinking on and off");
                 }
@@ -294,18 +294,13 @@ impl Console {
             key => {
                 let args = settings::set(&self.sampling, key, value)?;
                 let sampling = args.options()?;
-                self.set_options(ChatOptions { sampling, ..self.chat.options().clone() })?;
-                // The same settings again begin the seed's random numbers anew.
-                self.chat.reseed(self.session.model(), self.session.context())?;
+                let options = ChatOptions { sampling, ..self.chat.options().clone() };
+                self.chat.set_options(self.session.model(), self.session.context(), options)?;
                 self.sampling = args;
             }
         }
         dim(format_args!("{key}: {value}"));
         Ok(())
-    }
-
-    fn set_options(&mut self, options: ChatOptions) -> Result<()> {
-        self.chat.set_options(self.session.model(), self.session.context(), options)
     }
 
     fn show(&mut self, topic: Topic) -> String {

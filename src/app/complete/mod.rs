@@ -8,8 +8,9 @@ use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
 use super::term;
 use crate::base::{Error, Result};
+use crate::chat::ResponseStream;
 use crate::run::{FinishReason, Generation, Session};
-use crate::text::{DetokenizeOptions, Detokenizer};
+use crate::text::StopStrings;
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
@@ -83,18 +84,11 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
     // What the tokenizer puts before every text.
     let added = usize::from(tokenizer.added_first().is_some() && prompt.first().copied() == tokenizer.added_first());
     let mut chain = session.model().sampler(&options, session.context())?;
-    let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
-    let mut written = String::new();
+    let mut out = ResponseStream::plain(tokenizer, StopStrings::default());
     let mut failed = None;
     let mut on_token = |token| {
-        let piece = out.push(token);
-        let told = if args.json {
-            written.push_str(piece);
-            Ok(())
-        } else {
-            term::print(piece)
-        };
-        failed = told.err();
+        let piece = out.push(token).content;
+        failed = if args.json { None } else { term::print(piece).err() };
         if failed.is_some() || term::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let limit = args.n_predict.limit();
@@ -110,18 +104,14 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         shift(&mut window, keep);
         let more = session.generate(&window, &mut chain, limit - answer.tokens.len(), &mut on_token)?;
         window.extend(&more.tokens);
-        answer.tokens.extend(more.tokens);
-        answer.finish = more.finish;
-        answer.prompt_tokens += more.prompt_tokens;
-        answer.prompt_time += more.prompt_time;
-        answer.decode_time += more.decode_time;
+        answer.append(more);
     }
     if let Some(e) = failed {
         return Err(e);
     }
-    let rest = out.finish();
+    let rest = out.finish().content;
     if args.json {
-        written.push_str(rest);
+        let (written, _) = out.into_texts();
         let record = json!({
             "text": written, "tokens": answer.tokens, "prompt_tokens": prompt.len(), "seed": chain.seed(),
             "stop": answer.finish.name(), "truncated": answer.finish == FinishReason::Context,

@@ -95,7 +95,7 @@ fn an_answer_continues_in_the_page_of_its_published_prompt() {
     s.pool.publish(seq);
     s.write(seq, &answer).unwrap();
     assert_eq!((s.copied, s.pool.usage(0).free), (0, 7));
-    // Whoever comes later and writes something else gets a copy, and so does the sequence itself if it goes back.
+    // A later sequence that writes something else gets a copy, and so does the sequence itself if it goes back.
     let other = s.pool.open(Some(0), 0).unwrap();
     let others = [prompt.clone(), items(2000, 5)].concat();
     assert_eq!(s.pool.adopt(other, &others), 100);

@@ -171,11 +171,15 @@ impl Engine {
         if self.profiled && session.engine().trace()?.is_none() {
             session.engine().set_trace(true)?;
         }
-        self.chat.set_options(&self.model, session.context(), options.into())?;
+        let options = ChatOptions::from(options);
+        // Otherwise random numbers go on, so that another answer is another one.
+        if options != *self.chat.options() {
+            self.chat.set_options(&self.model, session.context(), options)?;
+        }
         let mut hear = |delta: Delta| {
             // What was held back comes with the whole answer.
             if let Some(token) = delta.token {
-                // Whoever hears it cannot fail the answer.
+                // An error of the callback does not end the answer.
                 let _ = say.call3(&JsValue::NULL, &delta.content.into(), &delta.reasoning.into(), &token.into());
             }
             if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

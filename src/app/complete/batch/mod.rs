@@ -8,10 +8,10 @@ use crate::app::hub::progress::counted;
 use crate::app::{chat, input, load, term};
 use crate::base::ErrorKind::{Format, Numeric, Unsupported, Usage};
 use crate::base::{Error, Result};
-use crate::chat::{Chat, ChatOptions, Conversation, WhenFull};
+use crate::chat::{Chat, ChatOptions, Conversation, ResponseStream, WhenFull};
 use crate::run::{FinishReason, Generation, Session};
 use crate::sample::SamplerOptions;
-use crate::text::{ChatTemplate, DetokenizeOptions, Detokenizer, Message, StopStrings};
+use crate::text::{ChatTemplate, Message, StopStrings};
 use answers::Answers;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -185,14 +185,17 @@ impl Job<'_> {
             ..ChatOptions::default()
         };
         let (model, context) = (self.session.model().clone(), self.session.context());
-        if self.chat.is_none() {
-            let template = self.template.take().map_or_else(|| model.chat_template(), Ok)?;
-            self.chat = Some(Chat::new(&model, context, template, options.clone())?);
-        }
-        let chat = self.chat.as_mut().expect("just made");
-        chat.set_options(&model, context, options)?;
         // Each request begins its random numbers anew: its answer does not depend on those before it.
-        chat.reseed(&model, context)?;
+        let chat = match &mut self.chat {
+            Some(chat) => {
+                chat.set_options(&model, context, options)?;
+                chat
+            }
+            none => {
+                let template = self.template.take().map_or_else(|| model.chat_template(), Ok)?;
+                none.insert(Chat::new(&model, context, template, options)?)
+            }
+        };
         let mut conversation = Conversation::from(messages);
         let reply = chat.reply(self.session, &mut conversation, &mut |_| go_on())?;
         let (content, reasoning) = (reply.content, reply.reasoning);
@@ -208,19 +211,18 @@ impl Job<'_> {
         let prompt = tokenizer.encode(&[self.args.text.segment(text)], true)?;
         let cached = self.session.shared_with(&prompt);
         let mut sampler = model.sampler(&body.sampling(&self.base), self.session.context())?;
-        let mut out = Detokenizer::new(tokenizer, DetokenizeOptions { show_special: false, continued: true });
-        let (mut stops, mut content) = (StopStrings::new(body.stops()), String::new());
+        let mut out = ResponseStream::plain(tokenizer, StopStrings::new(body.stops()));
         let mut on_token = |token| {
-            content += &stops.push(out.push(token));
-            if stops.found() { ControlFlow::Break(()) } else { go_on() }
+            out.push(token);
+            if out.is_stopped() { ControlFlow::Break(()) } else { go_on() }
         };
         let limit = body.max_tokens.unwrap_or(self.args.n_predict.limit());
         let mut generation = self.session.generate(&prompt, &mut sampler, limit, &mut on_token)?;
-        content += &stops.push(out.finish());
-        content += &stops.finish();
-        if stops.found() {
+        out.finish();
+        if out.is_stopped() {
             generation.finish = FinishReason::End;
         }
+        let (content, _) = out.into_texts();
         Ok(Outcome { content, reasoning: String::new(), prompt: prompt.len(), cached, generation })
     }
 }
