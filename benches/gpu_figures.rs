@@ -13,10 +13,12 @@ use wgpu_llm::low_level::arch::{Batch, Spec, build};
 use wgpu_llm::low_level::base::{DType, Meta, Result};
 use wgpu_llm::low_level::gguf::Gguf;
 use wgpu_llm::low_level::gpu::{Device, Memory, Program, Selector, Source, Weights, submissions};
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Storage};
 use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::model::synth::Synthetic;
-use wgpu_llm::low_level::ops::{AnyOp, Caps, Kernel, Linear, PreNorm, SampleParams, Stack};
+use wgpu_llm::low_level::ops::{
+    AnyOp, Caps, DrawNumber, Kernel, Linear, PreNorm, SampleParams, Stack, places_len, places_of_one,
+};
 
 fn main() {
     // `cargo test --benches` runs this too: nothing is measured there.
@@ -38,7 +40,7 @@ fn caps() -> Caps {
 }
 
 fn token(context: usize) -> Batch {
-    Batch { tokens: 1, rows: 1, context, kv: DType::F16.into(), sample: true }
+    Batch::of_one(1, 1, context, DType::F16.into(), true)
 }
 
 /// Dispatches, and bytes of weights that are read, of one run.
@@ -144,7 +146,7 @@ fn prompts() {
         let of = |speed: f64| {
             let (mut counts, mut longest) = (Vec::new(), 0.0);
             for context in [4096, 32768] {
-                let batch = Batch { tokens: 512, rows: 1, context, kv: DType::F16.into(), sample: true };
+                let batch = Batch::of_one(512, 1, context, DType::F16.into(), true);
                 let all = submissions(&build(&spec, &batch).expect("a graph").fuse(), &Caps { speed, ..caps() });
                 longest = all.iter().copied().fold(longest, f64::max);
                 counts.push(all.len());
@@ -167,15 +169,19 @@ impl Source for File {
 
 /// The median time of `runs` tokens, each from the one before, and of encoding and submitting them, in milliseconds; and their dispatches.
 fn decode(device: &Device, model: &Arc<Model>, graph: &Graph, runs: usize) -> (f64, f64, usize) {
-    let mut memory = Memory::new(device, 8);
+    let places =
+        graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Places)).expect("places").meta.outer();
+    let mut memory = Memory::new(device, places);
     let mut weights = Weights::new(device, Arc::new(File(model.clone())));
     let plan = Plan::single(graph, Place::Gpu);
     let nodes = 0..graph.nodes.len();
     let mut program = Program::new(device, graph, nodes, &plan, &mut memory, &mut weights).expect("a program");
-    let greedy = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
+    let greedy = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, draw: DrawNumber::From(0) };
     memory.write_input(Input::Sampler, bytemuck::cast_slice(&greedy.words())).expect("written");
     memory.write_input(Input::Tokens, bytemuck::cast_slice(&[1u32])).expect("written");
-    memory.write_input(Input::Positions, bytemuck::cast_slice(&[0u32])).expect("written");
+    let places = places_of_one(0, 1, places - places_len(1, 1, 0));
+    memory.write_input(Input::Places, bytemuck::cast_slice(&places)).expect("written");
+
     let output = graph.output.expect("a token");
     let mut run = || {
         let start = Instant::now();
@@ -238,7 +244,7 @@ fn variants(device: &Device, dtype: DType, tokens: usize) -> Vec<(&'static str, 
         let w = graph.weight("w", Meta::new(dtype, [ROWS, 2048]));
         let norm = graph.weight("norm", Meta::f32([2048]));
         let x = graph.input(Input::Rows, Meta::f32([tokens, 2048]));
-        let op = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::plain(false, false) };
+        let op = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::alone(false, false, tokens) };
         graph.output = Some(graph.op("product", op, &[w, x, norm]).expect("a product"));
         graph
     };

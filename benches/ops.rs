@@ -16,7 +16,7 @@ use wgpu_llm::low_level::cpu::{Bytes, Panels, ThreadPool};
 use wgpu_llm::low_level::gpu::{self, Device, Selector};
 use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
 use wgpu_llm::low_level::model::{Model, synth::Synthetic};
-use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input, Wanted};
+use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input, Rows, Wanted, places_len};
 
 /// Models whose ops are measured, cut to one layer, and the tokens of their vocabulary: one large head is enough.
 const MODELS: &[(&str, usize)] = &[("llama-1b:q4_0", 32768), ("qwen3-30b-a3b:q4_k_m", 512), ("gpt-oss-20b:mxfp4", 512)];
@@ -77,7 +77,7 @@ fn jobs_of_model(name: &'static str, vocab: usize) -> Vec<Job> {
     let model = Rc::new(Model::new(file.expect("memory for one layer")).expect("a whole model"));
     let (mut jobs, mut seen) = (Vec::new(), HashSet::new());
     for &(phase, tokens, past) in BATCHES {
-        let batch = Batch { tokens, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
+        let batch = Batch::of_one(tokens, 1, CONTEXT, DType::F16.into(), true);
         let graph = Rc::new(arch::build(model.spec(), &batch).expect("the model is supported").fuse());
         for (i, node) in graph.nodes.iter().enumerate() {
             let metas: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
@@ -115,7 +115,10 @@ fn content(graph: &Graph, t: &Tensor, model: &Model, past: u32) -> Vec<u8> {
         }
         Storage::Const(_, bytes) => return bytes.clone(),
         Storage::Input(Given::Tokens) => Fill::Below(model.spec().vocab as u32),
-        Storage::Input(Given::Positions) => Fill::Count(past),
+        Storage::Input(Given::Places) => {
+            let (rows, pages) = (graph.tokens(), whole.outer() - places_len(graph.tokens(), 1, 0));
+            Fill::Places(Rows { rows, sequences: 1, start: past as usize, pages })
+        }
         Storage::Input(Given::Rows) => Fill::Count(0),
         // Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05: the defaults.
         Storage::Input(Given::Sampler) => Fill::Words(&[0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 0]),

@@ -2,27 +2,31 @@
 //
 // The query heads that share a kv head are treated like further tokens: row r of the problem is token r / GROUP, head r % GROUP of
 // the group. So one kernel serves prefill (many tokens) and decode (one token, GROUP rows).
-//   workgroup (x, y, z): rows row_base + x · BLOCKS · ROWS …, kv head y, split z of the cells
+//   workgroup (x, y, z): a tile of BLOCKS · ROWS rows, of one sequence; kv head y, split z of the cells
+//   A unit of rows is cut into tiles from its beginning: all rows of a prompt's batch, where pieces of sequences begin at multiples of
+//   16 tokens, or the rows of one token of an answer.
 //   THREADS threads have ROWS rows, of which every value is one vector (Rows), and take THREADS cells at a time:
 //   scores: PARTS threads share a cell, each with every PARTS-th load of its channels; each meets PARTS cells at a time
 //   softmax: a thread has a cell
 //   values: a thread has VALUE_UNIT channels (OWN times) of every SHARES-th cell; the shares meet at the end
 // Keys and values go from memory to registers: BLOCKS threads read each, out of the nearest cache but for the first.
-// Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; BLOCKS; THREADS; PARTS; WG = BLOCKS · THREADS; OWN; LANES; SHARES;
+// Consts: DIM, DIM_V channels of keys and values; GROUP; ROWS; BLOCKS; THREADS; PARTS; WG = BLOCKS · THREADS; TILE = BLOCKS · ROWS; OWN; LANES; SHARES;
 // STEPS of a thread through a run of cells, a multiple of AHEAD.
-// Flags: ROWS_1, ROWS_2 or ROWS_4; KEYS_*, VALUES_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS, ALIBI.
+// Flags: ROWS_1, ROWS_2 or ROWS_4; FAR (PARTS is 1, and SLOTS are several runs); KEYS_*, VALUES_* as in kv_read.wgsl; SPLIT (partial results for attention_reduce), SINKS, ALIBI.
 
 struct Params {
-    rows: u32,          // tokens · GROUP
-    row_base: u32,      // the first of them that this dispatch computes: long work is cut
+    row_base: u32,      // what this dispatch begins with, TILE for each tile before: long work is cut
+    unit: u32,          // rows of a unit
+    first_token: u32,   // the first that this dispatch computes
     kv_heads: u32,
     q_offset: u32,
     q_stride: u32,      // from token to token
     window: u32,        // 0: none
-    cells: u32,         // of the cache: no position is trusted to lie below
+    cells: u32,         // of a sequence
     scale: f32,
     softcap: f32,       // 0: none
-    pos_offset: u32,
+    places_offset: u32,
+    begins: u32,
 #if ALIBI
     slope_base: f32,    // slope of head h < slope_heads is base^(h+1) …
     slope_base_rest: f32, // … of the others rest^(2(h − slope_heads)+1)
@@ -42,7 +46,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
-@group(0) @binding(4) var<storage, read> pos: array<u32>;
+@group(0) @binding(4) var<storage, read> places: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 #if SPLIT
 @group(0) @binding(6) var<storage, read_write> softmax: array<vec2<f32>>;
@@ -51,6 +55,9 @@ struct Params {
 @group(0) @binding(7) var<storage, read> sinks: array<f32>;
 #end
 #end
+
+// Cells that lie in a row in the cache: those of a page.
+const RUN: u32 = 64u;
 
 #import kv_read
 #import attention_cells
@@ -90,13 +97,19 @@ fn load_query(i: u32, kv: u32, first_row: u32, last_row: u32) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let kv = group.y;
-    let first_row = params.row_base + group.x * BLOCKS * ROWS;
-    let last_row = min(first_row + BLOCKS * ROWS, params.rows) - 1u;
+    let tile = params.row_base / TILE + group.x;
+    let tiles = (params.unit + TILE - 1u) / TILE;
+    let unit = params.first_token * GROUP + tile / tiles * params.unit;
+    let first_row = unit + tile % tiles * TILE;
+    let last_row = min(first_row + TILE, unit + params.unit) - 1u;
 
-    let low = first_cell(pos[params.pos_offset + first_row / GROUP]);
-    let high = min(pos[params.pos_offset + last_row / GROUP] + 1u, params.cells);
+    // Rows that are none follow those of a sequence. A tile of nothing else sees nothing.
+    let table = table_of(first_row / GROUP);
+    let low = first_cell(position_of(first_row / GROUP));
+    var high = 0u;
+    for (var i = first_row / GROUP; i <= last_row / GROUP; i++) { high = max(high, cells_to(i)); }
 #if SPLIT
-    let split = first_cell(pos[params.pos_offset]) / params.span + group.z;
+    let split = low / params.span + group.z;
     let start = max(low, split * params.span);
     let end = min(high, (split + 1u) * params.span);
     if start >= end { return; }
@@ -119,7 +132,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let own_row = first_row + block * ROWS;
     let row = rows_from(own_row, last_row);
     let head = kv * GROUP + row % GROUP;
-    let p = gather_pos(params.pos_offset + row / GROUP);
+    let p = gather_pos(row / GROUP);
     let row_first = first_cells(p);
 #if ALIBI
     let row_slope = slopes(head);
@@ -138,13 +151,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
 
     for (var base = start / THREADS * THREADS; base < end; base += THREADS) {
-        // Scores: what lies past the end is read as the last cell, and masked.
+        // Scores: what lies past the end is read as the last cell, and masked. No page is read in which nothing is seen: it may be gone.
         var sums: array<Rows, PARTS>;
         var at: array<u32, PARTS>;
         for (var j = 0u; j < PARTS; j++) {
             sums[j] = Rows(0.0);
-            let run = min(base + j * SLOTS / RUN * RUN, (end - 1u) / RUN * RUN);
-            at[j] = ((cell_of(run) + min(j * SLOTS % RUN + slot, end - 1u - run)) * params.kv_heads + kv) * KEY_WORDS;
+#if FAR
+            let run = clamp(base + slot / RUN * RUN, start / RUN * RUN, (end - 1u) / RUN * RUN);
+            let cell = min(slot % RUN, end - 1u - run);
+#else
+            let run = clamp(base + j * SLOTS / RUN * RUN, start / RUN * RUN, (end - 1u) / RUN * RUN);
+            let cell = min(j * SLOTS % RUN + slot, end - 1u - run);
+#end
+            at[j] = ((page_of(table, run) + cell) * params.kv_heads + kv) * KEY_WORDS;
         }
         for (var w = 0u; w < KEY_WORDS / PARTS; w++) {
             let word = part + w * PARTS;
@@ -210,7 +229,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #if ALIBI
         score -= row_slope * (Rows(p) - f32(cell));
 #end
-        let seen = (Places(cell) < Places(end)) & (Places(cell) <= p) & (Places(cell) >= row_first);
+        let seen = (Indices(cell) < Indices(end)) & (Indices(cell) <= p) & (Indices(cell) >= row_first)
+            & (p != Indices(NO_ROW));
         score = select(Rows(MASKED), score, seen);
         weights[own_weight] = score;
         workgroupBarrier();
@@ -232,8 +252,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = 0u; i < OWN * VALUE_UNIT; i++) { own[i] *= fade; }
         if share < SHARES {
             for (var run = 0u; run < RUNS; run++) {
-                let first = min(base + run * RUN, (end - 1u) / RUN * RUN);
-                let cells = cell_of(first);
+                let first = clamp(base + run * RUN, start / RUN * RUN, (end - 1u) / RUN * RUN);
+                let cells = page_of(table, first);
                 for (var s = 0u; s < STEPS; s += AHEAD) {
                     var raw: array<ValueWord, AHEAD * OWN>;
                     var place: array<u32, AHEAD * OWN>;
@@ -289,9 +309,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let count = min(max(last_row + 1u, own_row) - own_row, ROWS);
     let out = row / GROUP * (params.kv_heads * GROUP) + head;
 #if SPLIT
-    let to = (out * params.splits + group.z) * DIM_V;
+    let at = (out - params.first_token * params.kv_heads * GROUP) * params.splits + group.z;
+    let to = at * DIM_V;
     let norm = Rows(1.0);
-    if t == 0u { put_softmax(out * params.splits + group.z, greatest, sum, count); }
+    if t == 0u { put_softmax(at, greatest, sum, count); }
 #else
     let to = out * DIM_V;
 #if SINKS

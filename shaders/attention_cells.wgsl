@@ -1,13 +1,22 @@
-// Where attention finds what it sees. The shader has params.window.
+// What a token sees. The shader has params.window, params.cells, params.unit, params.first_token, and GROUP and TILE.
 
-// So many positions, from a multiple of it on, lie in a row in the cache.
-const RUN: u32 = 64u;
-
-// The cell of a position that is a multiple of RUN.
-fn cell_of(position: u32) -> u32 { return position; }
+#import places
 
 // The first position that a token at position `p` sees.
 fn first_cell(p: u32) -> u32 {
     if params.window == 0u || p + 1u <= params.window { return 0u; }
     return p + 1u - params.window;
+}
+
+// How many positions are there up to the one of a token: it sees none beyond. No position is trusted to lie in the context.
+fn cells_to(token: u32) -> u32 {
+    let p = position_of(token);
+    return select(min(p + 1u, params.cells), 0u, p == NO_ROW);
+}
+
+// The token of the first row of the tile that a row is in. Tiles begin with units of rows, and do not cross them.
+fn tile_token(row: u32) -> u32 {
+    let start = params.first_token * GROUP;
+    let unit = start + (row - start) / params.unit * params.unit;
+    return (unit + (row - unit) / TILE * TILE) / GROUP;
 }

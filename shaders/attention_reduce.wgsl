@@ -1,7 +1,7 @@
 // Merges the partial results of attention's splits: y = Σ e^(mₛ − m)·accₛ / (Σ e^(mₛ − m)·sumₛ + e^(sink − m)), over those splits that
 // the token sees anything of.
 // One workgroup per token and head: every SHARES-th split is added up by LANES threads, each of which has a unit of channels, OWN times.
-// Consts: DIM_V, WG, OWN, LANES, SHARES. Flags: SINKS; NARROW: units of one channel instead of four.
+// Consts: DIM_V, GROUP, TILE (rows of a tile), WG, OWN, LANES, SHARES. Flags: SINKS; NARROW: units of one channel instead of four.
 
 struct Params {
     heads: u32,
@@ -9,7 +9,10 @@ struct Params {
     span: u32, // cells of a split
     window: u32,
     cells: u32,
-    pos_offset: u32,
+    unit: u32,
+    first_token: u32,
+    places_offset: u32,
+    begins: u32,
 }
 
 #if NARROW
@@ -23,7 +26,7 @@ const UNITS: u32 = DIM_V / 4u;
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> partial: array<Unit>;
 @group(0) @binding(2) var<storage, read> softmax: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read> pos: array<u32>;
+@group(0) @binding(3) var<storage, read> places: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<Unit>;
 #if SINKS
 @group(0) @binding(5) var<storage, read> sinks: array<f32>;
@@ -41,12 +44,14 @@ var<workgroup> shares: array<Unit, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let out = group.y * params.heads + group.x;
-    let p = min(pos[params.pos_offset + group.y], params.cells - 1u);
-    let all_first = first_cell(pos[params.pos_offset]) / params.span;
-    let first = first_cell(p) / params.span;
-    let count = p / params.span + 1u - first;
-    let base = out * params.splits + first - all_first;
+    let token = params.first_token + group.y;
+    let out = token * params.heads + group.x;
+    let end = cells_to(token);
+    // Splits are counted from what the first row of the tile sees.
+    let all_first = first_cell(position_of(tile_token(token * GROUP + group.x % GROUP))) / params.span;
+    let first = first_cell(position_of(token)) / params.span;
+    let count = select((end + params.span - 1u) / params.span - first, 0u, end == 0u);
+    let base = (group.y * params.heads + group.x) * params.splits + first - all_first;
 
     // The greatest score, and the sum of weights: of each thread's splits, of eight threads', of all.
     var top = -1e30;
@@ -90,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var weights: array<f32, AHEAD>;
             var values: array<Unit, AHEAD>;
             for (var i = 0u; i < AHEAD; i++) {
-                let at = base + min(s + i * SHARES, count - 1u);
+                let at = base + min(s + i * SHARES, max(count, 1u) - 1u);
                 weights[i] = select(0.0, exp(softmax[at].x - top), s + i * SHARES < count);
                 values[i] = partial[at * UNITS + unit];
             }

@@ -2,51 +2,51 @@
 
 #if ROWS_1
 alias Rows = f32;
-alias Places = u32;
+alias Indices = u32;
 
-fn rows_from(first: u32, last: u32) -> Places { return min(first, last); }
-fn gather_q(at: Places) -> Rows { return q[at]; }
-fn gather_pos(at: Places) -> Places { return pos[at]; }
-fn first_cells(p: Places) -> Places { return first_cell(p); }
+fn rows_from(first: u32, last: u32) -> Indices { return min(first, last); }
+fn gather_q(at: Indices) -> Rows { return q[at]; }
+fn gather_pos(at: Indices) -> Indices { return position_of(at); }
+fn first_cells(p: Indices) -> Indices { return first_cell(p); }
 #if ALIBI
-fn slopes(head: Places) -> Rows { return slope(head); }
+fn slopes(head: Indices) -> Rows { return slope(head); }
 #end
 #if SPLIT
-fn put_softmax(at: Places, greatest: Rows, sum: Rows, count: u32) {
+fn put_softmax(at: Indices, greatest: Rows, sum: Rows, count: u32) {
     if count > 0u { softmax[at] = vec2(greatest, sum); }
 }
 #else
 #if SINKS
-fn gather_sinks(head: Places) -> Rows { return sinks[head]; }
+fn gather_sinks(head: Indices) -> Rows { return sinks[head]; }
 #end
 #end
-fn put(at: Places, v: Rows, count: u32) {
+fn put(at: Indices, v: Rows, count: u32) {
     if count > 0u { y[at] = v; }
 }
 #end
 
 #if ROWS_2
 alias Rows = vec2<f32>;
-alias Places = vec2<u32>;
+alias Indices = vec2<u32>;
 
-fn rows_from(first: u32, last: u32) -> Places { return min(first + vec2(0u, 1u), Places(last)); }
-fn gather_q(at: Places) -> Rows { return vec2(q[at.x], q[at.y]); }
-fn gather_pos(at: Places) -> Places { return vec2(pos[at.x], pos[at.y]); }
-fn first_cells(p: Places) -> Places { return vec2(first_cell(p.x), first_cell(p.y)); }
+fn rows_from(first: u32, last: u32) -> Indices { return min(first + vec2(0u, 1u), Indices(last)); }
+fn gather_q(at: Indices) -> Rows { return vec2(q[at.x], q[at.y]); }
+fn gather_pos(at: Indices) -> Indices { return vec2(position_of(at.x), position_of(at.y)); }
+fn first_cells(p: Indices) -> Indices { return vec2(first_cell(p.x), first_cell(p.y)); }
 #if ALIBI
-fn slopes(head: Places) -> Rows { return vec2(slope(head.x), slope(head.y)); }
+fn slopes(head: Indices) -> Rows { return vec2(slope(head.x), slope(head.y)); }
 #end
 #if SPLIT
-fn put_softmax(at: Places, greatest: Rows, sum: Rows, count: u32) {
+fn put_softmax(at: Indices, greatest: Rows, sum: Rows, count: u32) {
     if count > 0u { softmax[at.x] = vec2(greatest.x, sum.x); }
     if count > 1u { softmax[at.y] = vec2(greatest.y, sum.y); }
 }
 #else
 #if SINKS
-fn gather_sinks(head: Places) -> Rows { return vec2(sinks[head.x], sinks[head.y]); }
+fn gather_sinks(head: Indices) -> Rows { return vec2(sinks[head.x], sinks[head.y]); }
 #end
 #end
-fn put(at: Places, v: Rows, count: u32) {
+fn put(at: Indices, v: Rows, count: u32) {
     if count > 0u { y[at.x] = v.x; }
     if count > 1u { y[at.y] = v.y; }
 }
@@ -54,17 +54,17 @@ fn put(at: Places, v: Rows, count: u32) {
 
 #if ROWS_4
 alias Rows = vec4<f32>;
-alias Places = vec4<u32>;
+alias Indices = vec4<u32>;
 
-fn rows_from(first: u32, last: u32) -> Places { return min(first + vec4(0u, 1u, 2u, 3u), Places(last)); }
-fn gather_q(at: Places) -> Rows { return vec4(q[at.x], q[at.y], q[at.z], q[at.w]); }
-fn gather_pos(at: Places) -> Places { return vec4(pos[at.x], pos[at.y], pos[at.z], pos[at.w]); }
-fn first_cells(p: Places) -> Places { return vec4(first_cell(p.x), first_cell(p.y), first_cell(p.z), first_cell(p.w)); }
+fn rows_from(first: u32, last: u32) -> Indices { return min(first + vec4(0u, 1u, 2u, 3u), Indices(last)); }
+fn gather_q(at: Indices) -> Rows { return vec4(q[at.x], q[at.y], q[at.z], q[at.w]); }
+fn gather_pos(at: Indices) -> Indices { return vec4(position_of(at.x), position_of(at.y), position_of(at.z), position_of(at.w)); }
+fn first_cells(p: Indices) -> Indices { return vec4(first_cell(p.x), first_cell(p.y), first_cell(p.z), first_cell(p.w)); }
 #if ALIBI
-fn slopes(head: Places) -> Rows { return vec4(slope(head.x), slope(head.y), slope(head.z), slope(head.w)); }
+fn slopes(head: Indices) -> Rows { return vec4(slope(head.x), slope(head.y), slope(head.z), slope(head.w)); }
 #end
 #if SPLIT
-fn put_softmax(at: Places, greatest: Rows, sum: Rows, count: u32) {
+fn put_softmax(at: Indices, greatest: Rows, sum: Rows, count: u32) {
     if count > 0u { softmax[at.x] = vec2(greatest.x, sum.x); }
     if count > 1u { softmax[at.y] = vec2(greatest.y, sum.y); }
     if count > 2u { softmax[at.z] = vec2(greatest.z, sum.z); }
@@ -72,10 +72,10 @@ fn put_softmax(at: Places, greatest: Rows, sum: Rows, count: u32) {
 }
 #else
 #if SINKS
-fn gather_sinks(head: Places) -> Rows { return vec4(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]); }
+fn gather_sinks(head: Indices) -> Rows { return vec4(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]); }
 #end
 #end
-fn put(at: Places, v: Rows, count: u32) {
+fn put(at: Indices, v: Rows, count: u32) {
     if count > 0u { y[at.x] = v.x; }
     if count > 1u { y[at.y] = v.y; }
     if count > 2u { y[at.z] = v.z; }

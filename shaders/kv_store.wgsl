@@ -1,4 +1,4 @@
-// keys[pos[t]] = k[t], values[pos[t]] = v[t], in place; one workgroup per head of keys or of values, and token.
+// keys[cell[t]] = k[t], values[cell[t]] = v[t], in place; one workgroup per head of keys or of values, and token.
 // Consts: WG, DIM_K, DIM_V channels of a head. Flags: KEYS_*, VALUES_*, KV_* as in kv_write.wgsl.
 
 struct Params {
@@ -8,7 +8,8 @@ struct Params {
   k_offset: u32,
   v_stride: u32,
   v_offset: u32,
-  pos_offset: u32,
+  places_offset: u32,
+  begins: u32,
 #if KEYS_BLOCKS
   key_scales: u32,
 #end
@@ -20,8 +21,9 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read> pos: array<u32>;
+@group(0) @binding(3) var<storage, read> places: array<u32>;
 #import kv_bindings
+#import places
 
 #import kv_write
 
@@ -29,7 +31,11 @@ var<workgroup> head: array<f32, max(DIM_K, DIM_V)>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let cell = pos[params.pos_offset + group.y];
+  let position = position_of(group.y);
+  if (position == NO_ROW) {
+    return;
+  }
+  let cell = page_of(table_of(group.y), position) + position % PAGE_CELLS;
   if (cell >= params.cells) {
     return;
   }

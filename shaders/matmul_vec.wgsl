@@ -1,11 +1,13 @@
-// y[t, n] = sum over k of w[n, k] * x[t, k] for up to eight tokens: bound by reading w, which is read once.
+// y[t, n] = sum over k of w[n, k] * x[t, k] for a few tokens: bound by reading w, which is read once for up to eight. More tokens go in
+// groups of COLS, whose workgroups follow each other, so that w is read again while it is near; the order of a token's sums does not
+// depend on how many there are.
 //
 // A workgroup computes ROWS rows of w for COLS tokens; its threads share out k, eight weights at a time, and add up at the
 // end. With IDS each workgroup serves one (token, used) pair, and the pair's expert id says where in w its rows lie; with
 // COMBINE it serves one token, and adds up its experts' products by their factors.
 // Products are taken of codes rather than of weights, d · (Σ q x − offset · Σ x): scales and offsets are applied once for eight.
 // Consts: WG, ROWS, COLS, with FEW also STEPS. Flags: HALF, TABLE (see quant/), X4 (x is read four values at a time), DOT4 (x is what
-// quantize.wgsl made of it), FEW (rows are at most STEPS steps long, which are written out), BIAS, SUBGROUPS, IDS (then COLS is 1),
+// quantize.wgsl made of it), FEW (rows are at most STEPS steps long, which are written out), COLUMNS (there are several groups of tokens), BIAS, SUBGROUPS, IDS (then COLS is 1),
 // COMBINE, MORE (the experts of an earlier shard are in y); before the product: NORM, being RMS or LAYER, with NORM_W, NORM_B; behind it:
 // GLU (rows of gate and up in turn), ADD (a residual), or one of pointwise.wgsl (flag POINTWISE); EPILOGUE where any of these needs its
 // constants.
@@ -26,6 +28,9 @@ struct Params {
   y_offset: u32,
 #if DOT4
   x_low: u32,
+#end
+#if COLUMNS
+  column_groups: u32,
 #end
 #if BIAS
   bias_offset: u32,
@@ -307,22 +312,29 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
   accumulate(thread.index, (expert - params.first) * params.rows, row, start, 1.0, &sums);
 #end
 #else
-  let row = (group.x + group.y * groups.x) * ROWS;
+  let number = group.x + group.y * groups.x;
+#if COLUMNS
+  let row = number / params.column_groups * ROWS;
+  let first_token = number % params.column_groups * COLS;
+#else
+  let row = number * ROWS;
+  let first_token = 0u;
+#end
   if (row >= params.rows) {
     return;
   }
 #if GLU
-  let to = params.y_offset + params.first / 2u;
+  let to = params.y_offset + first_token * params.y_stride + params.first / 2u;
 #else
-  let to = params.y_offset + params.first;
+  let to = params.y_offset + first_token * params.y_stride + params.first;
 #end
   let bias_start = params.first;
 #if LAYER
   for (var t = 0u; t < COLS; t++) {
-    stats[t] = statistics(params.x_offset + t * params.x_stride, thread);
+    stats[t] = statistics(params.x_offset + (first_token + t) * params.x_stride, thread);
   }
 #end
-  accumulate(thread.index, 0u, row, params.x_offset, 1.0, &sums);
+  accumulate(thread.index, 0u, row, params.x_offset + first_token * params.x_stride, 1.0, &sums);
 #end
 
 #if SUBGROUPS
@@ -390,7 +402,7 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
 #if IDS
       value = residual[params.residual_offset + pair * params.residual_stride + row + r] + params.a * value;
 #else
-      value = residual[params.residual_offset + t * params.residual_stride + params.first + row + r] + params.a * value;
+      value = residual[params.residual_offset + (first_token + t) * params.residual_stride + params.first + row + r] + params.a * value;
 #end
 #end
 #if MORE

@@ -1,4 +1,4 @@
-// q' = rope(norm(q)), keys[pos] = rope(norm(k)), values[pos] = v; one workgroup per head of q, k or v, and token.
+// q' = rope(norm(q)), keys[cell] = rope(norm(k)), values[cell] = v; one workgroup per head of q, k or v, and token.
 // Consts: WG, DIM_K, DIM_V channels of a head; HEADS of q; KV_HEADS.
 // Flags: KEYS_*, VALUES_*, KV_* as in kv_write.wgsl; ADJACENT (pairs of channels 2j and 2j + 1); NORMS: NORM (RMS, before turning) or NORM_AFTER; WIDE (over
 // all heads' channels together); NORM_HEADS (a weight for each head's channels);
@@ -18,7 +18,8 @@ struct Params {
   qk_offset: u32,
   v_stride: u32,
   v_offset: u32,
-  pos_offset: u32,
+  places_offset: u32,
+  begins: u32,
   turns_offset: u32,
   y_offset: u32,
   mscale: f32,
@@ -34,13 +35,14 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> qk: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read> pos: array<u32>;
+@group(0) @binding(3) var<storage, read> places: array<u32>;
 @group(0) @binding(4) var<storage, read> turns: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 #if NORMS
 @group(0) @binding(6) var<storage, read> norms: array<f32>; // of q, then of k
 #end
 #import kv_bindings
+#import places
 
 #import kv_write
 
@@ -117,7 +119,7 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>) {
   let token = group.y;
   let h = group.x;
   let is_value = h >= HEADS + KV_HEADS;
-  let position = pos[params.pos_offset + token];
+  let position = position_of(token);
   let own_turns = load_turns(thread.index);
   if (is_value) {
     let source = params.v_offset + token * params.v_stride + (h - HEADS - KV_HEADS) * DIM_V;
@@ -151,9 +153,13 @@ fn main(thread: Thread, @builtin(workgroup_id) group: vec3<u32>) {
     }
     return;
   }
-  if (position >= params.cells) {
+  if (position == NO_ROW) {
+    return;
+  }
+  let cell = page_of(table_of(token), position) + position % PAGE_CELLS;
+  if (cell >= params.cells) {
     return;
   }
   let kv = select(h - HEADS, h - HEADS - KV_HEADS, is_value);
-  kv_write(thread.index, is_value, (position * KV_HEADS + kv) * select(DIM_K, DIM_V, is_value));
+  kv_write(thread.index, is_value, (cell * KV_HEADS + kv) * select(DIM_K, DIM_V, is_value));
 }

@@ -5,8 +5,11 @@ const WG: u32 = 256u;
 
 const POISONED: u32 = 0xffffffffu;
 
-// How many candidates the host asked for: one for greedy choice.
-fn wanted() -> u32 {
-    if bitcast<f32>(sampler[0]) <= 0.0 { return 1u; }
-    return clamp(sampler[1], 1u, MAX_K);
+// Words of a row's parameters.
+const PARAMS: u32 = 8u;
+
+// How many candidates the host asked for, for a row: one for greedy choice.
+fn wanted(row: u32) -> u32 {
+    if bitcast<f32>(sampler[row * PARAMS]) <= 0.0 { return 1u; }
+    return clamp(sampler[row * PARAMS + 1u], 1u, MAX_K);
 }

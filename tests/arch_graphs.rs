@@ -10,20 +10,22 @@ use cpu::{Runner, fill};
 use fixture::Fixture;
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
-use wgpu_llm::low_level::arch::{Batch, Spec, build, supported};
-use wgpu_llm::low_level::base::{DType, Result};
+use wgpu_llm::low_level::arch::{Batch, Cells, Spec, build, supported};
+use wgpu_llm::low_level::base::{DType, Result, Role};
 use wgpu_llm::low_level::cpu::{Memory, ThreadPool};
 use wgpu_llm::low_level::graph::{Graph, Input, Storage};
-use wgpu_llm::low_level::ops::{AnyOp, CacheTypes, RopeTable, SampleParams, nmse};
+use wgpu_llm::low_level::ops::{AnyOp, CacheTypes, DrawNumber, RopeTable, SampleParams, nmse, places_of_one};
 
 /// Cells of the cache.
 const CONTEXT: usize = 64;
 
 /// A token that is decoded.
 const DECODE: Batch = Batch {
+    role: Role::Answer,
     tokens: 1,
     rows: 1,
     context: CONTEXT,
+    pool: Cells { pages: 1, window_pages: 0, table: 1 },
     kv: CacheTypes { keys: DType::F16, values: DType::F16 },
     sample: false,
 };
@@ -218,11 +220,11 @@ fn queries_beyond_the_original_context_grow() {
 
 /// Runs the whole prompt with some rows wanted.
 fn rows_of(f: &Fixture, rows: &[u32]) -> Vec<Vec<f32>> {
-    let batch = Batch { tokens: f.tokens.len(), rows: rows.len(), kv: DType::F32.into(), ..DECODE };
+    let batch = Batch::of_one(f.tokens.len(), rows.len(), CONTEXT, DType::F32.into(), false);
     let mut memory = Memory::default();
     let mut runner = Runner::new(f, build(&f.spec, &batch).unwrap(), &mut memory);
     fill(&mut memory, Input::Tokens, &f.tokens);
-    fill(&mut memory, Input::Positions, &Vec::from_iter(0..f.tokens.len() as u32));
+    fill(&mut memory, Input::Places, &places_of_one(0, f.tokens.len(), 1));
     fill(&mut memory, Input::Rows, rows);
     runner.run(&mut memory, &ThreadPool::new(2))
 }
@@ -244,10 +246,10 @@ fn a_batch_without_rows_fills_the_cache_all_the_same() {
     for name in ["llama-dense", "phi2-dense", "gpt-oss-moe"] {
         let f = Fixture::load(name);
         let (pool, mut memory, n) = (ThreadPool::new(2), Memory::default(), f.tokens.len() - 1);
-        let fill_only = Batch { tokens: n, rows: 0, kv: DType::F32.into(), ..DECODE };
+        let fill_only = Batch::of_one(n, 0, CONTEXT, DType::F32.into(), false);
         let mut runner = Runner::new(&f, build(&f.spec, &fill_only).unwrap(), &mut memory);
         fill(&mut memory, Input::Tokens, &f.tokens[..n]);
-        fill(&mut memory, Input::Positions, &Vec::from_iter(0..n as u32));
+        fill(&mut memory, Input::Places, &places_of_one(0, n, 1));
         assert!(runner.run(&mut memory, &pool).is_empty());
         let decode = build(&f.spec, &Batch { kv: DType::F32.into(), ..DECODE }).unwrap();
         let logits = Runner::new(&f, decode, &mut memory).feed(n, &mut memory, &pool).concat();
@@ -264,19 +266,23 @@ fn a_sampled_token_feeds_the_next_run_by_itself() {
     fill(
         &mut memory,
         Input::Sampler,
-        &SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 }.words(),
+        &SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, draw: DrawNumber::From(0) }.words(),
     );
     fill(&mut memory, Input::Tokens, &f.tokens);
-    fill(&mut memory, Input::Positions, &Vec::from_iter(0..n as u32));
+    fill(&mut memory, Input::Places, &places_of_one(0, n, 1));
     fill(&mut memory, Input::Rows, &[n as u32 - 1]);
     let batch = Batch { kv: DType::F32.into(), sample: true, ..DECODE };
-    Runner::new(&f, build(&f.spec, &Batch { tokens: n, ..batch }).unwrap(), &mut memory).run(&mut memory, &pool);
+    Runner::new(&f, build(&f.spec, &Batch { role: Role::Prompt, tokens: n, ..batch }).unwrap(), &mut memory)
+        .run(&mut memory, &pool);
     let mut decode = Runner::new(&f, build(&f.spec, &batch).unwrap(), &mut memory);
+    // The position stays as the device left it; a batch of another size has its table elsewhere.
+    let places = [&memory.input(Input::Places, 4).unwrap()[..4], bytemuck::cast_slice(&[2u32, 0])].concat();
+    memory.input(Input::Places, places.len()).unwrap()[..places.len()].copy_from_slice(&places);
     let mut text = f.tokens.clone();
     for step in 0..6 {
         let word =
             |memory: &mut Memory, input| -> u32 { bytemuck::pod_read_unaligned(&memory.input(input, 4).unwrap()[..4]) };
-        let (token, position) = (word(&mut memory, Input::Tokens), word(&mut memory, Input::Positions));
+        let (token, position) = (word(&mut memory, Input::Tokens), word(&mut memory, Input::Places));
         assert_eq!(position as usize, n + step);
         if step == 0 {
             assert_eq!(token as usize, f.argmax[n - 1]);
@@ -411,7 +417,7 @@ fn compare(name: &str, graph: &Graph) {
 fn decoded_tokens_are_fused_like_this() {
     for name in ["qwen3-dense", "gemma3-dense", "gpt2-dense", "phi3-dense", "qwen2moe-moe", "gpt-oss-moe"] {
         let f = Fixture::load(name);
-        let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
+        let batch = Batch { sample: true, ..DECODE };
         compare(&format!("{name}-decode-fused"), &build(&f.spec, &batch).unwrap().fuse());
     }
 }
@@ -419,7 +425,7 @@ fn decoded_tokens_are_fused_like_this() {
 #[test]
 fn a_decoded_token_of_llama_is_this_graph() {
     let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: true };
+    let batch = Batch { sample: true, ..DECODE };
     let graph = build(&f.spec, &batch).unwrap();
     compare("llama-dense-decode", &graph);
     compare("llama-dense-decode-fused", &graph.fuse());
@@ -428,7 +434,7 @@ fn a_decoded_token_of_llama_is_this_graph() {
 #[test]
 fn a_batch_without_rows_ends_with_the_last_cache() {
     let f = Fixture::load("llama-dense");
-    let batch = Batch { tokens: 8, rows: 0, context: CONTEXT, kv: DType::F16.into(), sample: false };
+    let batch = Batch::of_one(8, 0, CONTEXT, DType::F16.into(), false);
     let graph = build(&f.spec, &batch).unwrap();
     assert!(graph.output.is_none());
     let last = graph.nodes.last().unwrap();
@@ -438,13 +444,14 @@ fn a_batch_without_rows_ends_with_the_last_cache() {
 #[test]
 fn a_batch_that_cannot_be_is_an_error() {
     let f = Fixture::load("llama-dense");
-    let fine = Batch { tokens: 8, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: false };
+    let fine = Batch::of_one(8, 1, CONTEXT, DType::F16.into(), false);
     assert!(build(&f.spec, &fine).is_ok());
     for batch in [
         Batch { tokens: 0, ..fine },
         Batch { tokens: 65, ..fine },
         Batch { rows: 9, ..fine },
-        Batch { rows: 2, sample: true, ..fine },
+        Batch { rows: 0, sample: true, ..fine },
+        Batch { role: Role::Answer, rows: 2, ..fine },
         Batch { kv: DType::Q5_1.into(), ..fine },
     ] {
         assert!(build(&f.spec, &batch).is_err(), "{batch:?}");
@@ -454,8 +461,11 @@ fn a_batch_that_cannot_be_is_an_error() {
 #[test]
 fn a_cache_takes_the_bytes_it_says() {
     let f = Fixture::load("qwen3-dense");
-    let batch = Batch { tokens: 1, rows: 1, context: CONTEXT, kv: DType::F16.into(), sample: false };
+    let batch = DECODE;
     let graph = build(&f.spec, &batch).unwrap();
     let caches = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_)));
-    assert_eq!(f.spec.cache_bytes(CONTEXT, DType::F16.into()), caches.map(|b| b.meta.span_bytes()).sum::<usize>());
+    assert_eq!(
+        f.spec.cache_bytes(&Cells::of_one(CONTEXT), DType::F16.into()),
+        caches.map(|b| b.meta.span_bytes()).sum::<usize>()
+    );
 }

@@ -24,7 +24,7 @@ const LOOSE: &[(&str, f64)] = &[("gemma2-27b", 1e-3)];
 
 /// The graph of a run that wants all logits.
 fn whole(f: &Fixture, tokens: usize, kv: impl Into<CacheTypes>) -> Graph {
-    let batch = Batch { tokens, rows: tokens, context: f.context, kv: kv.into(), sample: false };
+    let batch = Batch::of_one(tokens, tokens, f.context, kv.into(), false);
     let graph = build(&f.spec, &batch).unwrap_or_else(|e| panic!("{}: {e}", f.name)).fuse();
     assert_eq!(graph.output.expect("rows were wanted").meta.shape.dims(), [tokens, f.spec.vocab]);
     graph

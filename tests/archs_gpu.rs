@@ -14,13 +14,14 @@ use wgpu_llm::low_level::base::DType;
 use wgpu_llm::low_level::gpu::{Counters, Device, Weights};
 use wgpu_llm::low_level::graph::{Graph, Tensor};
 use wgpu_llm::low_level::model::Model;
-use wgpu_llm::low_level::ops::{AnyOp, CacheTypes, SampleParams, nmse};
+use wgpu_llm::low_level::ops::{AnyOp, CacheTypes, DrawNumber, SampleParams, nmse};
 use wgpu_llm::low_level::plan::Options;
 use wgpu_llm::low_level::run::Session;
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const CONTEXT: usize = 64;
-const GREEDY: SampleParams = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
+const GREEDY: SampleParams =
+    SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, draw: DrawNumber::From(0) };
 
 fn session(name: &str, device: &Device, kv: impl Into<CacheTypes>) -> Session {
     let model = Model::new(fixture::gguf(&fixture::json(name)).expect("a model")).expect("a model");

@@ -240,3 +240,21 @@ fn the_comparison_takes_the_better_setting_of_each_test() {
         assert!(output.status.code() == Some(2) && stderr(&output).contains(says), "{more:?}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn many_at_once_are_measured_in_batched_benchs_columns() {
+    let args = ["bench", "--synthetic", "llama-tiny:q4_0", "--device", "cpu", "--parallel", "1,3", "-npp", "8", "-ntg"];
+    let of = |more: &[&str]| stdout(&run(&[&args[..], &["4", "-r", "1", "--no-warmup"], more].concat()));
+    let lines = of(&["-o", "jsonl"]);
+    let rows: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let counts = |row: &Json| ["pp", "tg", "pl", "n_kv"].map(|key| row[key].as_u64().expect(key));
+    assert_eq!(rows.iter().map(counts).collect::<Vec<_>>(), [[8, 4, 1, 12], [8, 4, 3, 36]]);
+    for key in ["t_pp", "speed_pp", "t_tg", "speed_tg", "t", "speed"] {
+        assert!(rows.iter().all(|row| row[key].as_f64().is_some_and(|n| n > 0.0)), "{key}: {lines}");
+    }
+    let all: Json = serde_json::from_str(&of(&["-o", "json"])).expect("one array");
+    assert_eq!(all.as_array().map(Vec::len), Some(2));
+    assert_eq!(of(&[]).lines().count(), 4, "a table of two lines");
+    assert!(stderr(&run(&[&args[..], &["4", "-o", "csv"]].concat())).contains("md, json or jsonl"));
+    assert!(stderr(&run(&[&args[..], &["0"]].concat())).contains("at least 1"));
+}

@@ -4,10 +4,11 @@
 use wgpu_llm::low_level::base::{DType, Meta};
 use wgpu_llm::low_level::gpu::{SUBMISSION, seconds, submissions};
 use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Input, Tensor};
-use wgpu_llm::low_level::ops::{Act, Attention, Caps, Glu, Linear, MatMul, MatMulId, PreNorm, Then};
+use wgpu_llm::low_level::ops::{
+    Act, Attention, Caps, Glu, Linear, MatMul, MatMulId, PAGE_CELLS, PreNorm, Then, places_len,
+};
 
 const EMBD: usize = 4096;
-const PLAIN: Attention = Attention { scale: 0.1, window: 0, softcap: 0.0, max_bias: 0.0 };
 
 /// A layer as wide as an 8 B llama's, with experts beside, over a cache of `context` cells; logits of `rows` tokens.
 fn layer(tokens: usize, rows: usize, context: usize, dtype: DType) -> Graph {
@@ -16,14 +17,14 @@ fn layer(tokens: usize, rows: usize, context: usize, dtype: DType) -> Graph {
     let norm = graph.weight("norm", Meta::f32([EMBD]));
     let weight = |graph: &mut Graph, name, rows, k| graph.weight(name, Meta::new(dtype, [rows, k]));
     let [q, k, v] = [("q", EMBD), ("k", 1024), ("v", 1024)].map(|(name, rows)| weight(&mut graph, name, rows, EMBD));
-    let normed = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::plain(false, false) };
+    let normed = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::alone(false, false, tokens) };
     let qkv = graph.op("qkv", Linear { parts: 3, ..normed }, &[q, k, v, x, norm]).unwrap();
     attention(&mut graph, qkv.columns(0, EMBD).reshape([tokens, 32, 128]), context);
     let [gate, up] = ["gate", "up"].map(|name| weight(&mut graph, name, 14336, EMBD));
     let op = Linear { parts: 2, then: Then::Glu(Glu::Plain(Act::Silu)), ..normed };
     let gated = graph.op("gate", op, &[gate, up, x, norm]).unwrap();
     let down = weight(&mut graph, "down", EMBD, 14336);
-    let op = Linear { then: Then::Add { scale: 1.0 }, ..Linear::plain(false, false) };
+    let op = Linear { then: Then::Add { scale: 1.0 }, ..Linear::alone(false, false, tokens) };
     let y = graph.op("down", op, &[down, gated, x]).unwrap();
     let experts = graph.weight("experts", Meta::new(dtype, [128, 1536, EMBD]));
     let ids = graph.input(Input::Sampler, Meta::f32([tokens, 8]));
@@ -37,9 +38,10 @@ fn attention(graph: &mut Graph, queries: Tensor, context: usize) {
     let tokens = queries.meta.outer();
     let [keys, values] = [CachePart::Key, CachePart::Value]
         .map(|part| graph.cache(Cache { layer: 0, part }, Meta::new(DType::F16, [context, 8, 128])));
-    let positions = graph.input(Input::Positions, Meta::new(DType::U32, [tokens]));
-    for op in [PLAIN, Attention { window: 1024, ..PLAIN }] {
-        graph.op("attention", op, &[queries, keys, values, positions]).unwrap();
+    let places = graph.input(Input::Places, Meta::new(DType::U32, [places_len(tokens, 1, context / PAGE_CELLS)]));
+    let plain = Attention::plain(0.1, Linear::alone(false, false, tokens).role, context);
+    for op in [plain, Attention { window: 1024, ..plain }] {
+        graph.op("attention", op, &[queries, keys, values, places]).unwrap();
     }
 }
 

@@ -266,12 +266,12 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
 }
 
 #[test]
-fn a_batch_larger_than_the_memory_made_for_it_is_refused() {
-    let Some(device) = device::open("a_batch_larger_than_the_memory_made_for_it_is_refused") else { return };
+fn an_input_larger_than_the_memory_made_for_it_is_refused() {
+    let Some(device) = device::open("an_input_larger_than_the_memory_made_for_it_is_refused") else { return };
     let mut memory = Memory::new(&device, 16);
     let error = memory.write_input(Input::Tokens, &[0; 4 * 17]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
-    assert_eq!(error.to_string(), "a batch of 17 tokens in memory for 16; use smaller batches");
+    assert_eq!(error.to_string(), "an input of 17 words in memory for 16; use smaller batches");
 }
 
 /// Checks all kernels of one case that fit it; gives their variants.

@@ -47,7 +47,7 @@ fn rounded(device: &Device, dtype: DType, variant: &str, x: &[f32], norm: Option
     let mut graph = Graph::new();
     let input = graph.input(Input::Rows, Meta::f32([x.len() / N, N]));
     let w = graph.weight("w", Meta::new(dtype, [N, N]));
-    let op = Linear { norm, precision: Precision::Eight, ..Linear::plain(false, false) };
+    let op = Linear { norm, precision: Precision::Eight, ..Linear::alone(false, false, x.len() / N) };
     let y = graph.op("product", op, &[w, input]).expect("shapes fit");
     graph.output = Some(y);
     let node = &graph.nodes[0];

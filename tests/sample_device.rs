@@ -1,15 +1,18 @@
 //! A plan for the device draws the tokens that the chain it stands for draws: the sampler against the op `sample`.
 
 use wgpu_llm::low_level::base::{DType, Meta, View, ViewMut};
-use wgpu_llm::low_level::ops::{Op, Sample, SampleParams, Serial};
+use wgpu_llm::low_level::ops::{DrawNumber, Op, Sample, SampleParams, Serial};
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo, uniform};
 
 /// The op's token for the draw at `step`.
+/// The position of the first token that is drawn.
+const FIRST: u32 = 17;
+
 fn by_the_op(params: SampleParams, logits: &[f32], step: u32) -> u32 {
     let words = params.words();
     let (tokens, mut drawn) = ([0u32], [0u32]);
     // Draws are counted from the position of the first drawn token, which the logits of the position before it give.
-    let mut pos = [params.first + step - 1];
+    let mut pos = [FIRST + step - 1];
     let list = |n| Meta::new(DType::U32, [n]);
     let src = [
         View::new(list(1), bytemuck::cast_slice(&tokens)),
@@ -47,7 +50,7 @@ fn plan_and_chain_draw_the_same_tokens() {
                 top_p: plan.top_p,
                 min_p: plan.min_p,
                 seed: plan.seed,
-                first: 17,
+                draw: DrawNumber::From(FIRST),
             };
             for (step, row) in rows.iter().cycle().take(50).enumerate() {
                 let want = by_the_op(params, row, step as u32);

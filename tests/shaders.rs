@@ -8,7 +8,7 @@ use naga::back::{hlsl, msl, spv, wgsl};
 use naga::valid::ModuleInfo;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use wgpu_llm::low_level::base::{DType, Meta};
+use wgpu_llm::low_level::base::{DType, Meta, Role};
 use wgpu_llm::low_level::gpu::{COOP, Shader, names, source};
 use wgpu_llm::low_level::ops::{Attention, Bind, CACHE_TYPES, CacheTypes, Caps, Op};
 
@@ -72,7 +72,6 @@ fn check(variant: &shaders::Variant, caps: &Caps, texts: &mut HashSet<String>) -
 /// Of heads as wide as any model's, whatever keys and values are made of, where workgroups have as little memory as browsers promise.
 #[test]
 fn wide_heads_have_kernels_on_every_kind_of_device() {
-    let op = Attention { scale: 0.1, window: 0, softcap: 0.0, max_bias: 0.0 };
     let mut checked = 0;
     for (dim, shared) in [(512, 16), (576, 16), (1024, 16), (576, 32), (1024, 32)] {
         let caps = Caps { max_shared: shared << 10, ..Caps::BASELINE };
@@ -80,7 +79,8 @@ fn wide_heads_have_kernels_on_every_kind_of_device() {
             for (tokens, heads) in [(1, 1), (1, 4), (2, 8), (70, 8)] {
                 let [keys, values] = [kv.keys, kv.values].map(|t| Meta::new(t, [4096, 1, dim]));
                 let q = Meta::f32([tokens, heads, dim]);
-                let kernels = op.gpu(&[q, keys, values, Meta::new(DType::U32, [tokens])], &q, &caps);
+                let op = Attention::plain(0.1, if tokens == 1 { Role::Answer } else { Role::Prompt }, 4096);
+                let kernels = op.gpu(&[q, keys, values, Meta::new(DType::U32, [2 * tokens + 64])], &q, &caps);
                 assert!(
                     !kernels.is_empty(),
                     "{tokens} tokens, {heads} heads of {dim} channels of {kv} in {shared} KiB"

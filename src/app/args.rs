@@ -232,6 +232,9 @@ pub struct ContextArgs {
     /// [-ctv] Type of the cache's values: f16, f32, q8_0 or q4_0.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "WGPU_LLM_CACHE_TYPE_V")]
     pub cache_type_v: String,
+    /// Let layers with a window keep all tokens, not only those they see: going back in a conversation then computes nothing again.
+    #[arg(long, env = "WGPU_LLM_SWA_FULL")]
+    pub swa_full: bool,
 }
 
 impl ContextArgs {

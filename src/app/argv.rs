@@ -77,7 +77,7 @@ fn meaning<'c>(command: &'c Command, name: &str) -> Meaning<'c> {
     if let Some(flag) = flags::find(name) {
         // By another name than the parser's. Rows that are refused have several flags each.
         let own = match flag.fate {
-            Fate::Is(long) => own(command, long),
+            Fate::Is(long) | Fate::IsIn(long, _) => own(command, long),
             Fate::Moot(_) | Fate::MootIn(..) => flag.names.split(' ').find_map(|name| own(command, name)),
             Fate::No(_) => None,
         };
@@ -202,7 +202,7 @@ fn replaced(
             }
             Ok(None)
         }
-        Fate::No(why) => no(why),
+        Fate::No(why) | Fate::IsIn(_, why) => no(why),
     }
 }
 

@@ -76,7 +76,7 @@ fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
                         Fate::Is(long) => assert!(all.contains(long), "{name}: {long}"),
                         Fate::Moot(_) => assert!(answer.is_ok(), "{name}: {answer:?}"),
                         Fate::MootIn(only, _) if only == sub => assert!(answer.is_ok(), "{name}: {answer:?}"),
-                        Fate::MootIn(_, why) | Fate::No(why) => {
+                        Fate::IsIn(_, why) | Fate::MootIn(_, why) | Fate::No(why) => {
                             let text = answer.expect_err(name);
                             assert!(text.contains(&format!("there is no {name} here: {why}")), "{text}");
                         }
@@ -94,7 +94,7 @@ fn every_row_stands_once_and_says_what_to_do() {
         for name in flag.names.split(' ') {
             assert!(name.starts_with('-') && seen.insert(name), "{name} stands twice");
         }
-        if let Fate::Moot(why) | Fate::MootIn(_, why) | Fate::No(why) = flag.fate {
+        if let Fate::IsIn(_, why) | Fate::Moot(why) | Fate::MootIn(_, why) | Fate::No(why) = flag.fate {
             assert!(why.len() > 10 && !why.ends_with('.'), "{}: {why}", flag.names);
         }
     }

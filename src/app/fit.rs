@@ -55,7 +55,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let options = load::options(&args.device, &args.context, false)?;
     let budget = asked.budget(device.as_ref());
     let context = args.context.ctx_size.map(|n| n as usize);
-    let contexts = open::contexts(context, options.kv, &model, device.as_ref(), &budget, &listener)?;
+    let contexts = open::contexts(context, &options, &model, device.as_ref(), &budget, &listener)?;
     let speeds = rates::known(device.as_ref(), options.threads, &listener)?;
     asked.warn_of_idle_rules(&model, &listener)?;
     let fit = asked.plan(&model, device.as_ref(), budget, &options, contexts, &listener)?;

@@ -4,7 +4,7 @@
 //! llama-tokenize and llama-bench (common/arg.cpp and tools/llama-bench, summer of 2026), with some that older versions had. What the
 //! parser knows under the same name needs no row.
 
-use Fate::{Is, Moot, MootIn, No};
+use Fate::{Is, IsIn, Moot, MootIn, No};
 use Takes::{Choice, Nothing, Value};
 
 /// What becomes of a flag.
@@ -12,6 +12,8 @@ use Takes::{Choice, Nothing, Value};
 pub enum Fate {
     /// A flag of this program, by its long name.
     Is(&'static str),
+    /// The same in commands that have that flag; what to do instead in the others.
+    IsIn(&'static str, &'static str),
     /// Accepted, and nothing is to be done: why.
     Moot(&'static str),
     /// The same in one command; what to do instead in the others.
@@ -109,6 +111,9 @@ flags! {
     "-dev --device" Value Is("--device");
     "-ub --ubatch-size" Value Is("--ubatch-size");
     "-pg --prompt-gen" Value Is("--prompt-gen");
+    "-npl" Value Is("--parallel");
+    "-npp" Value Is("--parallel-prompt");
+    "-ntg" Value Is("--parallel-answer");
     "-n --predict --n-predict" Value Is("--n-predict");
     "--temp --temperature" Value Is("--temp");
     "--top-nsigma --top-n-sigma" Value Is("--top-nsigma");
@@ -140,8 +145,7 @@ flags! {
     "--no-warmup" Nothing Moot("nothing is warmed up but in `bench`");
     "--no-escape" Nothing Moot("texts are taken as they are");
     "-kvo --kv-offload" Nothing Moot("the cache is where its layer is");
-    "-kvu --kv-unified -no-kvu --no-kv-unified" Nothing Moot("there is one sequence");
-    "--swa-full" Nothing Moot("every layer keeps the whole context");
+    "-kvu --kv-unified -no-kvu --no-kv-unified" Nothing Moot("all sequences share one cache");
     "--no-op-offload" Nothing Moot("steps run where their weights are");
     "--repack" Nothing Moot("weights are always repacked for the CPU");
     "--mmap" Nothing Moot("files are always mapped");
@@ -241,7 +245,8 @@ flags! {
     "--models-dir --models-preset --models-max -sps --slot-prompt-similarity" Value No(SERVER);
     "--models-autoload --no-models-autoload --cache-prompt --no-cache-prompt --lora-init-without-apply" Nothing No(SERVER);
     "--cache-idle-slots --no-cache-idle-slots -cb --cont-batching -nocb --no-cont-batching" Nothing No(SERVER);
-    "-np --parallel --kv-unified-per-slot -ctxcp --ctx-checkpoints --swa-checkpoints" Value No(SERVER);
+    "-np --parallel" Value IsIn("--parallel", SERVER);
+    "--kv-unified-per-slot -ctxcp --ctx-checkpoints --swa-checkpoints" Value No(SERVER);
     "-cms --checkpoint-min-step -cram --cache-ram" Value No(SERVER);
     "--prefill-assistant --no-prefill-assistant --spm-infill" Nothing No(SERVER);
     "--embedding --embeddings --rerank --reranking" Nothing No(VECTORS);

@@ -14,7 +14,8 @@ use crate::ops::Caps;
 use crate::plan::Options;
 use crate::plan::fit::Fit;
 use crate::profile::{chrome, summary};
-use crate::run::Session;
+use crate::run::batcher::Batcher;
+use crate::run::{Engine, Session, StepEngine};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -63,11 +64,22 @@ const SHORT: Duration = Duration::from_millis(700);
 
 /// Opens the model and sets up a session, saying on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
+    open(args, 1)
+}
+
+/// The same for up to so many sequences at a time, each with the context that flags ask for, in caches as large as memory has room for.
+pub fn batcher(args: &EngineArgs, sequences: usize) -> Result<(Arc<Model>, Batcher<StepEngine>)> {
+    let session = open(args, sequences)?;
+    Ok((session.model().clone(), session.into_batcher()))
+}
+
+fn open(args: &EngineArgs, sequences: usize) -> Result<Session> {
     let (path, model) = model(&args.model)?;
+    let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
     let loader = Loader {
         device: args.device.options(),
         context: args.context.ctx_size.map(|n| n as usize),
-        options: options(&args.device, &args.context, args.debug.trace.is_some())?,
+        options: Options { sequences, ..options },
         faults: args.debug.inject_faults.clone(),
         listener: listener(),
     };
@@ -75,7 +87,7 @@ pub fn session(args: &EngineArgs) -> Result<Session> {
     session.stop_when(term::interrupted);
     session.when_failed(|error| term::interject(format_args!("{error}; making things ready again")));
     session.when_recovered(|recovery| term::note(recovery.outcome()));
-    describe(&mut session, &path, &why, &fit, args.context.ctx_size.is_none());
+    describe(&mut session, &path, &why, &fit, (args.context.ctx_size.is_none(), sequences));
     if args.debug.profile_json.is_some() {
         trace(&mut session)?;
     }
@@ -106,6 +118,7 @@ pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -
     Ok(Options {
         batch: context.ubatch_size.min(context.batch_size) as usize,
         kv: context.kv()?,
+        swa_full: context.swa_full,
         threads: device.threads.unwrap_or(0) as usize,
         precision: device.activation_bits.precision(),
         answer_precision: device.answer_bits.precision(),
@@ -176,8 +189,21 @@ fn measure(session: &mut Session) -> Result<()> {
 
 /// Ends the work, be it `done` or failed: then most of all it is wanted what was recorded.
 pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> Result<T> {
-    keep_pipelines(session);
-    match (done, record(args, session)) {
+    let pace = session.pace();
+    end(args, session.engine(), pace, done)
+}
+
+/// As [`finish`]. What a token takes is not compared with what was planned, since several are computed at a time.
+pub fn finish_batcher<T>(args: &EngineArgs, batcher: &mut Batcher<StepEngine>, done: Result<T>) -> Result<T> {
+    end(args, batcher.compute_mut().engine(), None, done)
+}
+
+fn end<T>(args: &EngineArgs, engine: &mut Engine, pace: Option<(Duration, Duration)>, done: Result<T>) -> Result<T> {
+    keep_pipelines(engine);
+    if let Some((predicted, taken)) = pace {
+        term::note(split::compare(predicted.as_secs_f64(), taken.as_secs_f64()));
+    }
+    match (done, record(args, engine)) {
         (Ok(done), recorded) => recorded.map(|()| done),
         (Err(e), recorded) => {
             recorded.unwrap_or_else(term::warn);
@@ -187,11 +213,8 @@ pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> R
 }
 
 /// Writes the trace and the summary, where they were asked for.
-fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
-    if let Some((predicted, taken)) = session.pace() {
-        term::note(split::compare(predicted.as_secs_f64(), taken.as_secs_f64()));
-    }
-    let Some(profile) = session.engine().trace()? else { return Ok(()) };
+fn record(args: &EngineArgs, engine: &mut Engine) -> Result<()> {
+    let Some(profile) = engine.trace()? else { return Ok(()) };
     if let Some(path) = &args.debug.trace {
         let file = std::fs::File::create(path).map(std::io::BufWriter::new);
         let written = file.and_then(|file| chrome::write(profile, file));
@@ -204,7 +227,7 @@ fn record(args: &EngineArgs, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, any_context: bool) {
+fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, (any_context, sequences): (bool, usize)) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (context, threads) = (session.context(), session.engine().threads());
     let size = term::bytes(session.model().weight_bytes());
@@ -215,7 +238,10 @@ fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, any_contex
     // Without a device there is nothing to split.
     let part = session.engine().device().map_or(String::new(), |_| format!("; {}", split::describe(fit)));
     let most = session.model().spec().context_length;
-    let context = if any_context && context < most { format!("{context} of {most}") } else { context.to_string() };
+    let mut context = if any_context && context < most { format!("{context} of {most}") } else { context.to_string() };
+    if sequences > 1 {
+        context += &format!(", {sequences} sequences in caches of {} tokens", session.cache_tokens());
+    }
     let architecture = session.model().spec().architecture();
     term::note(format_args!("{name}: {architecture}, {size}, context {context}; on {place}: {why}{part}"));
 }

@@ -5,7 +5,7 @@ use super::row::{QkNorm, Qkv};
 use super::spec::Layer;
 use crate::base::{DType, Error, Meta, Result};
 use crate::graph::{Cache, CachePart, Tensor};
-use crate::ops::{Add, Attention, GetRows, KvStore, Rope, Unary};
+use crate::ops::{Add, Attention, GetRows, KvStore, PAGE_CELLS, Rope, Unary};
 
 /// Queries, keys and values, each `[tokens, heads, dim]`.
 struct Projected {
@@ -28,15 +28,24 @@ impl Builder<'_> {
                 (q, k) = self.rotate(layer, q, k)?;
             }
         }
-        let (keys, values) = (self.cache(CachePart::Key, k), self.cache(CachePart::Value, v));
-        self.g.op("cache", KvStore, &[keys, values, k, v, self.positions])?;
+        let group = self.batch.pool.group(layer.window);
+        let (keys, values) = (self.cache(CachePart::Key, group, k), self.cache(CachePart::Value, group, v));
+        self.g.op("cache", KvStore { group }, &[keys, values, k, v, self.places])?;
         if last && self.batch.rows == 0 {
             return Ok(None);
         }
         let q = self.temper(q)?;
         let attn = self.spec.attn;
-        let op = Attention { scale: attn.scale, window: layer.window, softcap: attn.softcap, max_bias: attn.max_bias };
-        let mut src = vec![q, keys, values, self.positions];
+        let op = Attention {
+            scale: attn.scale,
+            window: layer.window,
+            softcap: attn.softcap,
+            max_bias: attn.max_bias,
+            role: self.batch.role,
+            group,
+            context: self.batch.context,
+        };
+        let mut src = vec![q, keys, values, self.places];
         if self.has("attn_sinks") {
             src.push(self.tensor("attn_sinks", "weight", [layer.heads])?);
         }
@@ -148,14 +157,14 @@ impl Builder<'_> {
         self.gate("attn_temperature", q, factors)
     }
 
-    /// The cache for keys or values like `x` `[tokens, heads, dim]`.
-    fn cache(&mut self, part: CachePart, x: Tensor) -> Tensor {
+    /// The cache for keys or values like `x` `[tokens, heads, dim]`, in pages of `group`.
+    fn cache(&mut self, part: CachePart, group: usize, x: Tensor) -> Tensor {
         let layer = self.layer.expect("attention stands in a layer") as u32;
         let dtype = match part {
             CachePart::Key => self.batch.kv.keys,
             CachePart::Value => self.batch.kv.values,
         };
-        let meta = Meta::new(dtype, [self.batch.context, x.meta.shape[1], x.meta.shape[2]]);
+        let meta = Meta::new(dtype, [self.batch.pool.pages_of(group) * PAGE_CELLS, x.meta.shape[1], x.meta.shape[2]]);
         self.g.cache(Cache { layer, part }, meta)
     }
 }

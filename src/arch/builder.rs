@@ -2,41 +2,132 @@
 
 use super::row::{Biases, Norm, Norms, Row};
 use super::spec::{Layer, Spec};
-use crate::base::{DType, Error, Meta, Result, Shape};
+use crate::base::{DType, Error, Meta, Result, Role, Shape};
 use crate::graph::{Graph, Input, Tensor};
-use crate::ops::{Add, AnyOp, CacheTypes, GetRows, LayerNorm, MatMul, Mul, RmsNorm, Sample, Unary};
+use crate::ops::{
+    Add, AnyOp, CacheTypes, GetRows, LayerNorm, MatMul, Mul, PAGE_CELLS, RmsNorm, Sample, Unary, places_len,
+};
 
 /// The shape of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Batch {
+    /// What its rows are.
+    pub role: Role,
     /// Tokens it reads.
     pub tokens: usize,
-    /// Tokens whose logits are wanted, listed in [`Input::Rows`]; 0 only fills the cache. A batch of one token needs no list.
+    /// Rows of logits that are wanted, their tokens listed in [`Input::Rows`]; 0 only fills the cache. Answers need no list: each
+    /// has a row, or none has.
     pub rows: usize,
-    /// Tokens the cache holds.
+    /// Positions of a sequence at the most.
     pub context: usize,
+    /// What the cache is.
+    pub pool: Cells,
     /// Types of the cache.
     pub kv: CacheTypes,
-    /// Draw the next token from the logits (of which there must be one row) and advance the positions.
+    /// Draw the next tokens from the logits and move the positions on, as [`Sample`] says.
     pub sample: bool,
+}
+
+/// Prefixes to continue from, of layers with windows, take at most this part of what sequences may take.
+const ANCHOR_SHARE: usize = 4;
+/// So many of them are kept at the most.
+pub const MOST_ANCHORS: usize = 32;
+
+/// How large the caches of layers are, and the tables of all sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cells {
+    /// Pages of layers that see all cells before.
+    pub pages: usize,
+    /// Pages of layers with a window; 0: they have the same as the others.
+    pub window_pages: usize,
+    /// Pages in all tables together.
+    pub table: usize,
+}
+
+impl Cells {
+    /// For sequences of up to `context` tokens each, `cells` in all, whose prompts are computed `batch` tokens at a time. Layers with a
+    /// window keep it, for each sequence and for prefixes to continue from, if that is less than all.
+    pub fn of(spec: &Spec, sequences: usize, cells: usize, context: usize, batch: usize) -> Cells {
+        let pages = cells.div_ceil(PAGE_CELLS);
+        let of_sequence = context.div_ceil(PAGE_CELLS);
+        let Some(window) = spec.window() else {
+            return Cells { pages, window_pages: 0, table: sequences * of_sequence };
+        };
+        // A token more than the batch is written ahead.
+        let own = (window + batch).div_ceil(PAGE_CELLS) + 1;
+        let heads = |windowed: bool| -> usize {
+            spec.layers.iter().filter(|layer| (layer.window > 0) == windowed).map(|layer| layer.kv_heads).sum()
+        };
+        // Anchors may take a quarter more than the rest.
+        let (all, windowed) = (pages * heads(false) + sequences * own * heads(true), heads(true).max(1));
+        let anchor = window.div_ceil(PAGE_CELLS) + 1;
+        let anchors = (all / windowed / ANCHOR_SHARE / anchor).min(MOST_ANCHORS) * anchor;
+        let window_pages = sequences * own + anchors;
+        match window_pages < pages {
+            true => Cells { pages, window_pages, table: 2 * sequences * of_sequence },
+            false => Cells { pages, window_pages: 0, table: sequences * of_sequence },
+        }
+    }
+
+    /// For one sequence of so many tokens, of which all layers keep all.
+    pub fn of_one(context: usize) -> Cells {
+        let pages = context.div_ceil(PAGE_CELLS);
+        Cells { pages, window_pages: 0, table: pages }
+    }
+
+    /// The same, but all layers keep all.
+    pub fn without_windows(self) -> Cells {
+        let table = if self.window_pages > 0 { self.table / 2 } else { self.table };
+        Cells { window_pages: 0, table, ..self }
+    }
+
+    /// Groups of layers that share a numbering of pages.
+    pub fn groups(&self) -> usize {
+        if self.window_pages == 0 { 1 } else { 2 }
+    }
+
+    /// The group of a layer, by its window (0: none).
+    pub fn group(&self, window: usize) -> usize {
+        usize::from(window > 0 && self.window_pages > 0)
+    }
+
+    /// Pages of a group.
+    pub fn pages_of(&self, group: usize) -> usize {
+        if group == 0 { self.pages } else { self.window_pages }
+    }
+}
+
+impl Batch {
+    /// Of one sequence alone: a batch of several tokens is of its prompt, of one token of its answer.
+    pub fn of_one(tokens: usize, rows: usize, context: usize, kv: CacheTypes, sample: bool) -> Batch {
+        let role = if tokens == 1 { Role::Answer } else { Role::Prompt };
+        Batch { role, tokens, rows, context, pool: Cells::of_one(context), kv, sample }
+    }
 }
 
 /// Builds the graph of one run.
 ///
-/// Inputs: [`Input::Tokens`] and [`Input::Positions`] `[tokens]`, [`Input::Rows`] `[rows]` (where more than one token is read), and
-/// [`Input::Sampler`] where the batch samples. Output: logits `[rows, vocab]`, or the tokens with the drawn one in place 0, or
-/// nothing where no rows are wanted. Fails where a tensor is missing or has another shape than the metadata say.
+/// Inputs: [`Input::Tokens`] `[tokens]`, [`Input::Places`], [`Input::Rows`] `[rows]` (of prompts), and [`Input::Sampler`] where the batch
+/// samples. Output: logits `[rows, vocab]`, or the drawn tokens `[rows]`, which are the first of the tokens, or nothing where no rows
+/// are wanted. Fails where a tensor is missing or has another shape than the metadata say.
 pub fn build(spec: &Spec, batch: &Batch) -> Result<Graph> {
-    if batch.tokens == 0 || batch.context < batch.tokens || batch.rows > batch.tokens {
+    // Pieces are of many sequences, and some rows none.
+    let fits = match batch.role {
+        Role::Answer => [0, batch.tokens].contains(&batch.rows),
+        Role::Prompt => batch.context >= batch.tokens,
+        Role::Piece => true,
+    };
+    if batch.tokens == 0 || !fits || batch.rows > batch.tokens || batch.sample && batch.rows == 0 {
         return Err(Error::usage(format!("no graph for {batch:?}")));
     }
-    if batch.sample && batch.rows != 1 {
-        return Err(Error::usage(format!("sampling wants the logits of one token, not of {}", batch.rows)));
-    }
     let mut g = Graph::new();
+    g.role = batch.role;
     let tokens = g.input(Input::Tokens, Meta::new(DType::U32, [batch.tokens]));
-    let positions = g.input(Input::Positions, Meta::new(DType::U32, [batch.tokens]));
-    let mut b = Builder { g, spec, row: spec.row, batch: *batch, layer: None, positions };
+    let pool = &batch.pool;
+    let words = places_len(batch.tokens, pool.groups(), pool.table);
+    let places = g.input(Input::Places, Meta::new(DType::U32, [words]));
+    let positions = places.rows(0, batch.tokens);
+    let mut b = Builder { g, spec, row: spec.row, batch: *batch, layer: None, places, positions };
     let mut x = b.embed(tokens)?;
     let last = spec.layers.iter().rposition(|l| l.kv_heads > 0);
     for (i, layer) in spec.layers.iter().enumerate() {
@@ -68,6 +159,8 @@ pub(super) struct Builder<'a> {
     pub batch: Batch,
     /// The layer whose tensors are meant.
     pub layer: Option<usize>,
+    /// See [`places_len`].
+    pub places: Tensor,
     /// `[tokens]` `u32`
     pub positions: Tensor,
 }
@@ -254,7 +347,7 @@ impl Builder<'_> {
 
     /// The rows of a tensor `[tokens, n]` whose logits are wanted.
     pub fn wanted(&mut self, x: Tensor) -> Result<Tensor> {
-        if self.batch.tokens == 1 {
+        if self.batch.role == Role::Answer {
             return Ok(x);
         }
         let rows = self.g.input(Input::Rows, Meta::new(DType::U32, [self.batch.rows]));
@@ -281,10 +374,11 @@ impl Builder<'_> {
         Ok(logits)
     }
 
-    /// Draws the next token into place 0 of the tokens and moves the positions on.
+    /// Draws the next tokens into the first of the tokens and moves the positions on.
     fn sample(&mut self, tokens: Tensor, logits: Tensor) -> Result<Tensor> {
-        let params = self.g.input(Input::Sampler, Meta::new(DType::U32, [8]));
-        self.g.op("sample", Sample, &[tokens, logits, params, self.positions])
+        let params = self.g.input(Input::Sampler, Meta::new(DType::U32, [self.batch.rows, Sample::PARAMS]));
+        let tokens = self.g.op("sample", Sample, &[tokens, logits, params, self.positions])?;
+        Ok(tokens.rows(0, self.batch.rows))
     }
 
     /// Multiplies each token's values by a factor of its own: `[tokens, 1]`.

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 pub(super) fn check(spec: &Spec, gguf: &Gguf, ignored: Option<&Regex>) -> Result<()> {
     // The graph names what it reads. Tables that become constants, and factors, are not among it.
     let context = spec.context_length.clamp(2, 64);
-    let graph = build(spec, &Batch { tokens: 2, rows: 1, context, kv: DType::F16.into(), sample: false })?;
+    let graph = build(spec, &Batch::of_one(2, 1, context, DType::F16.into(), false))?;
     let weight = |storage: &Storage| match storage {
         Storage::Weight(name) => Some(name.clone()),
         _ => None,

@@ -16,6 +16,6 @@ pub mod row;
 mod spec;
 mod table;
 
-pub use builder::{Batch, build};
+pub use builder::{Batch, Cells, MOST_ANCHORS, build};
 pub use row::Row;
 pub use spec::{Layer, Spec, supported};

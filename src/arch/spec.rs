@@ -1,5 +1,6 @@
 //! A model's shape: the row of its architecture with the sizes of its file and the index of its tensors.
 
+use super::builder::Cells;
 use super::factors::{read_act_factors, read_weight_scales};
 use super::keys::Keys;
 use super::rope::Rotation;
@@ -8,7 +9,7 @@ use super::table::ROWS;
 use super::{census, known};
 use crate::base::{DType, Error, Meta, Result};
 use crate::gguf::Gguf;
-use crate::ops::{CacheTypes, Gate};
+use crate::ops::{CacheTypes, Gate, PAGE_CELLS};
 use regex::Regex;
 use std::collections::HashMap;
 
@@ -181,11 +182,25 @@ impl Spec {
         self.row
     }
 
-    /// Bytes of keys and values that `context` tokens of cache take.
-    pub fn cache_bytes(&self, context: usize, kv: CacheTypes) -> usize {
-        let heads: usize = self.layers.iter().map(|l| l.kv_heads).sum();
-        let bytes = |dim: usize, of: DType| heads * dim * context * of.block_bytes() / of.block();
+    /// The largest window of a layer with its own cache, if there is one.
+    pub fn window(&self) -> Option<usize> {
+        self.layers.iter().filter(|layer| layer.kv_heads > 0).map(|layer| layer.window).max().filter(|n| *n > 0)
+    }
+
+    /// Bytes of keys and values in caches like these.
+    pub fn cache_bytes(&self, cells: &Cells, kv: CacheTypes) -> usize {
+        let layer = |layer: &Layer| layer.kv_heads * cells.pages_of(cells.group(layer.window)) * PAGE_CELLS;
+        let heads: usize = self.layers.iter().map(layer).sum();
+        let bytes = |dim: usize, of: DType| heads * dim * of.block_bytes() / of.block();
         bytes(self.key_dim, kv.keys) + bytes(self.value_dim, kv.values)
+    }
+
+    /// Bytes of the largest part of the cache: of a layer's keys, or of its values.
+    pub fn largest_cache(&self, cells: &Cells, kv: CacheTypes) -> usize {
+        let layer = |layer: &Layer| layer.kv_heads * cells.pages_of(cells.group(layer.window)) * PAGE_CELLS;
+        let heads: usize = self.layers.iter().map(layer).max().unwrap_or(0);
+        let bytes = |dim: usize, of: DType| heads * dim * of.block_bytes() / of.block();
+        bytes(self.key_dim, kv.keys).max(bytes(self.value_dim, kv.values))
     }
 }
 

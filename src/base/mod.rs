@@ -1,10 +1,11 @@
-//! Floor 0: what every room shares: element types, shapes, tensor metadata, views, the one error type, files that are replaced whole.
+//! Floor 0: what every room shares: element types, shapes, tensor metadata, views, roles of rows, the one error type, files that are replaced whole.
 
 mod dtype;
 mod error;
 mod meta;
 mod replace;
 mod rng;
+mod role;
 mod words;
 
 pub use dtype::DType;
@@ -12,4 +13,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
 pub use replace::{replace, replace_with};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
+pub use role::Role;
 pub use words::human;

@@ -137,6 +137,14 @@ impl Memory {
         Ok(self.buffers.len() - 1)
     }
 
+    /// Copies `count` cells of a cache, if it lies here.
+    pub fn copy_cells(&mut self, cache: Cache, meta: &Meta, [from, to]: [usize; 2], count: usize) {
+        let Some(i) = self.caches.get(&cache) else { return };
+        let cell = meta.dtype.row_bytes(meta.inner()).expect("cells are whole blocks");
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffers[*i]);
+        bytes.copy_within(from * cell..(from + count) * cell, to * cell);
+    }
+
     /// Bytes held by caches and inputs.
     pub fn bytes(&self) -> usize {
         self.inputs.values().chain(self.caches.values()).map(|i| self.buffers[*i].len() * 8).sum()

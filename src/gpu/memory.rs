@@ -3,8 +3,9 @@
 
 use super::device::{Buffer, Device};
 use super::readback::{Pending, Ring};
-use crate::base::{Error, Result};
+use crate::base::{Error, Meta, Result};
 use crate::graph::{Cache, Input, by_size};
+use crate::quant;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,22 +15,24 @@ pub(super) const STORAGE: wgpu::BufferUsages =
 /// Inputs and caches. Programs bind them, so they never move: inputs are as large as the largest batch from the start.
 pub struct Memory {
     device: Device,
-    max_tokens: usize,
+    input_words: usize,
     inputs: HashMap<Input, Arc<Buffer>>,
     caches: HashMap<Cache, Arc<Buffer>>,
     /// The largest first.
     temps: Vec<Arc<Buffer>>,
     /// In the order in which kernels count them.
     scratch: Vec<Arc<Buffer>>,
+    /// What cells are copied through, if they are.
+    copied: Vec<Arc<Buffer>>,
     ring: Ring,
 }
 
 impl Memory {
-    /// Memory for batches of up to `max_tokens`.
-    pub fn new(device: &Device, max_tokens: usize) -> Memory {
+    /// Memory for inputs of up to so many words.
+    pub fn new(device: &Device, input_words: usize) -> Memory {
         let (inputs, caches) = (HashMap::new(), HashMap::new());
-        let (temps, scratch, ring) = (Vec::new(), Vec::new(), Ring::default());
-        Memory { device: device.clone(), max_tokens: max_tokens.max(8), inputs, caches, temps, scratch, ring }
+        let (temps, scratch, copied, ring) = (Vec::new(), Vec::new(), Vec::new(), Ring::default());
+        Memory { device: device.clone(), input_words: input_words.max(8), inputs, caches, temps, scratch, copied, ring }
     }
 
     /// Makes room for programs with slots for temporaries of these sizes, the largest first, and with this scratch. Programs that
@@ -58,8 +61,13 @@ impl Memory {
 
     /// Writes `bytes` to the start of an input, ahead of the next run. Zeros until written.
     pub fn write_input(&mut self, input: Input, bytes: &[u8]) -> Result<()> {
-        let buffer = self.input(input, bytes.len())?;
-        self.device.write(&buffer, 0, bytes);
+        self.write_input_at(input, 0, bytes)
+    }
+
+    /// Writes `bytes` to an input from byte `at` on, a multiple of 4, ahead of the next run.
+    pub fn write_input_at(&mut self, input: Input, at: usize, bytes: &[u8]) -> Result<()> {
+        let buffer = self.input(input, at + bytes.len())?;
+        self.device.write(&buffer, at as u64, bytes);
         Ok(())
     }
 
@@ -82,6 +90,32 @@ impl Memory {
         self.ring.submit(&self.device, self.device.encoder(), &buffer, at, bytes)
     }
 
+    /// Copies `count` cells of a cache, a multiple of 64, if it lies here, ahead of the next run.
+    pub fn copy_cells(&mut self, cache: Cache, meta: &Meta, [from, to]: [usize; 2], count: usize) -> Result<()> {
+        let Some(buffer) = self.caches.get(&cache).cloned() else { return Ok(()) };
+        // Of each plane the bytes before it, and of a cell.
+        let planes: Vec<(usize, usize)> = match meta.dtype.is_quantized() {
+            false => vec![(0, meta.span_bytes() / meta.outer())],
+            true => {
+                let all = quant::gpu_planes(meta.dtype, meta.outer(), meta.inner());
+                let blocks = quant::gpu_padded(meta.inner()) / 32;
+                let of_block = [meta.dtype.block_bytes() - 2, 2];
+                (0..2).map(|p| (4 * all.planes[p] as usize, blocks * of_block[p])).collect()
+            }
+        };
+        // No buffer can be copied to itself.
+        let most = planes.iter().map(|(_, cell)| cell * count).max().unwrap_or(0);
+        let between = shared(&self.device, &mut self.copied, 0, "copied cells", most)?;
+        let mut encoder = self.device.encoder();
+        for (at, cell) in planes {
+            let [from, to, size] = [at + from * cell, at + to * cell, count * cell].map(|n| n as u64);
+            encoder.copy_buffer_to_buffer(&buffer.raw, from, &between.raw, 0, size);
+            encoder.copy_buffer_to_buffer(&between.raw, 0, &buffer.raw, to, size);
+        }
+        self.device.submit(encoder);
+        Ok(())
+    }
+
     fn known_cache(&self, cache: Cache, end: u64) -> Result<Arc<Buffer>> {
         let buffer = self.caches.get(&cache).ok_or_else(|| Error::usage(format!("no program uses {cache:?}")))?;
         assert!(end <= buffer.size, "byte {end} of a cache of {}", buffer.size);
@@ -99,9 +133,9 @@ impl Memory {
     }
 
     pub(super) fn input(&mut self, input: Input, bytes: usize) -> Result<Arc<Buffer>> {
-        let room = 4 * self.max_tokens;
+        let room = 4 * self.input_words;
         if bytes > room {
-            let what = format!("a batch of {} tokens in memory for {}", bytes / 4, self.max_tokens);
+            let what = format!("an input of {} words in memory for {}", bytes / 4, self.input_words);
             return Err(Error::usage(what).help("use smaller batches"));
         }
         if let Some(buffer) = self.inputs.get(&input) {

@@ -9,7 +9,7 @@ mod plan;
 
 pub use plan::{Copy, Place, Plan, Segment, Slot, by_size};
 
-use crate::base::{Error, Meta, Result, Shape};
+use crate::base::{Error, Meta, Result, Role, Shape};
 use crate::ops::AnyOp;
 use std::collections::HashMap;
 
@@ -70,13 +70,13 @@ pub enum Storage {
 /// What the host provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Token ids `[tokens]` `u32`. The sampling op writes the next one to place 0.
+    /// Token ids `[tokens]` `u32`. The sampling op writes the one drawn from row i to place i.
     Tokens,
-    /// Positions `[tokens]` `u32`, consecutive.
-    Positions,
+    /// Where the rows are: positions `[tokens]`, then tables of pages, `u32`; see [`crate::ops::places_len`].
+    Places,
     /// Which tokens of the batch get logits, `[rows]` `u32`.
     Rows,
-    /// The sampling op's parameters, `[8]` `u32`; see [`crate::ops::Sample`].
+    /// The sampling op's parameters, `[rows, 8]` `u32`; see [`crate::ops::Sample`].
     Sampler,
 }
 
@@ -122,7 +122,7 @@ pub struct Node {
 }
 
 /// A computation: buffers, nodes in running order, and the tensor that is wanted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
     /// All buffers.
     pub buffers: Vec<Buffer>,
@@ -130,16 +130,25 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The result the host reads, if any: logits `[rows, vocab]`, or the sampled token.
     pub output: Option<Tensor>,
+    /// What the rows of its batch are; of a prompt if nobody says.
+    pub role: Role,
     /// The rules of fusion that were applied, and how often.
     pub fused: Vec<(&'static str, usize)>,
     layer: Option<u32>,
     weights: HashMap<String, Tensor>,
 }
 
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Graph {
     /// An empty graph.
     pub fn new() -> Self {
-        Self::default()
+        let (buffers, nodes, fused, weights) = Default::default();
+        Graph { buffers, nodes, output: None, role: Role::Prompt, fused, layer: None, weights }
     }
 
     /// Nodes added from now on belong to `layer`.
@@ -193,8 +202,8 @@ impl Graph {
 
     /// Tokens of the batch that it is for.
     pub fn tokens(&self) -> usize {
-        let positions = self.buffers.iter().find(|b| b.storage == Storage::Input(Input::Positions));
-        positions.map_or(1, |b| b.meta.outer())
+        let tokens = self.buffers.iter().find(|b| b.storage == Storage::Input(Input::Tokens));
+        tokens.map_or(1, |b| b.meta.outer())
     }
 
     /// The buffer a tensor lies in.

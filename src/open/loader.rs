@@ -1,6 +1,6 @@
 //! From a model file to a session: which device and why, how much context, and less of it all if the GPU fails meanwhile.
 
-use super::contexts::{check_memory, contexts};
+use super::contexts::{check_memory, contexts, pool};
 use super::devices::DeviceOptions;
 use super::notice::Listener;
 use super::system;
@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::plan::budget::Budget;
 use crate::plan::fit::{Fit, Layers};
 use crate::plan::{Options, Placement};
-use crate::run::Session;
+use crate::run::{Engine, Session};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Loader {
     pub device: DeviceOptions,
     /// Tokens of context: 0 for as many as the model was trained with; `None` for that, or less if memory is short.
     pub context: Option<usize>,
-    /// What else a session is made by; context and placement are planned.
+    /// What else a session is made by; context and placement are planned, and so is the pool of several sequences if none is given.
     pub options: Options,
     /// How the GPU fails, for tests.
     pub faults: Vec<Fault>,
@@ -53,23 +53,29 @@ impl Loader {
         let mut budget = self.device.budget(device.as_ref());
         let system_memory = self.options.system_memory.or_else(system::memory_total);
         let options = Options { system_memory, ..self.options.clone() };
-        let contexts = contexts(self.context, options.kv, &model, device.as_ref(), &budget, &self.listener)?;
+        let pooled = |device: Option<&gpu::Device>, budget: &Budget| {
+            let pool = options.pool.or_else(|| pool(&options, &model, device, budget));
+            Options { pool, ..options.clone() }
+        };
+        let first = pooled(device.as_ref(), &budget);
+        let contexts = contexts(self.context, &first, &model, device.as_ref(), &budget, &self.listener)?;
         self.device.warn_of_idle_rules(&model, &self.listener)?;
         let mut failures = 0;
         loop {
             let planned = contexts.clone();
+            let options = pooled(device.as_ref(), &budget);
             let fit = self.device.plan(&model, device.as_ref(), budget, &options, planned, &self.listener)?;
             let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
             if device.is_some() && taken.is_none() {
                 why.clone_from(&fit.why);
             }
             let (context, batch) = (fit.context, options.batch.min(fit.context));
-            check_memory(&model, &taken, context, options.kv)?;
             let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
+            check_memory(&model, &taken, &options)?;
             let error = match start(model.clone(), taken, options.clone(), &self.listener) {
                 Ok(mut session) => {
                     if self.device.layers == Layers::Auto {
-                        session.when_short_of_memory(self.with_less(model, budget, options, &fit));
+                        session.when_short_of_memory(self.with_less(model.clone(), budget, options, &fit));
                     }
                     session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
                     self.inject(session.engine().device(), false);
@@ -175,13 +181,13 @@ pub fn start(model: Arc<Model>, device: Option<gpu::Device>, options: Options, l
     // Also if it failed: a listener that shows progress is done then.
     listener.weights(total, total)?;
     let mut session = session?;
-    keep_pipelines(&mut session);
+    keep_pipelines(session.engine());
     Ok(session)
 }
 
 /// Keeps what the GPU's driver has compiled. That it cannot be kept is no reason to fail.
-pub fn keep_pipelines(session: &mut Session) {
-    if let Some(Err(e)) = session.engine().device().map(gpu::Device::save_pipelines) {
+pub fn keep_pipelines(engine: &Engine) {
+    if let Some(Err(e)) = engine.device().map(gpu::Device::save_pipelines) {
         tracing::warn!("{e}");
     }
 }

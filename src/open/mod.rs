@@ -7,7 +7,7 @@ mod notice;
 pub mod rates;
 pub mod system;
 
-pub use contexts::{check_memory, contexts};
+pub use contexts::{check_memory, contexts, pool};
 pub use devices::{DeviceChoice, DeviceOptions};
 pub use loader::{Loader, Opened, keep_pipelines, start};
 pub use notice::{Listener, Notice};

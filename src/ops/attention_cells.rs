@@ -1,6 +1,7 @@
 //! The vector kernels of attention on the CPU: scores of queries with cells of the cache, and sums of values by scores.
 #![allow(clippy::needless_range_loop)] // r, n and j index several arrays at once
 
+use super::places::PAGE_CELLS;
 use crate::base::View;
 use crate::quant;
 use crate::simd::{Kernel, Level, Simd, array, array_mut};
@@ -17,12 +18,15 @@ pub(super) const BLOCK: usize = 16;
 pub(super) const ROWS: usize = 4;
 /// As many as keep both units for products busy: their number times the latency.
 const MANY: usize = 8;
-const _: () = assert!(MANY.is_multiple_of(ROWS));
+const _: () = assert!(MANY.is_multiple_of(ROWS) && PAGE_CELLS.is_multiple_of(BLOCK) && PART.is_multiple_of(PAGE_CELLS));
 
-/// Some cells of a part.
-pub(super) struct Place {
-    /// The cells.
+/// Some cells of a part of one sequence.
+#[derive(Clone)]
+pub(super) struct Place<'a> {
+    /// The cells, counted along the sequence.
     pub cells: Range<usize>,
+    /// The sequence's pages; `None` for cells that lie in order, from the first of [`cells`](Self::cells) on.
+    pub table: Option<&'a [u32]>,
     /// The part's first cell.
     pub start: usize,
     /// Queries of each kv head.
@@ -31,17 +35,39 @@ pub(super) struct Place {
     pub kvs: Range<usize>,
 }
 
-impl Place {
+impl Place<'_> {
     /// Blocks begin at multiples of their size, so that no sum depends on which tokens go together.
     fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
         (self.cells.start / BLOCK * BLOCK..self.cells.end).step_by(BLOCK)
     }
 
-    /// The cell that stands for place `j` of a block, counted from the first: beyond the ends one that is there, for its
-    /// score does not count.
+    /// The rows of the cache that stand for the places of a block: beyond the ends one that is there, for its score does not count.
     #[inline(always)]
-    pub fn row(&self, block: usize, j: usize) -> usize {
-        (block + j).clamp(self.cells.start, self.cells.end - 1) - self.cells.start
+    pub fn rows(&self, block: usize) -> [usize; BLOCK] {
+        let whole = block >= self.cells.start && block + BLOCK <= self.cells.end;
+        if whole {
+            let first = self.row(block);
+            return std::array::from_fn(|j| first + j);
+        }
+        std::array::from_fn(|j| self.row((block + j).clamp(self.cells.start, self.cells.end - 1)))
+    }
+
+    #[inline(always)]
+    fn row(&self, cell: usize) -> usize {
+        match self.table {
+            Some(table) => table[cell / PAGE_CELLS] as usize * PAGE_CELLS + cell % PAGE_CELLS,
+            None => cell - self.cells.start,
+        }
+    }
+
+    /// The first row of the block that is read so much later that it is time to fetch it, if there is one.
+    #[inline(always)]
+    pub fn ahead(&self, block: usize) -> usize {
+        let cell = block + AHEAD;
+        match self.table {
+            Some(table) => table[(cell / PAGE_CELLS).min(table.len() - 1)] as usize * PAGE_CELLS + cell % PAGE_CELLS,
+            None => cell.saturating_sub(self.cells.start),
+        }
     }
 }
 
@@ -96,10 +122,10 @@ impl<'a, T: Number> Rows<'a, T> {
         T::widen(s, array(self.data, row * self.stride + head * self.width + c))
     }
 
-    /// Brings the row [`AHEAD`] rows on near: rows of one head lie too far apart for the hardware to see it coming.
+    /// Brings a row near that is read soon: rows of one head lie too far apart for the hardware to see it coming.
     #[inline(always)]
     pub fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
-        let start = (row + AHEAD) * self.stride + head * self.width;
+        let start = row * self.stride + head * self.width;
         for c in (0..self.width).step_by(64 / size_of::<T>()) {
             s.prefetch(self.data.as_ptr().wrapping_add(start + c).cast());
         }
@@ -107,45 +133,38 @@ impl<'a, T: Number> Rows<'a, T> {
 }
 
 /// Decodes heads `kvs` of some cells, to rows of heads whose length is a multiple of [`BLOCK`].
-pub(super) fn decode<'a>(
-    cache: &View,
-    cells: &Range<usize>,
-    kvs: &Range<usize>,
-    out: &'a mut Vec<f32>,
-) -> Rows<'a, f32> {
+pub(super) fn decode<'a>(cache: &View, place: &Place, out: &'a mut Vec<f32>) -> Rows<'a, f32> {
+    let Place { cells, kvs, .. } = place;
     let (kv_heads, n) = (cache.meta.shape[1], cache.meta.shape[2]);
     let bytes = |values: usize| cache.meta.dtype.row_bytes(values).expect("heads are whole blocks");
     let width = n.next_multiple_of(BLOCK);
     out.clear();
     out.resize(cells.len() * kvs.len() * width, 0.0);
-    let heads = cells.clone().flat_map(|cell| kvs.clone().map(move |kv| (cell, kv)));
+    let heads = cells.clone().flat_map(|cell| kvs.clone().map(move |kv| (place.row(cell), kv)));
     for ((cell, kv), out) in heads.zip(out.chunks_mut(width)) {
         quant::decode(cache.meta.dtype, &cache.data[bytes((cell * kv_heads + kv) * n)..][..bytes(n)], &mut out[..n]);
     }
     Rows { data: out, stride: kvs.len() * width, width }
 }
 
-/// Calls `$run` with the rows of some heads of a cache.
+/// Calls `$run` with the rows of some heads of a cache, and the place in which they lie in it.
 macro_rules! with_rows {
     ($cache:expr, $place:expr, $cells:expr, $run:expr) => {{
         let (kv_heads, n) = ($cache.meta.shape[1], $cache.meta.shape[2]);
-        let (first, stride) = (($place.cells.start * kv_heads + $place.kvs.start) * n, kv_heads * n);
+        let (first, stride) = ($place.kvs.start * n, kv_heads * n);
         match $cache.meta.dtype {
             $crate::base::DType::F16 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
-                $run($crate::ops::attention_cells::Rows::new(
-                    &bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..],
-                    stride,
-                    n,
-                ))
+                let data = &bytemuck::cast_slice::<u8, [u8; 2]>($cache.data)[first..];
+                $run($crate::ops::attention_cells::Rows::new(data, stride, n), $place)
             }
             $crate::base::DType::F32 if n.is_multiple_of($crate::ops::attention_cells::BLOCK) => {
-                $run($crate::ops::attention_cells::Rows::new(
-                    &bytemuck::cast_slice::<u8, f32>($cache.data)[first..],
-                    stride,
-                    n,
-                ))
+                let data = &bytemuck::cast_slice::<u8, f32>($cache.data)[first..];
+                $run($crate::ops::attention_cells::Rows::new(data, stride, n), $place)
             }
-            _ => $run($crate::ops::attention_cells::decode($cache, &$place.cells, &$place.kvs, $cells)),
+            _ => {
+                let rows = $crate::ops::attention_cells::decode($cache, $place, $cells);
+                $run(rows, &$crate::ops::attention_cells::Place { table: None, ..$place.clone() })
+            }
         }
     }};
 }
@@ -160,7 +179,7 @@ pub(super) fn score(
     turned: &mut [f32],
     scores: &mut [f32],
 ) {
-    with_rows!(cache, place, cells, |keys| Level::best().run(Score { keys, place, q, dim, turned, scores }));
+    with_rows!(cache, place, cells, |keys, place| Level::best().run(Score { keys, place, q, dim, turned, scores }));
 }
 
 /// y `[rows, width]` = scores · cells.
@@ -171,12 +190,12 @@ pub(super) fn weigh(
     scores: &[f32],
     (y, width): (&mut [f32], usize),
 ) {
-    with_rows!(cache, place, cells, |values| Level::best().run(Weigh { values, place, scores, y, width }));
+    with_rows!(cache, place, cells, |values, place| Level::best().run(Weigh { values, place, scores, y, width }));
 }
 
 struct Score<'a, T> {
     keys: Rows<'a, T>,
-    place: &'a Place,
+    place: &'a Place<'a>,
     q: &'a [f32],
     dim: usize,
     turned: &'a mut [f32],
@@ -190,18 +209,19 @@ impl<T: Number> Kernel for Score<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let Score { keys, place, q, dim, turned, scores } = self;
         for block in place.blocks() {
+            let (cells, ahead) = (place.rows(block), place.ahead(block));
             for head in 0..place.kvs.len() {
                 for c in (0..dim).step_by(BLOCK) {
                     let mut square = [s.splat(0.0); BLOCK];
                     for (j, row) in square.iter_mut().enumerate() {
-                        *row = keys.load(s, place.row(block, j), head, c);
+                        *row = keys.load(s, cells[j], head, c);
                     }
                     for (j, column) in s.transpose(square).into_iter().enumerate() {
                         s.store(column, array_mut(turned, (c + j) * BLOCK));
                     }
                 }
                 for j in 0..BLOCK {
-                    keys.fetch(s, place.row(block, j), head);
+                    keys.fetch(s, ahead + j, head);
                 }
                 let rows = head * place.rows..(head + 1) * place.rows;
                 let q = &q[rows.start * dim..rows.end * dim];
@@ -248,7 +268,7 @@ pub(super) fn pack(row: usize, rows: usize, c: usize, dim: usize) -> usize {
 
 struct Weigh<'a, T> {
     values: Rows<'a, T>,
-    place: &'a Place,
+    place: &'a Place<'a>,
     scores: &'a [f32],
     y: &'a mut [f32],
     width: usize,
@@ -261,11 +281,12 @@ impl<T: Number> Kernel for Weigh<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let Weigh { values, place, scores, y, width } = self;
         for block in place.blocks() {
+            let (rows, ahead) = (place.rows(block), place.ahead(block));
             for head in 0..place.kvs.len() {
                 let mut cells = [&values.data[..0]; BLOCK];
                 for (j, cell) in cells.iter_mut().enumerate() {
-                    values.fetch(s, place.row(block, j), head);
-                    *cell = &values.data[place.row(block, j) * values.stride + head * values.width..][..values.width];
+                    values.fetch(s, ahead + j, head);
+                    *cell = &values.data[rows[j] * values.stride + head * values.width..][..values.width];
                 }
                 for row in (head * place.rows..(head + 1) * place.rows).step_by(ROWS) {
                     let mut p = [&[0.0; BLOCK]; ROWS];

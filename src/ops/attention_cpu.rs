@@ -1,4 +1,4 @@
-//! The CPU code of [`Attention`]: queries that share a kv head go together over parts of the cache.
+//! The CPU code of [`Attention`]: queries of a sequence that share a kv head go together over parts of its cells.
 //!
 //! Sixteen cells of keys at a time are turned, so that one vector holds the same channel of all sixteen and no sum crosses
 //! lanes; values are used row by row (`attention_cells.rs`). Each part has a softmax of its own, and parts are merged
@@ -6,8 +6,9 @@
 
 use super::attention::Attention;
 use super::attention_cells::{BLOCK, PART, Place, ROWS, STRIDE, pack, score, weigh};
-use super::{Pool, attention_tiles as tiles, for_chunks};
-use crate::base::{View, ViewMut};
+use super::places::RowPlaces;
+use super::{Pool, attention_tiles as tiles, for_chunks, for_ranges};
+use crate::base::{Role, View, ViewMut};
 use crate::simd::{self, Level};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -69,7 +70,13 @@ struct Scratch {
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     static PARTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static TILES: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// So many tiles leave no thread without work when each has whole ones.
+const TILES_PER_THREAD: usize = 2;
+/// Parts that are shared out together: their results lie in memory before they are merged.
+const PARTS_PER_THREAD: usize = 64;
 
 /// All that does not change from part to part.
 struct Task<'a> {
@@ -77,7 +84,7 @@ struct Task<'a> {
     q: View<'a>,
     keys: View<'a>,
     values: View<'a>,
-    pos: &'a [u32],
+    places: RowPlaces<'a>,
     slopes: Vec<f32>,
     sinks: Option<&'a [f32]>,
     heads: usize,
@@ -95,24 +102,54 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
     // Without ALiBi nothing is allocated for it.
     let slopes = if op.max_bias == 0.0 { Vec::new() } else { op.slopes(heads) };
     let sinks = src.get(4).map(|s| s.f32());
-    // A single token waits for memory, and is done in f32 whatever there is.
-    let units = Some(Level::best()).filter(|level| tokens > 1 && level.tiles().is_some());
-    let task = Task { op, q, keys, values, pos: src[3].u32(), slopes, sinks, heads, group, dim, value_dim, units };
+    // An answer's token waits for memory, and is done in f32 whatever there is.
+    let units = Some(Level::best()).filter(|level| op.role.is_prompt() && level.tiles().is_some());
+    let places = RowPlaces::new(src[3].u32(), tokens, op.group);
+    let task = Task { op, q, keys, values, places, slopes, sinks, heads, group, dim, value_dim, units };
     let tile = (units.map_or(TILE, |_| TILE_OF_UNITS) / group).max(1);
     let y = dst.f32();
     y.fill(0.0);
-    if tokens >= 2 * tile * pool.threads() {
-        for_chunks(pool, y, tile * heads * value_dim, |i, y| task.prompt(i * tile..((i + 1) * tile).min(tokens), y));
-    } else {
-        for (i, y) in y.chunks_mut(tile * heads * value_dim).enumerate() {
-            task.decoded(i * tile..((i + 1) * tile).min(tokens), y, pool);
+    TILES.with_borrow_mut(|tiles| {
+        tiles.clear();
+        match op.role {
+            Role::Answer => tiles.extend((0..tokens).filter(|t| places.position(*t).is_some()).map(|t| t..t + 1)),
+            Role::Prompt | Role::Piece => task.cut_prompts(tokens, tile, tiles),
         }
-    }
+        let width = heads * value_dim;
+        if tiles.len() >= TILES_PER_THREAD * pool.threads() {
+            let ranges = tiles.iter().map(|tile| tile.start * width..tile.end * width);
+            return for_ranges(pool, y, ranges, |i, y| task.whole(tiles[i].clone(), y));
+        }
+        let mut rest = &tiles[..];
+        while let [first, ..] = rest {
+            // Tiles of answers are of one size. What their parts give must not take too much memory.
+            let mut parts = task.parts(first).len();
+            let more = rest[1..].iter().take_while(|tile| {
+                parts += task.parts(tile).len();
+                op.role == Role::Answer && parts <= PARTS_PER_THREAD * pool.threads()
+            });
+            let (now, later) = rest.split_at(1 + more.count());
+            task.split(now, &mut y[first.start * width..], pool);
+            rest = later;
+        }
+    });
 }
 
 impl Task<'_> {
+    /// Tiles of up to `most` tokens that follow each other in a sequence.
+    fn cut_prompts(&self, tokens: usize, most: usize, tiles: &mut Vec<Range<usize>>) {
+        let mut first = 0;
+        while first < tokens {
+            let end = (first..tokens).find(|t| !self.places.goes_on(*t)).unwrap_or(tokens - 1) + 1;
+            if self.places.position(first).is_some() {
+                tiles.extend((first..end).step_by(most).map(|t| t..(t + most).min(end)));
+            }
+            first = end;
+        }
+    }
+
     /// All heads of some tokens, whose results are `y`, on one thread.
-    fn prompt(&self, tokens: Range<usize>, y: &mut [f32]) {
+    fn whole(&self, tokens: Range<usize>, y: &mut [f32]) {
         let parts = self.parts(&tokens);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut part_of = std::mem::take(&mut scratch.part);
@@ -131,39 +168,59 @@ impl Task<'_> {
         });
     }
 
-    /// The same with the parts shared out among the threads.
-    fn decoded(&self, tokens: Range<usize>, y: &mut [f32], pool: &dyn Pool) {
-        let (parts, kv_heads) = (self.parts(&tokens), self.heads / self.group);
-        let rows = tokens.len() * self.group;
+    /// The same of several tiles of one size, with the parts shared out among the threads. `y` begins with the first tile.
+    fn split(&self, tiles: &[Range<usize>], y: &mut [f32], pool: &dyn Pool) {
+        let kv_heads = self.heads / self.group;
+        let rows = tiles[0].len() * self.group;
         let size = rows * (2 + self.value_dim);
+        let all: usize = tiles.iter().map(|tile| self.parts(tile).len()).sum();
         // Cells are read in whole rows, all heads one after the other, as far as that leaves work for every thread.
-        let shares = (2 * pool.threads()).div_ceil(parts.len()).min(kv_heads);
+        let shares = (2 * pool.threads()).div_ceil(all).min(kv_heads);
         let heads = kv_heads.div_ceil(shares);
+        let shares = kv_heads.div_ceil(heads);
         let some = |share: usize| share * heads..((share + 1) * heads).min(kv_heads);
         let step = heads * size;
         PARTS.with_borrow_mut(|results| {
-            let items = kv_heads.div_ceil(heads) * parts.len();
-            results.resize(results.len().max(step * items), 0.0);
-            for_chunks(pool, &mut results[..step * items], step, |i, result| {
-                let (kvs, part) = (some(i / parts.len()), parts.start + i % parts.len());
-                SCRATCH.with_borrow_mut(|s| self.attend(&tokens, kvs, part, s, result));
-            });
-            for kv in 0..kv_heads {
-                let queries = Queries { tokens: tokens.clone(), kv };
-                let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
-                let mut many = vec![Softmax::EMPTY; rows.saturating_sub(TILE_OF_UNITS)];
-                for part in results.chunks(step).skip(kv / heads * parts.len()).take(parts.len()) {
-                    let part = &part[kv % heads * size..][..size];
-                    self.merge(&queries, part, softmax.iter_mut().chain(&mut many), y);
+            results.resize(results.len().max(step * shares * all), 0.0);
+            // Tile by tile, in each share by share, and in each part by part.
+            for_chunks(pool, &mut results[..step * shares * all], step, |i, result| {
+                let mut i = i;
+                for tile in tiles {
+                    let parts = self.parts(tile);
+                    if i < shares * parts.len() {
+                        let (kvs, part) = (some(i / parts.len()), parts.start + i % parts.len());
+                        return SCRATCH.with_borrow_mut(|s| self.attend(tile, kvs, part, s, result));
+                    }
+                    i -= shares * parts.len();
                 }
-                self.finish(&queries, softmax.into_iter().chain(many), y);
+            });
+            let mut results = &results[..];
+            for tile in tiles {
+                let parts = self.parts(tile).len();
+                let y = &mut y[(tile.start - tiles[0].start) * self.heads * self.value_dim..];
+                for kv in 0..kv_heads {
+                    let queries = Queries { tokens: tile.clone(), kv };
+                    let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
+                    let mut many = vec![Softmax::EMPTY; rows.saturating_sub(TILE_OF_UNITS)];
+                    for part in results.chunks(step).skip(kv / heads * parts).take(parts) {
+                        let part = &part[kv % heads * size..][..size];
+                        self.merge(&queries, part, softmax.iter_mut().chain(&mut many), y);
+                    }
+                    self.finish(&queries, softmax.into_iter().chain(many), y);
+                }
+                results = &results[step * shares * parts..];
             }
         });
     }
 
-    /// The cells that a token sees.
+    /// The position of a token of a tile.
+    fn position(&self, token: usize) -> usize {
+        self.places.position(token).expect("tiles have rows only")
+    }
+
+    /// The cells that a token sees, counted along its sequence.
     fn cells(&self, token: usize) -> Range<usize> {
-        let p = self.pos[token] as usize;
+        let p = self.position(token);
         self.op.first(p)..p + 1
     }
 
@@ -222,7 +279,8 @@ impl Task<'_> {
         let Scratch { q, scores, cells, turned, y, tiles, .. } = scratch;
         scores.resize(kvs.len() * padded * STRIDE, 0.0);
         turned.resize(dim * BLOCK, 0.0);
-        let place = Place { cells: first..end, start: part * PART, rows: padded, kvs: kvs.clone() };
+        let table = Some(self.places.table(tokens.end - 1));
+        let place = Place { cells: first..end, table, start: part * PART, rows: padded, kvs: kvs.clone() };
         match self.units {
             Some(level) => tiles::score(level, &self.keys, &place, cells, (q, dim), tiles, scores),
             None => score(&self.keys, &place, cells, (q, dim), turned, scores),
@@ -236,7 +294,7 @@ impl Task<'_> {
             let (seen, start) = (seen(token), part * PART);
             let here = if seen.is_empty() { 0..0 } else { seen.start - start..seen.end - start };
             let slope = self.slopes.get((kvs.start + kv) * self.group + row % self.group).copied().unwrap_or(0.0);
-            let behind = self.pos[token] as usize - seen.start.min(self.pos[token] as usize);
+            let behind = self.position(token) - seen.start.min(self.position(token));
             let softmax = self.softmax(&mut scores[here.clone()], slope, behind);
             scores[..here.start].fill(0.0);
             scores[here.end..].fill(0.0);

@@ -3,17 +3,23 @@
 
 use super::attention::Attention;
 use super::kv_store::{cache_flags, scale_planes};
+use super::places::PAGE_CELLS;
 use super::{Bind, Caps, Kernel, Pass};
-use crate::base::{DType, Meta};
+use crate::base::{DType, Meta, Role};
+use std::ops::Range;
 
 /// Workgroups that keep a GPU busy.
 const WORKGROUPS: usize = 128;
 /// The same of several tokens, where cells are split: no more, for each needs room for its sums.
 const MOST_WORKGROUPS: usize = 1024;
+/// The same of pieces of prompts.
+const PIECE_SPAN: usize = 1024;
+/// Values that the sums of answers' splits may have together.
+const MOST_SUMS: usize = 8 << 20;
 /// Cells of a split: a few steps of a workgroup. So parts of long caches that nothing was written to yet cost next to nothing.
 const SPAN: usize = 256;
-/// Cells that lie in a row in the cache: RUN of shaders/attention_cells.wgsl.
-const RUN: usize = 64;
+/// Cells that lie in a row in the cache.
+const RUN: usize = PAGE_CELLS;
 /// Loads of values that are under way together: AHEAD of shaders/attention.wgsl.
 const AHEAD: usize = 4;
 /// Rows that a workgroup takes at the most.
@@ -89,6 +95,7 @@ struct Heads<'a> {
     src: &'a [Meta],
     keys: Load,
     values: Load,
+    role: Role,
     tokens: usize,
     kv_heads: usize,
     group: usize,
@@ -97,15 +104,21 @@ struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    fn of(src: &'a [Meta]) -> Option<Heads<'a>> {
+    fn of(role: Role, src: &'a [Meta]) -> Option<Heads<'a>> {
         let (q, kv_heads) = (&src[0].shape, src[1].shape[1]);
         let (keys, values) = (Load::keys(&src[1])?, Load::values(&src[2])?);
         let (dim, value_dim) = (q[2], src[2].shape[2]);
-        Some(Heads { src, keys, values, tokens: q[0], kv_heads, group: q[1] / kv_heads, dim, value_dim })
+        Some(Heads { src, keys, values, role, tokens: q[0], kv_heads, group: q[1] / kv_heads, dim, value_dim })
     }
 
+    /// Rows of a unit, which tiles do not cross, of some tokens: of one answer's, or of all of a prompt's.
+    fn unit(&self, of: &Range<usize>) -> usize {
+        self.group * if self.role == Role::Answer { 1 } else { of.len() }
+    }
+
+    /// The same of the whole batch.
     fn rows(&self) -> usize {
-        self.tokens * self.group
+        self.group * if self.role == Role::Answer { 1 } else { self.tokens }
     }
 
     fn shares(&self, tile: &Tile) -> Shares {
@@ -164,23 +177,31 @@ impl Attention {
     /// Splits of `span` cells for all that a batch may see. Splits begin at multiples of `span`, windows anywhere.
     fn splits_of(&self, src: &[Meta], span: usize) -> Split {
         let unaligned = usize::from(self.window > 0);
-        let splits = (self.cells(src).div_ceil(span) + unaligned).min(src[1].outer().div_ceil(span));
+        let splits = (self.cells(src).div_ceil(span) + unaligned).min(self.context.div_ceil(span));
         Split { splits, span }
     }
 
-    /// Whether, and how, cells are split where `blocks` workgroups have queries of their own.
+    /// Whether, and how, cells are split where `blocks` workgroups have queries of a unit. So answers are split in one way, whatever
+    /// their number.
     fn split(&self, heads: &Heads, blocks: usize, caps: &Caps) -> Option<Split> {
+        if heads.role == Role::Piece {
+            return Some(self.splits_of(heads.src, PIECE_SPAN)).filter(|_| self.context > PIECE_SPAN);
+        }
         if blocks >= WORKGROUPS {
             return None;
         }
-        let most = if heads.tokens == 1 { caps.max_workgroups as usize } else { MOST_WORKGROUPS / blocks };
+        let most = match heads.role {
+            Role::Answer => caps.max_workgroups as usize,
+            Role::Prompt => MOST_WORKGROUPS / blocks,
+            Role::Piece => unreachable!("pieces are split in one way"),
+        };
         let span = self.cells(heads.src).div_ceil(most).next_multiple_of(SPAN);
         Some(self.splits_of(heads.src, span)).filter(|split| split.splits > 1)
     }
 
     /// The kernels, best first; none where heads begin within a word of the cache, or a workgroup has no room for one.
     pub(super) fn kernels(&self, src: &[Meta], caps: &Caps) -> Vec<Kernel> {
-        let Some(heads) = Heads::of(src) else { return Vec::new() };
+        let Some(heads) = Heads::of(self.role, src) else { return Vec::new() };
         let Some(tile) = heads.tile(caps) else { return Vec::new() };
         let blocks = heads.rows().div_ceil(tile.rows * tile.blocks) * heads.kv_heads;
         let split = self.split(&heads, blocks, caps);
@@ -190,12 +211,10 @@ impl Attention {
     }
 
     fn kernel(&self, heads: &Heads, tile: &Tile, split: Option<Split>, caps: &Caps) -> Kernel {
-        let sinks = heads.src.len() > 4;
-        let main = self.main(heads, tile, split);
         let rows = tile.rows * tile.blocks;
         let operations = 2.0 * (rows * heads.kv_heads * (heads.dim + heads.value_dim) * self.cells(heads.src)) as f64;
-        let mut passes = main.pieces(rows, operations, caps);
         let Some(split) = split else {
+            let passes = self.main(heads, tile, split, 0..heads.tokens).pieces(rows, operations, caps);
             let variant = match rows {
                 16 => "rows16",
                 8 => "rows8",
@@ -205,12 +224,33 @@ impl Attention {
             };
             return Kernel { variant, passes, scratch: vec![], rounding: 0.0 };
         };
-        passes.push(self.reduce(heads, split, sinks));
-        let sums = heads.rows() * heads.kv_heads * split.splits;
+        // Answers take turns with the room for their sums.
+        let sums_of_token = heads.group * heads.kv_heads * split.splits;
+        let together = self.tokens_together(heads, sums_of_token);
+        let mut passes = Vec::new();
+        for first in (0..heads.tokens).step_by(together) {
+            let tokens = first..(first + together).min(heads.tokens);
+            passes.extend(self.main(heads, tile, Some(split), tokens.clone()).pieces(rows, operations, caps));
+            passes.push(self.reduce(heads, tile, split, tokens));
+        }
+        let sums = together * sums_of_token;
         Kernel { variant: "split", passes, scratch: vec![4 * sums * heads.value_dim, 8 * sums], rounding: 0.0 }
     }
 
-    fn main(&self, heads: &Heads, tile: &Tile, split: Option<Split>) -> Pass {
+    /// How many tokens are split at a time: of answers as many as there is room for.
+    fn tokens_together(&self, heads: &Heads, sums_of_token: usize) -> usize {
+        match heads.role {
+            Role::Prompt => heads.tokens,
+            Role::Answer => (MOST_SUMS / sums_of_token / heads.value_dim).clamp(1, heads.tokens),
+            Role::Piece => {
+                let most = MOST_SUMS / sums_of_token / heads.value_dim;
+                // Tiles begin with pieces, and these at multiples of so many tokens.
+                (most / MOST_ROWS * MOST_ROWS).max(MOST_ROWS).min(heads.tokens)
+            }
+        }
+    }
+
+    fn main(&self, heads: &Heads, tile: &Tile, split: Option<Split>, of: Range<usize>) -> Pass {
         let [q, keys, values, ..] = heads.src else { unreachable!("attention has at least four sources") };
         let sinks = heads.src.len() > 4 && split.is_none();
         let Shares { own, lanes, shares, steps } = heads.shares(tile);
@@ -218,15 +258,18 @@ impl Attention {
         flags.extend(cache_flags(keys.dtype, values.dtype));
         flags.extend(heads.keys.narrow.then_some("KEYS_NARROW"));
         flags.extend(heads.values.narrow.then_some("VALUES_NARROW"));
+        flags.extend((tile.threads / tile.parts > RUN).then_some("FAR"));
         flags.extend(split.map(|_| "SPLIT"));
         flags.extend(sinks.then_some("SINKS"));
         flags.extend((self.max_bias != 0.0).then_some("ALIBI"));
         let mut params = vec![
-            ("rows", heads.rows().into()),
             ("kv_heads", heads.kv_heads.into()),
             ("q_stride", q.stride.into()),
             ("window", self.window.into()),
-            ("cells", keys.outer().into()),
+            ("cells", self.context.into()),
+            ("unit", heads.unit(&of).into()),
+            ("first_token", of.start.into()),
+            ("begins", (heads.tokens * (1 + self.group)).into()),
             ("scale", self.scale.into()),
             ("softcap", self.softcap.into()),
         ];
@@ -243,7 +286,7 @@ impl Attention {
         params.extend(split.iter().flat_map(|s| [("splits", s.splits.into()), ("span", s.span.into())]));
         params.extend(scale_planes(keys, values));
         let mut binds =
-            vec![("q", Bind::Src(0)), ("keys", Bind::Src(1)), ("values", Bind::Src(2)), ("pos", Bind::Src(3))];
+            vec![("q", Bind::Src(0)), ("keys", Bind::Src(1)), ("values", Bind::Src(2)), ("places", Bind::Src(3))];
         binds.push(("y", if split.is_some() { Bind::Scratch(0) } else { Bind::Dst }));
         binds.extend(split.map(|_| ("softmax", Bind::Scratch(1))));
         binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
@@ -256,12 +299,14 @@ impl Attention {
             ("THREADS", tile.threads),
             ("PARTS", tile.parts),
             ("WG", tile.blocks * tile.threads),
+            ("TILE", tile.blocks * tile.rows),
             ("OWN", own),
             ("LANES", lanes),
             ("SHARES", shares),
             ("STEPS", steps),
         ];
-        let x = heads.rows().div_ceil(tile.rows * tile.blocks) as u32;
+        let units = if heads.role == Role::Answer { of.len() } else { 1 };
+        let x = (units * heads.unit(&of).div_ceil(tile.rows * tile.blocks)) as u32;
         Pass {
             shader: "attention",
             flags,
@@ -274,7 +319,8 @@ impl Attention {
     }
 
     /// The pass that merges what the splits have found.
-    fn reduce(&self, heads: &Heads, split: Split, sinks: bool) -> Pass {
+    fn reduce(&self, heads: &Heads, tile: &Tile, split: Split, of: Range<usize>) -> Pass {
+        let sinks = heads.src.len() > 4;
         let narrow = !heads.value_dim.is_multiple_of(4);
         let (threads, units) = (128, if narrow { heads.value_dim } else { heads.value_dim / 4 });
         let own = units.div_ceil(threads);
@@ -282,10 +328,21 @@ impl Attention {
         let mut flags = Vec::new();
         flags.extend(sinks.then_some("SINKS"));
         flags.extend(narrow.then_some("NARROW"));
-        let consts =
-            [("DIM_V", heads.value_dim), ("WG", threads), ("OWN", own), ("LANES", lanes), ("SHARES", threads / lanes)];
-        let mut binds =
-            vec![("partial", Bind::Scratch(0)), ("softmax", Bind::Scratch(1)), ("pos", Bind::Src(3)), ("y", Bind::Dst)];
+        let consts = [
+            ("DIM_V", heads.value_dim),
+            ("GROUP", heads.group),
+            ("TILE", tile.blocks * tile.rows),
+            ("WG", threads),
+            ("OWN", own),
+            ("LANES", lanes),
+            ("SHARES", threads / lanes),
+        ];
+        let mut binds = vec![
+            ("partial", Bind::Scratch(0)),
+            ("softmax", Bind::Scratch(1)),
+            ("places", Bind::Src(3)),
+            ("y", Bind::Dst),
+        ];
         binds.extend(sinks.then_some(("sinks", Bind::Src(4))));
         let all = heads.group * heads.kv_heads;
         Pass {
@@ -297,10 +354,13 @@ impl Attention {
                 ("splits", split.splits.into()),
                 ("span", split.span.into()),
                 ("window", self.window.into()),
-                ("cells", heads.src[1].outer().into()),
+                ("cells", self.context.into()),
+                ("unit", heads.unit(&of).into()),
+                ("first_token", of.start.into()),
+                ("begins", (heads.tokens * (1 + self.group)).into()),
             ],
             binds,
-            workgroups: [all as u32, heads.tokens as u32, 1],
+            workgroups: [all as u32, of.len() as u32, 1],
             ..Pass::default()
         }
     }
@@ -309,9 +369,14 @@ impl Attention {
     pub(super) fn scratch_of_any_batch(&self, src: &[Meta]) -> Vec<usize> {
         let (q, value_dim) = (&src[0].shape, src[2].shape[2]);
         let splits = self.splits_of(src, SPAN).splits;
-        // Of one token all splits; of several as many as there are workgroups, each with sums of its rows.
-        let several = (q[0] * q[1] * splits).min(MOST_ROWS * (MOST_WORKGROUPS + WORKGROUPS));
-        let sums = several.max(q[1] * splits);
+        let (of_token, all) = (q[1] * splits, q[0] * q[1] * splits);
+        // Of one token all splits; of several of a prompt as many as there are workgroups, each with sums of its rows.
+        let several = match self.role {
+            Role::Prompt => all.min(MOST_ROWS * (MOST_WORKGROUPS + WORKGROUPS)),
+            Role::Answer => all.min(MOST_SUMS / value_dim),
+            Role::Piece => all.min((MOST_SUMS / value_dim).max(MOST_ROWS * of_token)),
+        };
+        let sums = several.max(of_token);
         if splits > 1 { vec![4 * sums * value_dim, 8 * sums] } else { Vec::new() }
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn score(
     scores: &mut [f32],
 ) {
     let unit = level.tiles().expect("a level with tiles");
-    with_rows!(cache, place, cells, |keys| level.run(Score { unit, keys, place, q, dim, scratch, scores }));
+    with_rows!(cache, place, cells, |keys, place| level.run(Score { unit, keys, place, q, dim, scratch, scores }));
 }
 
 /// y `[rows, width]` = scores · cells.
@@ -56,7 +56,15 @@ pub(super) fn weigh(
     (y, width): (&mut [f32], usize),
 ) {
     let unit = level.tiles().expect("a level with tiles");
-    with_rows!(cache, place, cells, |values| level.run(Weigh { unit, values, place, scores, scratch, y, width }));
+    with_rows!(cache, place, cells, |values, place| level.run(Weigh {
+        unit,
+        values,
+        place,
+        scores,
+        scratch,
+        y,
+        width
+    }));
 }
 
 /// The part of `v` that a bf16 holds, and the rest (Dekker, "A floating-point technique for extending the available precision", 1971).
@@ -104,7 +112,7 @@ fn pack<S: Simd>(s: S, values: &[f32], stride: usize, (rows, n): (usize, usize),
 struct Score<'a, T> {
     unit: Tiles,
     keys: Rows<'a, T>,
-    place: &'a Place,
+    place: &'a Place<'a>,
     q: &'a [f32],
     dim: usize,
     scratch: &'a mut Scratch,
@@ -124,18 +132,19 @@ impl<T: Number> Kernel for Score<'_, T> {
         let [first, second] = panels;
         let mut panels = [room(first, per), room(second, per)];
         for block in (place.cells.start / CHUNK * CHUNK..place.cells.end).step_by(CHUNK) {
+            let cells = [0, BLOCK].map(|half| place.rows(block + half));
+            let ahead = place.ahead(block);
             for head in 0..heads {
                 for (half, panel) in panels.iter_mut().enumerate() {
-                    let block = block + half * BLOCK;
                     for (j, to) in panel.as_chunks_mut::<TERMS>().0.iter_mut().enumerate() {
-                        let a = turned(s, keys, place, (block, head), j * CHUNK);
-                        let b = turned(s, keys, place, (block, head), j * CHUNK + BLOCK);
+                        let a = turned(s, keys, &cells[half], head, j * CHUNK);
+                        let b = turned(s, keys, &cells[half], head, j * CHUNK + BLOCK);
                         for p in 0..BLOCK {
                             put::<S, true>(s, [a[p], b[p]], p, to);
                         }
                     }
                     for j in 0..BLOCK {
-                        keys.fetch(s, place.row(block, j), head);
+                        keys.fetch(s, ahead + half * BLOCK + j, head);
                     }
                 }
                 let sums = room(sums, place.rows / QUERIES);
@@ -153,14 +162,14 @@ impl<T: Number> Kernel for Score<'_, T> {
 fn turned<S: Simd, T: Number>(
     s: S,
     keys: Rows<'_, T>,
-    place: &Place,
-    (block, head): (usize, usize),
+    cells: &[usize; BLOCK],
+    head: usize,
     c: usize,
 ) -> [S::Floats; BLOCK] {
     let mut square = [s.splat(0.0); BLOCK];
     if c < keys.width() {
         for (j, row) in square.iter_mut().enumerate() {
-            *row = keys.load(s, place.row(block, j), head, c);
+            *row = keys.load(s, cells[j], head, c);
         }
     }
     s.transpose(square)
@@ -182,7 +191,7 @@ fn spread<S: Simd>(s: S, sums: &[Products], to: &mut [f32], stride: usize, width
 struct Weigh<'a, T> {
     unit: Tiles,
     values: Rows<'a, T>,
-    place: &'a Place,
+    place: &'a Place<'a>,
     scores: &'a [f32],
     scratch: &'a mut Scratch,
     y: &'a mut [f32],
@@ -204,6 +213,7 @@ impl<T: Number> Kernel for Weigh<'_, T> {
             let sums = room(sums, pairs * groups);
             let mut some = false;
             for block in (place.cells.start / CELLS * CELLS..place.cells.end).step_by(CELLS) {
+                let cells: [_; CELLS / BLOCK] = std::array::from_fn(|i| place.rows(block + i * BLOCK));
                 let scores = &scores[head * place.rows * STRIDE + block - place.start..];
                 pack(s, scores, STRIDE, (place.rows, CELLS), acts);
                 for (pair, sums) in sums.chunks_exact_mut(groups).enumerate() {
@@ -211,7 +221,7 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                         let c = pair * CHUNK + half * BLOCK;
                         for (j, to) in panel.as_chunks_mut::<TERMS>().0.iter_mut().enumerate() {
                             for p in 0..BLOCK {
-                                let cell = |i: usize| place.row(block, j * CHUNK + i * BLOCK + p);
+                                let cell = |i: usize| cells[2 * j + i][p];
                                 let mut v = [s.splat(0.0); 2];
                                 if c < width {
                                     v = [values.load(s, cell(0), head, c), values.load(s, cell(1), head, c)];
@@ -223,8 +233,11 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                     unit.multiply([panels[0], panels[1]], acts, PER, some, sums);
                 }
                 some = true;
-                for j in 0..CELLS {
-                    values.fetch(s, place.row(block, j), head);
+                for block in (block..block + CELLS).step_by(BLOCK) {
+                    let ahead = place.ahead(block);
+                    for j in 0..BLOCK {
+                        values.fetch(s, ahead + j, head);
+                    }
                 }
             }
             for (pair, sums) in sums.chunks_exact(groups).enumerate().filter(|_| some) {
@@ -244,12 +257,13 @@ mod tests {
 
     /// Scores and sums of values of both ways, of heads with `n` channels.
     fn compare(level: Level, dtype: DType, n: usize, cells: Range<usize>, rows: usize) {
-        let (kv_heads, all, kvs) = (3, 700, 1..3);
+        let (kv_heads, all, kvs) = (3, 704, 1..3);
         let random = |seed: u64, len: usize| Vec::from_iter((0..len as u64).map(|i| 4.0 * uniform(seed, i) - 2.0));
         let mut cache = vec![0; dtype.row_bytes(all * kv_heads * n).unwrap()];
         crate::quant::encode(dtype, &random(1, all * kv_heads * n), n, &mut cache);
         let view = View::new(Meta::new(dtype, [all, kv_heads, n]), &cache);
-        let place = Place { cells, start: PART, rows, kvs };
+        let pages: Vec<u32> = (0..11).rev().collect();
+        let place = Place { cells, table: Some(&pages), start: PART, rows, kvs };
         let (dim, width) = (n.next_multiple_of(CHUNK), n.next_multiple_of(BLOCK));
         let q = random(2, 2 * rows * n);
         let (mut tiled, mut plain) = (vec![0.0; 2 * rows * dim], vec![0.0; 2 * rows * width]);

@@ -1,5 +1,6 @@
 //! Test and bench cases: an op with inputs to make up, and how exact its result must be.
 
+use super::places::{NO_ROW, PAGE_CELLS, places_len};
 use crate::base::{DType, Meta, View};
 
 /// One case of one op.
@@ -45,6 +46,37 @@ pub enum Fill {
     Bits,
     /// These words in turn: parameter blocks.
     Words(&'static [u32]),
+    /// Places of rows in a cache: see [`Input::places`].
+    Places(Rows),
+}
+
+/// Made-up rows of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// How many.
+    pub rows: usize,
+    /// Of how many sequences they are, as many of each. If there are several, the last row is none.
+    pub sequences: usize,
+    /// The first one's position; other sequences are shorter.
+    pub start: usize,
+    /// Pages of the cache, all in tables, in random order.
+    pub pages: usize,
+}
+
+impl Rows {
+    /// The words of [`places_len`] for one group of layers.
+    fn words(&self, random: &mut Random) -> Vec<u32> {
+        let Rows { rows, sequences, start, pages } = *self;
+        let mut order: Vec<u32> = (0..pages as u32).collect();
+        (1..pages).rev().for_each(|i| order.swap(i, random.bits() as usize % (i + 1)));
+        let (each, own) = (rows.div_ceil(sequences), pages / sequences);
+        let position = |row: usize| match (row / each, row % each) {
+            _ if sequences > 1 && row + 1 == rows => NO_ROW,
+            (sequence, i) => (start.saturating_sub(7 * sequence) + i) as u32,
+        };
+        let begin = |row: usize| (2 * rows + row / each * own) as u32;
+        (0..rows).map(position).chain((0..rows).map(begin)).chain(order).collect()
+    }
 }
 
 impl Input {
@@ -56,6 +88,12 @@ impl Input {
     /// Packed `f32` values in ±1.
     pub fn f32(shape: impl Into<crate::base::Shape>) -> Self {
         Self::uniform(Meta::f32(shape))
+    }
+
+    /// Places of `rows` rows of some sequences from position `start` on, in a cache of `cells` in one group.
+    pub fn places(rows: usize, sequences: usize, start: usize, cells: usize) -> Self {
+        let rows = Rows { rows, sequences, start, pages: cells / PAGE_CELLS };
+        Self::filled(Meta::new(DType::U32, [places_len(rows.rows, 1, rows.pages)]), Fill::Places(rows))
     }
 
     /// Packed values of another kind.
@@ -95,6 +133,11 @@ impl Exact {
             }
         }
         Exact { meta: Meta::new(view.meta.dtype, view.meta.shape), data }
+    }
+
+    /// The values of a `u32` tensor.
+    pub fn words(&self) -> Vec<u32> {
+        self.data.iter().map(|v| *v as u32).collect()
     }
 
     /// Row `i` of the outermost dimension.
@@ -152,6 +195,7 @@ impl Input {
             (Fill::Count(start), _) => as_words((start..).take(elements).collect()),
             (Fill::Bits, _) => as_words((0..elements).map(|_| random.bits()).collect()),
             (Fill::Words(words), _) => as_words(words.iter().copied().cycle().take(elements).collect()),
+            (Fill::Places(rows), _) => as_words([vec![0; self.offset], rows.words(&mut random)].concat()),
         }
     }
 

@@ -1,9 +1,11 @@
-//! Writes the batch's keys and values into the cache: cache[pos[t]] = x[t], rounded to the cache's type.
+//! Writes the batch's keys and values into the cache: cache[cell[t]] = x[t], rounded to the cache's type. Rows that are none are not
+//! written.
 //!
 //! On a GPU a cache in blocks lies as weights of its type do: codes in one plane, scales in another (`quant::gpu_planes`).
 //! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Param, Pass, Pool, for_chunks, Work};
+use super::places::{RowPlaces, places_len};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, for_chunks};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
@@ -11,9 +13,12 @@ use std::fmt;
 use std::ops::Range;
 
 /// Sources: keys `[cells, heads, dim]` and values `[cells, heads, value_dim]`, each of one of [`CACHE_TYPES`] (both updated in place;
-/// the result is the keys), k `[tokens, heads, dim]`, v `[tokens, heads, value_dim]`, positions `[tokens]` `u32`, each below `cells`.
+/// the result is the keys), k `[tokens, heads, dim]`, v `[tokens, heads, value_dim]`, places (see `places.rs`), whose cells are below `cells`, each of one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct KvStore;
+pub struct KvStore {
+    /// The group of layers, whose tables are used.
+    pub group: usize,
+}
 
 /// What a cache can be made of.
 pub const CACHE_TYPES: &[DType] = &[DType::F16, DType::F32, DType::Q8_0, DType::Q4_0];
@@ -68,8 +73,13 @@ pub(super) fn check_cache(name: &str, cache: &Meta, x: &Meta) -> Result<()> {
     Ok(())
 }
 
-/// Writes row `t` to cell `pos[t]`, rounded to the cache's type.
-pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usize) -> &'a [f32] + Sync, pool: &dyn Pool) {
+/// Writes row `t` to its cell, rounded to the cache's type.
+pub(super) fn write_cells<'a>(
+    cache: &mut ViewMut,
+    (places, rows): (&RowPlaces, usize),
+    row: impl Fn(usize) -> &'a [f32] + Sync,
+    pool: &dyn Pool,
+) {
     let (n, dtype) = (cache.meta.inner(), cache.meta.dtype);
     let bytes = dtype.row_bytes(n).expect("whole blocks");
     let write = |x: &[f32], out: &mut [u8]| match dtype {
@@ -79,13 +89,26 @@ pub(super) fn write_cells<'a>(cache: &mut ViewMut, pos: &[u32], row: impl Fn(usi
         }
         _ => quant::encode(dtype, x, n, out),
     };
-    let first = pos.first().map_or(0, |p| *p as usize);
-    if pos.iter().enumerate().all(|(t, p)| *p as usize == first + t) {
-        let cells = &mut cache.data[first * bytes..(first + pos.len()) * bytes];
-        return for_chunks(pool, cells, bytes, |t, out| write(row(t), out));
+    let mut t = 0;
+    while t < rows {
+        let Some(first) = places.cell(t) else {
+            t += 1;
+            continue;
+        };
+        // Rows whose cells follow each other are shared out among the threads.
+        let count = (1..rows - t).find(|i| places.cell(t + i) != Some(first + i)).unwrap_or(rows - t);
+        let cells = &mut cache.data[first * bytes..(first + count) * bytes];
+        for_chunks(pool, cells, bytes, |i, out| write(row(t + i), out));
+        t += count;
     }
-    for (t, p) in pos.iter().enumerate() {
-        write(row(t), &mut cache.data[*p as usize * bytes..][..bytes]);
+}
+
+/// An error unless `places` has the places of `rows` rows in the tables of `group`.
+pub(super) fn check_places(name: &str, places: &Meta, rows: usize, group: usize) -> Result<()> {
+    places.want(name, DType::U32)?;
+    match places.outer() >= places_len(rows, 1 + group, 0) {
+        true => Ok(()),
+        false => Err(Error::format(format!("{name}: {places:?} has no places of {rows} rows in group {group}"))),
     }
 }
 
@@ -121,7 +144,7 @@ impl Op for KvStore {
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
         check_cache(Self::NAME, &src[0], &src[2])?;
         check_cache(Self::NAME, &src[1], &src[3])?;
-        src[4].want(Self::NAME, DType::U32)?;
+        check_places(Self::NAME, &src[4], src[2].outer(), self.group)?;
         Ok(src[0])
     }
 
@@ -143,9 +166,10 @@ impl Op for KvStore {
     }
 
     fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
-        let pos = src[4].u32();
-        write_cells(&mut dst, pos, |t| src[2].row(t), pool);
-        write_cells(&mut more[0], pos, |t| src[3].row(t), pool);
+        let rows = src[2].meta.outer();
+        let places = RowPlaces::new(src[4].u32(), rows, self.group);
+        write_cells(&mut dst, (&places, rows), |t| src[2].row(t), pool);
+        write_cells(&mut more[0], (&places, rows), |t| src[3].row(t), pool);
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, _caps: &Caps) -> Vec<Kernel> {
@@ -153,6 +177,7 @@ impl Op for KvStore {
         let mut params: Vec<(&str, Param)> = vec![
             ("heads", heads.into()),
             ("cells", dst.outer().into()),
+            ("begins", (tokens * (1 + self.group)).into()),
             ("k_stride", src[2].stride.into()),
             ("v_stride", src[3].stride.into()),
         ];
@@ -167,7 +192,7 @@ impl Op for KvStore {
                 binds: vec![
                     ("k", Bind::Src(2)),
                     ("v", Bind::Src(3)),
-                    ("pos", Bind::Src(4)),
+                    ("places", Bind::Src(4)),
                     ("keys", Bind::Dst),
                     ("values", Bind::Src(1)),
                 ],
@@ -179,11 +204,13 @@ impl Op for KvStore {
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
         let mut caches = Vec::new();
+        let (words, rows) = (src[4].words(), src[2].meta.outer());
+        let places = RowPlaces::new(&words, rows, self.group);
         for (cache, x) in [(&src[0], &src[2]), (&src[1], &src[3])] {
             let mut cells = cache.data.clone();
             let n = cache.meta.inner();
-            for (t, pos) in src[4].data.iter().enumerate() {
-                cells[*pos as usize * n..][..n].copy_from_slice(x.row(t));
+            for (t, cell) in (0..rows).filter_map(|t| Some((t, places.cell(t)?))) {
+                cells[cell * n..][..n].copy_from_slice(x.row(t));
             }
             caches.extend(cells);
         }
@@ -191,26 +218,29 @@ impl Op for KvStore {
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let mixed = |types: CacheTypes, [cells, tokens, heads, dim, value_dim]: [usize; 5], start| Case {
-            op: KvStore,
+        let of = |types: CacheTypes, [cells, tokens, heads, dim, value_dim]: [usize; 5], start, sequences| Case {
+            op: KvStore { group: 0 },
             src: vec![
                 Input::uniform(Meta::new(types.keys, [cells, heads, dim])),
                 Input::uniform(Meta::new(types.values, [cells, heads, value_dim])),
                 Input::f32([tokens, heads, dim]).strided(3 * heads * dim, heads * dim),
                 Input::f32([tokens, heads, value_dim]),
-                Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
+                Input::places(tokens, sequences, start, cells),
             ],
             nmse: rounding(types.keys).max(rounding(types.values)),
         };
+        let mixed = |types, sizes, start| of(types, sizes, start, 1);
         let case = |dtype: DType, sizes, start| mixed(dtype.into(), sizes, start);
         let mut all = vec![
-            case(DType::F16, [40, 3, 2, 64, 64], 7),
-            case(DType::F32, [33, 1, 3, 64, 32], 32),
-            case(DType::F16, [64, 64, 1, 80, 80], 0),
-            case(DType::Q8_0, [20, 5, 2, 64, 96], 3),
-            case(DType::Q4_0, [20, 20, 3, 96, 32], 0),
+            case(DType::F16, [192, 3, 2, 64, 64], 62),
+            case(DType::F32, [64, 1, 3, 64, 32], 32),
+            case(DType::F16, [128, 64, 1, 80, 80], 20),
+            case(DType::Q8_0, [128, 5, 2, 64, 96], 100),
+            case(DType::Q4_0, [64, 20, 3, 96, 32], 0),
+            of(DType::F16.into(), [640, 9, 2, 64, 64], 100, 4),
+            of(DType::Q8_0.into(), [192, 4, 1, 64, 64], 30, 3),
         ];
-        all.extend(CacheTypes::mixed().map(|types| mixed(types, [20, 2, 2, 64, 32], 7)));
+        all.extend(CacheTypes::mixed().map(|types| mixed(types, [64, 2, 2, 64, 32], 7)));
         all
     }
 }

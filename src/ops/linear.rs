@@ -12,7 +12,7 @@ use super::linear_cpu;
 use super::product::Product;
 use super::{Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted, Work};
 use super::work::chosen;
-use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::base::{DType, Error, Meta, Result, Role, View, ViewMut};
 use crate::quant::{self, Precision};
 use std::ops::Range;
 
@@ -34,6 +34,8 @@ pub struct Linear {
     /// To what x may be rounded where it meets quantized weights. A GPU takes 8 bits where that is faster; for a single token, an
     /// answer's, whenever it is allowed.
     pub precision: Precision,
+    /// What its rows are.
+    pub role: Role,
 }
 
 /// A norm over the whole of a token's input.
@@ -91,7 +93,13 @@ pub struct Places {
 impl Linear {
     /// The product alone.
     pub fn plain(ids: bool, bias: bool) -> Linear {
-        Linear { parts: 1, ids, bias, norm: None, then: Then::Store, precision: Precision::Sixteen }
+        let (norm, then) = (None, Then::Store);
+        Linear { parts: 1, ids, bias, norm, then, precision: Precision::Sixteen, role: Role::Prompt }
+    }
+
+    /// The product alone, of so many tokens: a few are those of answers.
+    pub fn alone(ids: bool, bias: bool, tokens: usize) -> Linear {
+        Linear { role: if tokens <= 8 { Role::Answer } else { Role::Prompt }, ..Self::plain(ids, bias) }
     }
 
     /// Where its sources stand.
@@ -206,10 +214,16 @@ impl Op for Linear {
             Then::Add { .. } => "add",
             Then::Combine { .. } => "combine",
         };
-        let (ids, tokens) = (if self.ids { " experts" } else { "" }, round(src[self.parts].outer()));
+        let tokens = match self.role {
+            Role::Prompt => round(src[self.parts].outer()),
+            // These are computed in one way, whatever their number.
+            Role::Piece | Role::Answer => 1,
+        };
+        let pieces = if self.role == Role::Piece { " pieces" } else { "" };
+        let ids = if self.ids { " experts" } else { "" };
         // Kernels in bytes are there only if activations may be rounded.
         let bits = if self.precision == Precision::Eight { " 8 bits" } else { "" };
-        Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}", w.dtype, round(rows), round(w.shape.row())))
+        Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}{pieces}", w.dtype, round(rows), round(w.shape.row())))
     }
 
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
@@ -278,9 +292,14 @@ mod cases {
     use super::*;
     use crate::ops::matmul::tolerance;
 
+    /// What so many rows are, if a case does not say.
+    fn role(tokens: usize) -> Role {
+        Linear::alone(false, false, tokens).role
+    }
+
     /// A product with weights of `rows` rows each.
     fn dense(op: Linear, dtype: DType, rows: &[usize], k: usize, tokens: usize) -> Case<Linear> {
-        let op = Linear { parts: rows.len(), ..op };
+        let op = Linear { parts: rows.len(), role: role(tokens), ..op };
         let mut src: Vec<Input> = rows.iter().map(|n| Input::uniform(Meta::new(dtype, [*n, k]))).collect();
         src.push(Input { fill: Fill::Uniform { scale: 2.0, offset: 0.3 }, ..Input::f32([tokens, k]) });
         if op.bias {
@@ -293,7 +312,7 @@ mod cases {
 
     /// A product with chosen experts; all see the same x unless it combines.
     fn experts(op: Linear, dtype: DType, [experts, n, k]: [usize; 3], [tokens, used]: [usize; 2]) -> Case<Linear> {
-        let op = Linear { ids: true, parts: if op.interleaved() { 2 } else { 1 }, ..op };
+        let op = Linear { ids: true, parts: if op.interleaved() { 2 } else { 1 }, role: role(tokens), ..op };
         let combine = op.places().factors.is_some();
         let mut src = vec![Input::uniform(Meta::new(dtype, [experts, n, k])); op.parts];
         src.push(if combine { Input::f32([tokens, used, k]) } else { Input::f32([tokens, k]) });
@@ -378,6 +397,17 @@ mod cases {
                 all.push(experts(then(plain, Then::Combine { add: None }), dtype, [4, 33, k], [tokens, 3]));
                 all.push(experts(then(biased, Then::Combine { add: Some(0.7) }), dtype, [5, 40, k], [tokens, 2]));
             }
+        }
+        // Few rows of prompts, and many answers.
+        for (role, tokens) in [(Role::Prompt, 1), (Role::Piece, 5), (Role::Piece, 90), (Role::Answer, 16), (Role::Answer, 22)] {
+            let mut more = |mut case: Case<Linear>| {
+                case.op.role = role;
+                all.push(case);
+            };
+            more(dense(rms(then(biased, swiglu)), DType::Q4_0, &[70, 70], 320, tokens));
+            more(dense(layer(then(plain, add), 2), DType::F16, &[50], 100, tokens));
+            more(exact_in_bytes(dense(plain, DType::Q4_K, &[33], 512, tokens)));
+            more(experts(then(biased, Then::Combine { add: Some(0.7) }), DType::Q4_K, [5, 40, 256], [tokens, 2]));
         }
         all.push(experts(layer(plain, 2), DType::Q4_0, [3, 10, 64], [2, 2]));
         // A gate and its partner as halves of one weight, as some files have them.

@@ -64,7 +64,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, x: &View, mut dst: ViewMut, poo
     let y = dst.f32();
     ACTIVATIONS.with_borrow_mut(|acts| {
         // One preparation for all, which are of one type.
-        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision), x.f32(), [x.meta.stride, tokens, k]);
+        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision, op.role), x.f32(), [x.meta.stride, tokens, k]);
         if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
             return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
         }
@@ -136,7 +136,7 @@ fn experts(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<
         let bias = at.bias.clone().nth(part).map(|b| src[b]);
         let sources = [src[part], *x, ids, bias.unwrap_or(ids)];
         let sources = if bias.is_some() { &sources[..] } else { &sources[..3] };
-        multiply_chosen(sources, view_mut(meta, &mut products[part * each..][..each]), op.precision, pool);
+        multiply_chosen(sources, view_mut(meta, &mut products[part * each..][..each]), (op.precision, op.role), pool);
     }
     let first = view(meta, &products[..each]);
     match op.then {

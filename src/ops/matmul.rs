@@ -1,14 +1,14 @@
 //! Matrix product with quantized weights: y[t, n] = Σ_k w[n, k] · x[t, k] (+ bias[n]). Decoding is part of the kernel.
 //!
 //! CPU: each input row is quantized once, to 16 bits, then threads take ranges of weight rows.
-//! GPU: `matmul_vec` for up to 8 tokens (memory-bound), `matmul_tile` beyond (compute-bound); activations stay `f32`.
+//! GPU: `matmul_vec` for answers (memory-bound), `matmul_tile` for prompts (compute-bound); activations stay `f32`.
 //! Weights larger than a binding are cut into shards of rows, one dispatch each.
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/quant/*.wgsl.
 
 use super::linear::Linear;
 use super::product::Product;
 use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each, Work};
-use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
+use crate::base::{DType, Error, Layout, Meta, Result, Role, View, ViewMut};
 use crate::quant::{self, Activations, Matrix, Precision, Team};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
@@ -131,14 +131,14 @@ impl Op for MatMul {
     }
 
     fn tuning_class(&self, src: &[Meta]) -> Option<String> {
-        Linear::plain(false, src.len() > 2).tuning_class(src)
+        Linear::alone(false, src.len() > 2, src[1].outer()).tuning_class(src)
     }
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
         let (w, x) = (&src[0], &src[1]);
         let (tokens, n) = (x.meta.outer(), w.meta.outer());
         ACTIVATIONS.with_borrow_mut(|acts| {
-            let kind = (w.meta.dtype, Precision::Sixteen);
+            let kind = (w.meta.dtype, Precision::Sixteen, Role::Prompt);
             acts.fill(&Shared(pool), kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
             multiply(&src[..1], 0, acts, dst.f32(), n, pool);
         });
@@ -148,7 +148,7 @@ impl Op for MatMul {
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        Product::new(&Linear::plain(false, src.len() > 2), src, caps).kernels()
+        Product::new(&Linear::alone(false, src.len() > 2, src[1].outer()), src, caps).kernels()
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

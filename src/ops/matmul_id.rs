@@ -8,7 +8,7 @@ use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
 use super::product::Product;
 use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted, Work};
 use super::work::chosen;
-use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use crate::base::{DType, Error, Meta, Result, Role, View, ViewMut};
 use crate::quant::{self, Precision};
 
 /// Sources: w `[experts, n, k]`, x `[tokens, k]` (all experts see the same) or `[tokens, used, k]`, ids `[tokens, used]` as whole
@@ -17,7 +17,7 @@ use crate::quant::{self, Precision};
 pub struct MatMulId;
 
 /// The CPU code, with activations rounded to `precision` where weights are quantized.
-pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, precision: Precision, pool: &dyn Pool) {
+pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, (precision, role): (Precision, Role), pool: &dyn Pool) {
     let (w, x, ids) = (&src[0], &src[1], &src[2]);
     let (experts, n, k) = (w.meta.shape[0], w.meta.shape[1], w.meta.shape[2]);
     let used = ids.meta.shape[1];
@@ -36,7 +36,7 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, precision: Precisi
         chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
         product.resize(chosen.len() * n, 0.0);
         ACTIVATIONS.with_borrow_mut(|acts| {
-            acts.fill(&Shared(pool), (w.meta.dtype, precision), gathered, [k, chosen.len(), k]);
+            acts.fill(&Shared(pool), (w.meta.dtype, precision, role), gathered, [k, chosen.len(), k]);
             multiply(std::slice::from_ref(w), expert, acts, product, n, pool);
         });
         let bias = src.get(3).map(|b| b.row(expert));
@@ -87,15 +87,15 @@ impl Op for MatMulId {
     }
 
     fn tuning_class(&self, src: &[Meta]) -> Option<String> {
-        Linear::plain(true, src.len() > 3).tuning_class(src)
+        Linear::alone(true, src.len() > 3, src[1].outer()).tuning_class(src)
     }
 
     fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
-        multiply_chosen(src, dst, Precision::Sixteen, pool);
+        multiply_chosen(src, dst, (Precision::Sixteen, Role::Prompt), pool);
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
-        Product::new(&Linear::plain(true, src.len() > 3), src, caps).kernels()
+        Product::new(&Linear::alone(true, src.len() > 3, src[1].outer()), src, caps).kernels()
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {

@@ -10,13 +10,15 @@ mod attention_tiles;
 mod case;
 mod kernel;
 mod linear_cpu;
+mod places;
 mod pool;
 mod product;
 mod work;
 
-pub use case::{Case, Exact, Fill, Input, Random, nmse};
+pub use case::{Case, Exact, Fill, Input, Random, Rows, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};
-pub use pool::{Pool, Serial, for_chunks, for_each};
+pub use places::{NO_ROW, PAGE_CELLS, places_len, places_of_one};
+pub use pool::{Pool, Serial, for_chunks, for_each, for_ranges};
 pub use work::Work;
 
 use crate::base::{Meta, Result, View, ViewMut};
@@ -222,5 +224,5 @@ pub use linear::{PreNorm, Then};
 pub use rope::{Pairs, RopeTable};
 pub use rope_store::HeadNorm;
 pub use router::Gate;
-pub use sample::SampleParams;
+pub use sample::{DrawNumber, SampleParams};
 pub use unary::Act;

@@ -1,5 +1,6 @@
 //! How an op's CPU code uses several threads, without knowing who owns them.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,6 +49,33 @@ pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl 
     pool.share(&|_| {
         while let Some((i, chunk)) = next() {
             f(i, chunk);
+        }
+    });
+}
+
+/// Calls `f(i, &mut data[range])` for the `i`-th of some ranges, which ascend and do not overlap, shared out as by [`for_chunks`].
+pub fn for_ranges<T: Send>(
+    pool: &dyn Pool,
+    data: &mut [T],
+    ranges: impl ExactSizeIterator<Item = Range<usize>> + Send,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let alone = pool.threads() == 1 || ranges.len() < 2;
+    let (mut rest, mut start) = (data, 0);
+    let parts = ranges.enumerate().map(move |(i, range)| {
+        let (part, after) = std::mem::take(&mut rest).split_at_mut(range.end - start);
+        let part = &mut part[range.start - start..];
+        (rest, start) = (after, range.end);
+        (i, part)
+    });
+    if alone {
+        return parts.for_each(|(i, part)| f(i, part));
+    }
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().expect("no thread panics while it holds the iterator").next();
+    pool.share(&|_| {
+        while let Some((i, part)) = next() {
+            f(i, part);
         }
     });
 }

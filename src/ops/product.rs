@@ -9,7 +9,7 @@ mod tile;
 
 use super::linear::{Linear, Places, PreNorm, Then};
 use super::{Bind, Caps, Kernel, LayerNorm, Op, Param, Pass, RmsNorm, Stack, line, weight_shards};
-use crate::base::{DType, Meta};
+use crate::base::{DType, Meta, Role};
 use crate::quant;
 use std::ops::Range;
 use tile::Tile;
@@ -20,7 +20,7 @@ const VEC_THREADS: u32 = 64;
 const FEW_STEPS: usize = 3;
 /// Bytes of workgroup memory of `matmul_tile` where subgroups multiply matrices.
 const COOP_SHARED: u32 = 24 << 10;
-/// Most tokens for `matmul_vec`: beyond, weights are better decoded into workgroup memory.
+/// Most tokens that `matmul_vec` multiplies at a time.
 const VEC_TOKENS: usize = 8;
 
 /// A product with its sources.
@@ -86,18 +86,11 @@ impl<'a> Product<'a> {
 
     /// The kernels, best first.
     pub fn kernels(&self) -> Vec<Kernel> {
-        let tokens = self.src[self.at.x].outer();
-        let exact = match (tokens <= VEC_TOKENS, self.op.ids) {
-            (true, false) => self.vec(),
-            (true, true) => [self.vec(), self.tile()].concat(),
-            (false, false) => self.tile(),
-            (false, true) => [self.tile(), self.vec()].concat(),
-        };
-        match tokens {
+        // One family for each role: they add up in different orders, and the number of rows must not decide.
+        match self.op.role {
             // Answers are rounded only where that was asked for.
-            1 => [self.int8_vec(), exact].concat(),
-            ..=VEC_TOKENS => [exact, self.int8_vec()].concat(),
-            _ => exact.into_iter().chain(self.int8_tile()).collect(),
+            Role::Answer => [self.int8_vec(), self.vec()].concat(),
+            Role::Prompt | Role::Piece => self.tile().into_iter().chain(self.int8_tile()).collect(),
         }
     }
 
@@ -125,7 +118,7 @@ impl<'a> Product<'a> {
             return apart.tile().into_iter().map(|k| prepend(&norm, k)).collect();
         }
         let mut possible: Vec<&Variant> = TILE.iter().filter(|v| self.possible(v)).collect();
-        let best = Tile::wants_big(self.rows(), self.x.outer(), self.caps);
+        let best = Tile::wants_big(self.rows(), self.x.outer(), self.caps) && self.op.role == Role::Prompt;
         if let Some(at) = possible.iter().position(|v| v.name == BIG).filter(|_| best) {
             possible[..=at].rotate_right(1);
         }
@@ -288,14 +281,27 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// How many tokens `matmul_vec` multiplies at a time, and how often.
+    fn vec_columns(&self) -> (usize, usize) {
+        let tokens = if self.op.ids { 1 } else { self.x.outer() };
+        // Groups are of one size: batches of many answers are multiples of the largest.
+        let columns = (1..=VEC_TOKENS).rev().find(|n| tokens.is_multiple_of(*n)).unwrap_or(1);
+        (columns, tokens / columns)
+    }
+
     fn vec_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
         let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         // More rows reuse the activations more; with few rows in all, the device is better filled.
         let per_group = if rows >= 1024 { 4 } else { 2 };
         let groups = rows.div_ceil(per_group);
         let part = shard.0;
-        let mut pass = Pass { shader: "matmul_vec", workgroups: line(groups, self.caps), ..self.pass(variant, shard) };
-        let columns = if self.op.ids { 1 } else { self.x.outer() };
+        let (columns, column_groups) = self.vec_columns();
+        let workgroups = line(groups * column_groups, self.caps);
+        let mut pass = Pass { shader: "matmul_vec", workgroups, ..self.pass(variant, shard) };
+        if column_groups > 1 {
+            pass.flags.push("COLUMNS");
+            pass.params.push(("column_groups", column_groups.into()));
+        }
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", per_group as u32), ("COLS", columns as u32)];
         let steps = self.k().div_ceil(8 * VEC_THREADS as usize);
         if steps <= FEW_STEPS && !variant.flags.contains(&"DOT4") {
@@ -399,6 +405,8 @@ impl<'a> Product<'a> {
             _ if self.op.ids => Tile { tokens: 32, ..Tile::PLAIN },
             // The slices add up in the tile's memory, which has to hold sums.
             _ if variant.flags.contains(&"F16") && self.x.outer() <= 32 => Tile { tokens: 32, ..Tile::PLAIN },
+            // In slices sums have another order.
+            _ if self.op.role == Role::Piece => Tile::PLAIN,
             _ => Tile::of(self.rows(), self.x.outer(), self.caps),
         }
     }

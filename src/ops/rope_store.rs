@@ -1,17 +1,18 @@
-//! Queries, keys and values made ready for attention, in one op: q' = rope(norm(q)), keys[pos] = rope(norm(k)), values[pos] = v.
+//! Queries, keys and values made ready for attention, in one op: q' = rope(norm(q)), keys[cell] = rope(norm(k)), values[cell] = v.
 //! The norms (RMS over each head or over all heads' channels, or layer norms of each head) may be left out, or follow the rotation.
 //!
 //! `graph::fuse` makes it from `rms_norm`, `rope` and `kv_store`, and it computes what they do.
 //! Shader: shaders/rope_store.wgsl. Source: arXiv 2104.09864 (RoPE), 2302.05442 (QK norm).
 
-use super::kv_store::{CacheTypes, cache_flags, check_cache, rounding, scale_planes, write_cells};
+use super::kv_store::{CacheTypes, cache_flags, check_cache, check_places, rounding, scale_planes, write_cells};
+use super::places::{PAGE_CELLS, RowPlaces, positions};
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Sources: qk `[tokens, heads + kv_heads, dim]`, v `[tokens, kv_heads, value_dim]`, positions `[tokens]` `u32`, the rotary table
+/// Sources: qk `[tokens, heads + kv_heads, dim]`, v `[tokens, kv_heads, value_dim]`, places (see `places.rs`), the rotary table
 /// `[pairs]` `u32`, keys `[cells, kv_heads, dim]` and values `[cells, kv_heads, value_dim]` (updated in place); with a norm, its
 /// weights for q and for k, each `[dim]` or `[all heads' channels]`. Result: q' `[tokens, heads, dim]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +21,8 @@ pub struct RopeStore {
     pub rope: Rope,
     /// How they are normalised.
     pub norm: Option<HeadNorm>,
+    /// The group of layers, whose tables are used.
+    pub group: usize,
 }
 
 /// The norm of queries and keys.
@@ -49,7 +52,7 @@ impl RopeStore {
     /// The parts of the op on one of q and k, as the plain ops' code does them: from `x` by way of `between` to `y`.
     fn turn(&self, src: &[View], x: View, weight: Option<&View>, between: &mut [f32], y: ViewMut, pool: &dyn Pool) {
         let [tokens, heads, dim] = [x.meta.shape[0], x.meta.shape[1], x.meta.shape[2]];
-        let rope = |x: View, y: ViewMut| self.rope.cpu(&[x, src[2], src[3]], y, pool);
+        let rope = |x: View, y: ViewMut| self.rope.cpu(&[x, positions(&src[2], tokens), src[3]], y, pool);
         let (Some(norm), Some(weight)) = (self.norm, weight) else { return rope(x, y) };
         let (rows, weights) = self.shapes(norm.wide, heads, dim, weight.meta.shape.elements());
         let of_norm = |m: Meta| m.reshape([tokens, rows[0], rows[1]]);
@@ -107,7 +110,8 @@ impl Op for RopeStore {
         if !alike || v.outer() != qk.outer() {
             return Err(wrong());
         }
-        self.rope.infer(&[heads(*qk, count), src[2], src[3]])
+        check_places(Self::NAME, &src[2], qk.outer(), self.group)?;
+        self.rope.infer(&[heads(*qk, count), Meta::new(DType::U32, [qk.outer()]), src[3]])
     }
 
     fn caches(&self) -> Range<usize> {
@@ -131,7 +135,8 @@ impl Op for RopeStore {
         let count = qk.meta.shape[1] - kv_heads;
         let q = View { meta: heads(qk.meta, count), ..qk };
         let k = View { meta: heads(qk.meta, kv_heads), data: &qk.data[4 * count * dim..], ..qk };
-        let pos = src[2].u32();
+        let rows = qk.meta.outer();
+        let places = RowPlaces::new(src[2].u32(), rows, self.group);
         SCRATCH.with_borrow_mut(|[between, turned]| {
             between.resize(q.meta.shape.elements().max(k.meta.shape.elements()), 0.0);
             self.turn(src, q, src.get(6), between, dst, pool);
@@ -140,9 +145,9 @@ impl Op for RopeStore {
             let to = ViewMut { meta, data: bytemuck::cast_slice_mut(turned) };
             self.turn(src, k, src.get(7), between, to, pool);
             let n = meta.inner();
-            write_cells(&mut more[0], pos, |t| &turned[t * n..(t + 1) * n], pool);
+            write_cells(&mut more[0], (&places, rows), |t| &turned[t * n..(t + 1) * n], pool);
         });
-        write_cells(&mut more[1], pos, |t| src[1].row(t), pool);
+        write_cells(&mut more[1], (&places, rows), |t| src[1].row(t), pool);
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {
@@ -150,6 +155,7 @@ impl Op for RopeStore {
         let (kv_heads, count, dim) = (keys.shape[1], dst.shape[1], dst.shape[2]);
         let mut params: Vec<(&str, Param)> = vec![
             ("cells", keys.outer().into()),
+            ("begins", (dst.outer() * (1 + self.group)).into()),
             ("pairs", src[3].outer().into()),
             ("qk_stride", qk.stride.into()),
             ("v_stride", src[1].stride.into()),
@@ -171,7 +177,7 @@ impl Op for RopeStore {
             binds: vec![
                 ("qk", Bind::Src(0)),
                 ("v", Bind::Src(1)),
-                ("pos", Bind::Src(2)),
+                ("places", Bind::Src(2)),
                 ("turns", Bind::Src(3)),
                 ("keys", Bind::Src(4)),
                 ("values", Bind::Src(5)),
@@ -197,7 +203,8 @@ impl Op for RopeStore {
         let turned = |first: usize, count: usize, weight: Option<&Exact>| {
             let rows = (0..tokens).flat_map(|t| src[0].data[(t * all + first) * dim..][..count * dim].to_vec());
             let x = Exact { meta: Meta::f32([tokens, count, dim]), data: rows.collect() };
-            let rope = |x: Exact| Exact { data: self.rope.oracle(&[x.clone(), src[2].clone(), src[3].clone()]), ..x };
+            let positions = Exact { meta: Meta::new(DType::U32, [tokens]), data: src[2].data[..tokens].to_vec() };
+            let rope = |x: Exact| Exact { data: self.rope.oracle(&[x.clone(), positions.clone(), src[3].clone()]), ..x };
             let norm = |x: Exact| match (self.norm, weight) {
                 (Some(norm), Some(w)) => {
                     let (rows, weights) = self.shapes(norm.wide, count, dim, w.data.len());
@@ -215,19 +222,19 @@ impl Op for RopeStore {
             if self.norm.is_some_and(|n| n.after) { norm(rope(x)) } else { rope(norm(x)) }
         };
         let (q, k) = (turned(0, all - kv_heads, src.get(6)), turned(all - kv_heads, kv_heads, src.get(7)));
-        let caches = KvStore.oracle(&[src[4].clone(), src[5].clone(), k, src[1].clone(), src[2].clone()]);
+        let caches = KvStore { group: self.group }.oracle(&[src[4].clone(), src[5].clone(), k, src[1].clone(), src[2].clone()]);
         [q.data, caches].concat()
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let mixed = |pairs, norm: Option<HeadNorm>, kv: CacheTypes, sizes: [usize; 6], start, weights: usize| {
+        let mixed = |pairs, norm: Option<HeadNorm>, kv: CacheTypes, sizes: [usize; 6], start: usize, weights: usize| {
             let [tokens, count, kv_heads, dim, value_dim, turned] = sizes;
-            let cells = start as usize + tokens + 2;
+            let cells = (start + tokens).next_multiple_of(PAGE_CELLS) + PAGE_CELLS;
             let width = (count + kv_heads) * dim + 32;
             let mut src = vec![
                 Input::f32([tokens, count + kv_heads, dim]).strided(width, 32),
                 Input::f32([tokens, kv_heads, value_dim]),
-                Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
+                Input::places(tokens, 1, start, cells),
                 Input::filled(Meta::new(DType::U32, [turned / 2]), Fill::Bits),
                 Input::uniform(Meta::new(kv.keys, [cells, kv_heads, dim])),
                 Input::uniform(Meta::new(kv.values, [cells, kv_heads, value_dim])),
@@ -235,7 +242,7 @@ impl Op for RopeStore {
             if norm.is_some() {
                 src.extend([count, kv_heads].map(|h| Input::f32([if weights == 1 { dim } else { h * dim }])));
             }
-            let op = RopeStore { rope: Rope { pairs, mscale: if norm.is_some() { 1.0 } else { 1.1 } }, norm };
+            let op = RopeStore { rope: Rope { pairs, mscale: if norm.is_some() { 1.0 } else { 1.1 } }, norm, group: 0 };
             // Sums of the norm's squares, and turns, are a few roundings; the cache's type is what counts.
             Case { op, src, nmse: rounding(kv.keys).max(rounding(kv.values)).max(1e-9) }
         };

@@ -1,4 +1,4 @@
-//! Draws the next token from its logits: top-k, top-p, min-p, temperature, draw; or the greatest logit.
+//! Draws tokens from rows of logits, each by parameters of its own: top-k, top-p, min-p, temperature, draw; or the greatest logit.
 //!
 //! The chain of the `sample` room for its most usual settings, as an op, so that a decoded token stays on its device. Ties go to
 //! the lower token. The random number is a hash of seed and step, so nothing is carried from token to token.
@@ -6,15 +6,18 @@
 //! Shader: shaders/sample.wgsl, shaders/rng.wgsl.
 //! Source: arXiv 1805.04833 (top-k), 1904.09751 (top-p), 2407.01082 (min-p).
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Work};
+use super::places::NO_ROW;
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Work, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};
+use crate::simd;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// Sources: tokens `[n]` `u32` (updated in place: the drawn token goes to place 0), logits `[1, vocab]`, parameters `[8]` `u32`
-/// (see [`SampleParams`]), positions `[tokens]` `u32` (updated too: place 0 gets what follows the last), so that the next token needs
-/// nothing from the host.
+/// Sources: tokens `[n]` `u32` (updated in place: the token drawn from row i goes to place i), logits `[rows, vocab]`, parameters
+/// `[rows, 8]` `u32` (see [`SampleParams`]), positions `[n]` `u32`. They are updated too, so that the next tokens need nothing from
+/// the host: if each token has a row, every position moves on by one; of one row, which is the last token's, place 0 gets what
+/// follows the last; else they stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample;
 
@@ -31,15 +34,42 @@ pub struct SampleParams {
     pub min_p: f32,
     /// Seed of the run.
     pub seed: u64,
-    /// Position of the first drawn token: draws are counted from it.
-    pub first: u32,
+    /// Where draws are counted from: their number picks the random number.
+    pub draw: DrawNumber,
+}
+
+/// Which draw of its sequence a draw is, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrawNumber {
+    /// By the position of the token that is drawn, counted from this one.
+    From(u32),
+    /// This one.
+    Is(u32),
+}
+
+impl DrawNumber {
+    fn at(self, position: u32) -> u32 {
+        match self {
+            DrawNumber::From(first) => position.wrapping_sub(first),
+            DrawNumber::Is(number) => number,
+        }
+    }
 }
 
 impl SampleParams {
     /// As the op's source holds them.
     pub fn words(&self) -> [u32; 8] {
         let (low, high) = (self.seed as u32, (self.seed >> 32) as u32);
-        [self.temp.to_bits(), self.top_k, self.top_p.to_bits(), self.min_p.to_bits(), low, high, self.first, 0]
+        let [number, known] = match self.draw {
+            DrawNumber::From(first) => [first, 0],
+            DrawNumber::Is(number) => [number, 1],
+        };
+        [self.temp.to_bits(), self.top_k, self.top_p.to_bits(), self.min_p.to_bits(), low, high, number, known]
+    }
+
+    /// How many candidates are kept at the most.
+    fn candidates(&self) -> usize {
+        self.top_k.clamp(1, Sample::MAX_TOP_K) as usize
     }
 
     fn from_words(w: &[u32]) -> Self {
@@ -49,7 +79,7 @@ impl SampleParams {
             top_p: f32::from_bits(w[2]),
             min_p: f32::from_bits(w[3]),
             seed: w[4] as u64 | (w[5] as u64) << 32,
-            first: w[6],
+            draw: if w[7] == 0 { DrawNumber::From(w[6]) } else { DrawNumber::Is(w[6]) },
         }
     }
 }
@@ -57,17 +87,77 @@ impl SampleParams {
 /// A workgroup has many subgroups if they may have fewer threads than this.
 const FEW_THREADS: u32 = 16;
 
+/// Logits of which only the greatest is looked at first.
+const BLOCK: usize = 64;
+
+/// What a draw on the CPU works in, kept so that a token allocates nothing once warm.
+#[derive(Default)]
+struct Few {
+    /// The greatest logit of each block, and the same in another order.
+    greatest: Vec<f32>,
+    sorted: Vec<f32>,
+    /// Candidates.
+    order: Vec<u32>,
+}
+
 thread_local! {
-    // Candidate ids, kept so that a token allocates nothing once warm.
-    static ORDER: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static FEW: RefCell<Few> = RefCell::default();
 }
 
 impl Sample {
+    /// Words of a row's parameters.
+    pub const PARAMS: usize = 8;
+
     /// Most candidates the GPU kernel keeps.
     pub const MAX_TOP_K: u32 = 128;
 
     /// What is drawn from logits that hold a NaN or +∞, or nothing above −∞: no token, and an error for the host to raise.
     pub const POISONED: u32 = u32::MAX;
+
+    /// Moves the positions on.
+    fn advance(positions: &mut [u32], rows: usize) {
+        let last = positions[positions.len() - 1];
+        match rows {
+            _ if rows == positions.len() => {
+                positions.iter_mut().filter(|p| **p != NO_ROW).for_each(|p| *p += 1);
+            }
+            1 if last != NO_ROW => positions[0] = last + 1,
+            _ => {}
+        }
+    }
+
+    /// The token drawn from a row.
+    fn draw_row(params: &SampleParams, logits: &[f32], number: u32) -> u32 {
+        // Without branches, as vectors: NaN and +∞ have all exponent bits, −∞ is only skipped.
+        let wrong = |v: &f32| (v.to_bits() & 0x7f80_0000 == 0x7f80_0000) & (v.to_bits() != 0xff80_0000);
+        let best = simd::max(logits);
+        if best == f32::NEG_INFINITY || logits.iter().fold(false, |any, v| any | wrong(v)) {
+            return Self::POISONED;
+        }
+        if params.temp <= 0.0 {
+            // The first of several.
+            return logits.iter().position(|v| *v == best).map_or(Self::POISONED, |i| i as u32);
+        }
+        let logit = |i: u32| logits[i as usize] as f64;
+        FEW.with_borrow_mut(|Few { greatest, sorted, order }| {
+            // At least k logits are no less than the k-th of the greatest of each block: what is less is none of the best k.
+            let k = params.candidates();
+            greatest.clear();
+            greatest.extend(logits.chunks(BLOCK).map(simd::max));
+            sorted.clone_from(greatest);
+            let least = match sorted.len() > k {
+                true => *sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
+                false => f32::NEG_INFINITY,
+            };
+            order.clear();
+            for (block, _) in greatest.iter().enumerate().filter(|(_, max)| **max >= least) {
+                let start = block * BLOCK;
+                let here = logits[start..].iter().take(BLOCK).enumerate().filter(|(_, v)| **v >= least);
+                order.extend(here.map(|(i, _)| (start + i) as u32));
+            }
+            Self::draw_from(params, &logit, number, order)
+        })
+    }
 
     /// The drawn token. `logit(i)` gives logits; `order` is scratch.
     fn draw(p: &SampleParams, vocab: usize, logit: &dyn Fn(u32) -> f64, step: u32, order: &mut Vec<u32>) -> u32 {
@@ -81,8 +171,14 @@ impl Sample {
         }
         order.clear();
         order.extend(0..vocab as u32);
-        let k = (p.top_k.clamp(1, Self::MAX_TOP_K) as usize).min(vocab);
-        if k < vocab {
+        Self::draw_from(p, logit, step, order)
+    }
+
+    /// The token drawn from those in `order`, among which the best are.
+    fn draw_from(p: &SampleParams, logit: &dyn Fn(u32) -> f64, step: u32, order: &mut Vec<u32>) -> u32 {
+        let better = |a: &u32, b: &u32| logit(*b).partial_cmp(&logit(*a)).unwrap_or(Ordering::Equal).then(a.cmp(b));
+        let k = p.candidates().min(order.len());
+        if k < order.len() {
             order.select_nth_unstable_by(k - 1, better);
         }
         order.truncate(k);
@@ -122,8 +218,10 @@ impl Op for Sample {
         src[1].want(Self::NAME, DType::F32)?;
         src[2].want(Self::NAME, DType::U32)?;
         src[3].want(Self::NAME, DType::U32)?;
-        if src[1].outer() != 1 || src[2].outer() != 8 {
-            return Err(Error::format(format!("sample wants one row of logits and 8 parameters, got {:?}", &src[1..3])));
+        let (rows, tokens) = (src[1].outer(), src[0].outer());
+        if rows == 0 || rows > tokens || src[3].outer() != tokens || src[2].shape.elements() != rows * Self::PARAMS {
+            let what = format!("sample wants rows of logits for some of the tokens, and 8 parameters each, got {src:?}");
+            return Err(Error::format(what));
         }
         Ok(src[0])
     }
@@ -136,13 +234,17 @@ impl Op for Sample {
         unreachable!("it updates the positions too");
     }
 
-    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], _pool: &dyn Pool) {
-        let (logits, params) = (src[1].row(0), SampleParams::from_words(src[2].u32()));
-        let pos = more[0].u32();
-        pos[0] = pos[pos.len() - 1] + 1;
-        let step = pos[0].wrapping_sub(params.first);
-        let logit = |i: u32| logits[i as usize] as f64;
-        dst.u32()[0] = ORDER.with_borrow_mut(|order| Self::draw(&params, logits.len(), &logit, step, order));
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+        let (logits, params) = (src[1], src[2].u32());
+        let (rows, positions) = (logits.meta.outer(), more[0].u32());
+        let last = positions.len() - 1;
+        // One row is that of the last token.
+        let of = |row: usize| positions[if rows == 1 { last } else { row }].wrapping_add(1);
+        for_chunks(pool, &mut dst.u32()[..rows], 1, |row, token| {
+            let params = SampleParams::from_words(&params[row * Self::PARAMS..]);
+            token[0] = Self::draw_row(&params, logits.row(row), params.draw.at(of(row)));
+        });
+        Self::advance(positions, rows);
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {
@@ -150,28 +252,29 @@ impl Op for Sample {
         // Some 2,000 logits per workgroup, and at most 64 lists to merge.
         let slice = vocab.div_ceil(64).max(2048);
         let slices = vocab.div_ceil(slice);
+        let (rows, tokens) = (src[1].outer(), src[3].outer());
         let scan = Pass {
             shader: "sample_scan",
             consts: vec![("SLICE", slice as u32), ("MAX_K", Self::MAX_TOP_K)],
-            params: vec![("vocab", vocab.into())],
+            params: vec![("vocab", vocab.into()), ("slices", slices.into())],
             binds: vec![("logits", Bind::Src(1)), ("sampler", Bind::Src(2)), ("best", Bind::Scratch(0))],
-            workgroups: [slices as u32, 1, 1],
+            workgroups: [slices as u32, rows as u32, 1],
             ..Pass::default()
         };
         let draw = Pass {
             shader: "sample_draw",
             consts: vec![("SLICES", slices as u32), ("MAX_K", Self::MAX_TOP_K)],
-            params: vec![("last", (src[3].outer() - 1).into())],
+            params: vec![("rows", rows.into()), ("last", (tokens - 1).into())],
             binds: vec![
                 ("best", Bind::Scratch(0)),
                 ("sampler", Bind::Src(2)),
                 ("positions", Bind::Src(3)),
                 ("tokens", Bind::Dst),
             ],
-            workgroups: [1, 1, 1],
+            workgroups: [rows as u32, 1, 1],
             ..Pass::default()
         };
-        let scratch = vec![slices * Self::MAX_TOP_K as usize * 8];
+        let scratch = vec![rows * slices * Self::MAX_TOP_K as usize * 8];
         let kernel = |variant, flags: &[&'static str]| {
             let passes = [&scan, &draw].map(|pass| Pass { flags: flags.to_vec(), ..pass.clone() });
             Kernel { variant, passes: passes.to_vec(), scratch: scratch.clone(), rounding: 0.0 }
@@ -188,33 +291,46 @@ impl Op for Sample {
     }
 
     fn oracle(&self, src: &[Exact]) -> Vec<f64> {
-        let words: Vec<u32> = src[2].data.iter().map(|v| *v as u32).collect();
-        let params = SampleParams::from_words(&words);
-        let step = (src[3].data[src[3].data.len() - 1] as u32 + 1).wrapping_sub(params.first);
-        let logit = |i: u32| src[1].data[i as usize];
+        let (words, mut positions) = (src[2].words(), src[3].words());
+        let (rows, vocab, last) = (src[1].meta.outer(), src[1].meta.inner(), positions.len() - 1);
         let mut tokens = src[0].data.clone();
-        tokens[0] = Self::draw(&params, src[1].data.len(), &logit, step, &mut Vec::new()) as f64;
-        let mut pos = src[3].data.clone();
-        pos[0] = pos[pos.len() - 1] + 1.0;
-        [tokens, pos].concat()
+        for (row, token) in tokens.iter_mut().enumerate().take(rows) {
+            let params = SampleParams::from_words(&words[row * Self::PARAMS..]);
+            let position = positions[if rows == 1 { last } else { row }].wrapping_add(1);
+            let logit = |i: u32| src[1].row(row)[i as usize];
+            *token = Self::draw(&params, vocab, &logit, params.draw.at(position), &mut Vec::new()) as f64;
+        }
+        Self::advance(&mut positions, rows);
+        tokens.into_iter().chain(positions.into_iter().map(f64::from)).collect()
     }
 
     fn cases() -> Vec<Case<Self>> {
         const GREEDY: &[u32] = &[0, 40, 0x3f80_0000, 0, 7, 0, 0, 0];
+        const KNOWN: &[u32] = &[0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 1];
+        const MIXED: &[u32] = &[
+            0, 40, 0x3f80_0000, 0, 7, 0, 0, 0, //
+            0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 0, //
+            0x3fc0_0000, 128, 0x3f80_0000, 0, 99, 5, 8, 1,
+        ];
         // temp 0.8, top-k 40, top-p 0.95, min-p 0.05: the defaults; and temp 1.5, top-k 128, min-p 0, with other seeds.
         const USUAL: &[u32] = &[0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 0];
         const WIDE: &[u32] = &[0x3fc0_0000, 128, 0x3f80_0000, 0, 99, 5, 0, 0];
         const ONE: &[u32] = &[0x3f80_0000, 1, 0x3f00_0000, 0, 1, 0, 0, 0];
-        let case = |params, vocab: usize, tokens: usize, start| Case {
+        let of = |params, vocab: usize, [tokens, rows]: [usize; 2], start| Case {
             op: Sample,
             src: vec![
                 Input::filled(Meta::new(DType::U32, [tokens]), Fill::Below(vocab as u32)),
-                Input { fill: Fill::Uniform { scale: 9.0, offset: 0.0 }, ..Input::f32([1, vocab]) },
-                Input::filled(Meta::new(DType::U32, [8]), Fill::Words(params)),
+                Input { fill: Fill::Uniform { scale: 9.0, offset: 0.0 }, ..Input::f32([rows, vocab]) },
+                Input::filled(Meta::new(DType::U32, [rows, Self::PARAMS]), Fill::Words(params)),
                 Input::filled(Meta::new(DType::U32, [tokens]), Fill::Count(start)),
             ],
             nmse: 0.0,
         };
+        let case = |params, vocab, tokens, start| of(params, vocab, [tokens, 1], start);
+        let mut no_row = of(USUAL, 49152, [3, 3], 0);
+        no_row.src[3].fill = Fill::Words(&[7, NO_ROW, 100]);
+        // What is compared is f32, and no row's number is not.
+        no_row.nmse = 1e-15;
         vec![
             case(GREEDY, 49152, 1, 30),
             case(GREEDY, 100, 5, 30),
@@ -224,6 +340,10 @@ impl Op for Sample {
             case(WIDE, 32000, 1, 12),
             case(WIDE, 60, 1, 12),
             case(ONE, 1000, 1, 12),
+            case(KNOWN, 1000, 6, 12),
+            of(MIXED, 5000, [7, 7], 12),
+            of(MIXED, 300, [9, 4], 12),
+            no_row,
         ]
     }
 }

@@ -126,7 +126,7 @@ pub fn reserve(
     placement: &mut Placement,
     options: &Options,
 ) -> Result<gpu::Memory> {
-    let mut memory = gpu::Memory::new(device, options.batch.max(8));
+    let mut memory = gpu::Memory::new(device, options.input_words(&options.cells(model.spec())));
     if placement.uses(Place::Gpu) {
         let sizes = Sizes::of(model, Some(device), options)?;
         if options.placement.is_none() {

@@ -12,6 +12,6 @@ pub mod roofline;
 mod work;
 
 pub use memory::{CPU, GPU, Memory};
-pub use options::Options;
+pub use options::{Options, PIECE_ROWS};
 pub use placement::{Block, Override, Placement, Rules};
 pub use work::{Work, grows};

@@ -258,7 +258,7 @@ mod tests {
     fn graph(name: &str) -> Graph {
         let synthetic: Synthetic = name.parse().unwrap();
         let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap()).unwrap();
-        let batch = Batch { tokens: 1, rows: 1, context: 64, kv: DType::F16.into(), sample: true };
+        let batch = Batch::of_one(1, 1, 64, DType::F16.into(), true);
         arch::build(model.spec(), &batch).unwrap().fuse()
     }
 

@@ -3,8 +3,8 @@
 use super::placement::{Owner, owners};
 use super::rates::DeviceRates;
 use super::{CPU, GPU, Memory, Options, Placement, Rules};
-use crate::arch::{self, Batch};
-use crate::base::{Error, Meta, Result};
+use crate::arch;
+use crate::base::{Error, Meta, Result, Role};
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
 use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
@@ -14,17 +14,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Tokens in the cache, at the most, for which a token's time is told.
 pub const DEPTH: usize = 1024;
 
-/// Inputs that the engine writes wherever something runs: tokens, positions, rows, the sampler's parameters.
+/// Inputs that the engine writes wherever something runs: tokens, places, rows, the sampler's parameters.
 const INPUTS: u64 = 4;
 
 /// The graphs of a session, and what each of their nodes needs of a GPU.
 pub struct Sizes<'a> {
     device: Option<&'a gpu::Device>,
-    batch: usize,
-    /// Of a decoded token, and of a whole batch of a prompt that ends with a token.
-    graphs: [Graph; 2],
+    input_words: usize,
+    /// Of a decoded token, of a whole batch of a prompt that ends with a token, and of as many answers as there may be, if several.
+    graphs: Vec<Graph>,
     /// By graph and node; the reason where the GPU has no kernel for one.
-    pub(super) needs: [Vec<Result<Needs>>; 2],
+    pub(super) needs: Vec<Vec<Result<Needs>>>,
     /// Batches between these two, which may need more scratch than either: their graphs, and by node the sizes.
     between: Vec<(Graph, Vec<Vec<usize>>)>,
 }
@@ -66,27 +66,34 @@ pub struct Prediction {
 impl<'a> Sizes<'a> {
     /// The sizes of sessions of `model` with `options`.
     pub fn of(model: &Model, device: Option<&'a gpu::Device>, options: &Options) -> Result<Sizes<'a>> {
-        let (context, kv) = (options.context, options.kv);
-        let graph = |tokens| -> Result<Graph> {
-            Ok(arch::build(model.spec(), &Batch { tokens, rows: 1, context, kv, sample: true })?.fuse())
+        let cells = options.cells(model.spec());
+        let graph = |role, tokens: usize| -> Result<Graph> {
+            let rows = if role == Role::Answer { tokens } else { tokens.min(options.outputs()) };
+            Ok(arch::build(model.spec(), &options.shape(cells, role, tokens, rows, true))?.fuse())
         };
-        let batch = options.batch.min(context).max(1);
-        let graphs = [graph(1)?, graph(batch)?];
+        let batch = options.prompt_rows();
+        let prompts = options.prompt_role();
+        let batch = if prompts == Role::Piece { options.piece_rows(batch) } else { batch };
+        let mut graphs = vec![graph(Role::Answer, 1)?, graph(prompts, batch)?];
+        if options.outputs() > 1 {
+            graphs.push(graph(Role::Answer, options.outputs())?);
+        }
         let of = |graph: &Graph| match device {
             Some(device) => (0..graph.nodes.len()).map(|i| Needs::of(device, graph, i)).collect(),
             None => Vec::new(),
         };
-        let needs = [of(&graphs[0]), of(&graphs[1])];
+        let needs = graphs.iter().map(of).collect();
         let mut between = Vec::new();
         if let Some(device) = device {
-            let sizes = (1..usize::BITS).map(|i| 1 << i).take_while(|n| *n < batch);
-            for graph in sizes.map(graph) {
+            let sizes = (0..usize::BITS).map(|i| 1 << i).take_while(|n| *n < batch);
+            for graph in sizes.map(|tokens| graph(prompts, tokens)) {
                 let graph = graph?;
                 let scratch = (0..graph.nodes.len()).map(|i| Needs::scratch(device, &graph, i)).collect();
                 between.push((graph, scratch));
             }
         }
-        Ok(Sizes { device, batch: options.batch, graphs, needs, between })
+        let input_words = options.input_words(&cells);
+        Ok(Sizes { device, input_words, graphs, needs, between })
     }
 
     /// The graph of a decoded token.
@@ -185,17 +192,32 @@ impl<'a> Sizes<'a> {
         memory[GPU].cache = sum.caches[GPU];
         memory[GPU].other = buffers(&sum.temps[GPU]) + buffers(&sum.scratch) + sum.other;
         if placement.uses(Place::Gpu) {
-            memory[GPU].cache += INPUTS * buffer_bytes(4 * self.batch.max(8) as u64);
+            memory[GPU].cache += INPUTS * buffer_bytes(4 * self.input_words as u64);
         }
         if placement.uses(Place::Cpu) {
-            let tokens = (4 * self.graphs[1].nodes[0].dst.meta.outer()).next_multiple_of(8) as u64;
-            memory[CPU].cache += 2 * tokens + 8 + 32;
+            memory[CPU].cache += self.inputs();
         }
         let logits = |g: &Graph| g.output.map_or(0, |t| g.nodes.last().map_or(t, |n| n.src[1]).meta.span_bytes());
-        let on_gpu = if placement.output == Place::Gpu { 2 * logits(&self.graphs[0]) as u64 } else { 0 };
+        let on_gpu = if placement.output == Place::Gpu {
+            2 * self.graphs.iter().map(logits).max().unwrap_or(0) as u64
+        } else {
+            0
+        };
         let slack = if placement.uses(Place::Gpu) { on_gpu + sum.parameters } else { 0 };
         let [_, temps] = sum.temps;
         Prediction { memory, reserve: [temps, sum.scratch], slack, pieces, seconds }
+    }
+
+    /// Bytes of the inputs on the CPU: each as large as a graph wants it.
+    fn inputs(&self) -> u64 {
+        let mut inputs = HashMap::new();
+        for buffer in self.graphs.iter().flat_map(|graph| &graph.buffers) {
+            if let Storage::Input(input) = buffer.storage {
+                let bytes: &mut u64 = inputs.entry(input).or_default();
+                *bytes = (*bytes).max(buffer.meta.span_bytes().next_multiple_of(8) as u64);
+            }
+        }
+        inputs.values().sum()
     }
 
     fn add_gpu(&self, sum: &mut Sum, g: usize, nodes: std::ops::Range<usize>) -> Result<()> {

@@ -2,7 +2,7 @@
 //! out of it for one token.
 
 use super::Work;
-use crate::base::{DType, Meta, Result};
+use crate::base::{DType, Meta, Result, Role};
 use crate::cpu::{self, Bytes, ThreadPool};
 use crate::gpu;
 use crate::graph::{Graph, Input, Node, Place, Plan};
@@ -98,7 +98,8 @@ fn steps(n: usize) -> Result<Graph> {
     let (matrix, ones) = (graph.weight("step", Meta::new(DType::F16, [k, k])), graph.weight("ones", Meta::f32([k])));
     let mut x = graph.input(Input::Rows, Meta::f32([1, k]));
     // Normalised, so that values neither grow nor vanish.
-    let op = Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), ..Linear::plain(false, false) };
+    let op =
+        Linear { norm: Some(PreNorm::Rms { eps: 1e-5, params: 1 }), role: Role::Answer, ..Linear::plain(false, false) };
     for _ in 0..n {
         x = graph.op("step", op, &[matrix, x, ones])?;
     }
@@ -113,7 +114,7 @@ fn products(dtype: DType, [n, k]: [usize; 2], count: usize) -> Result<Graph> {
     let x = graph.op("x", Unary::Scale(0.5), &[ones])?;
     for i in 0..count {
         let matrix = graph.weight(&format!("matrix {i}"), Meta::new(dtype, [n, k]));
-        let y = graph.op("product", Linear::plain(false, false), &[matrix, x])?;
+        let y = graph.op("product", Linear { role: Role::Answer, ..Linear::plain(false, false) }, &[matrix, x])?;
         graph.output = Some(y);
     }
     Ok(graph)

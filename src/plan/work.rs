@@ -105,7 +105,7 @@ mod tests {
     fn graph(name: &str, tokens: usize) -> (Graph, Model) {
         let synthetic: Synthetic = name.parse().unwrap();
         let model = Model::new(synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap()).unwrap();
-        let batch = Batch { tokens, rows: 1, context: 1024, kv: DType::F16.into(), sample: false };
+        let batch = Batch::of_one(tokens, 1, 1024, DType::F16.into(), false);
         (arch::build(model.spec(), &batch).unwrap(), model)
     }
 

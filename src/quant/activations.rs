@@ -4,13 +4,13 @@
 //! serves weights of mixed formats. Each value lies in two bytes, value = scale · (256 · high + low): the instructions
 //! multiply bytes, and a shift between the two sums of products makes one of them. Prompts may leave the low byte away, but
 //! for outliers (see [`OUTLIER`]), which are multiplied in a second pass.
-//! For plain weights: the f32 values themselves, or 14 bits where many columns meet F16 or BF16 (see `dot_pairs`).
+//! For plain weights: the f32 values themselves, or 14 bits where prompts meet F16 or BF16 (see `dot_pairs`).
 
 use super::dot_pairs::{self, PairTile};
 use super::dot_tiles;
 use super::format::format;
 use super::tile::{Byte, CHUNK, FloatTile, IntTile, TILE, Terms, Weights};
-use crate::base::DType;
+use crate::base::{DType, Role};
 use crate::simd::{Kernel, Level, Simd, TILE_ROWS, Tile, Tiles, array, array_mut, dot};
 
 /// How many times the root mean square of its column the largest value of a chunk must be for the chunk to keep 16 bits where
@@ -70,9 +70,7 @@ enum Held {
     Floats,
 }
 
-/// Fewer columns do not pay for turning rows of weights.
-const FEW: usize = 4;
-/// From so many columns on a product is bound by arithmetic: units for tiles pay, and threads take whole batches of rows.
+/// From so many columns on a product is bound by arithmetic: threads take whole batches of rows.
 pub const MANY_COLUMNS: usize = 16;
 
 /// Columns of activations of `k` values each, made ready for weights of some type. Buffers are kept from one
@@ -112,17 +110,18 @@ impl Activations {
     }
 
     /// Takes `columns` inputs of `k` values, `stride` values apart in `x`, for weights of type `dtype`, and rounds them to
-    /// `precision` if those are quantized.
+    /// `precision` if those are quantized. Inputs of prompts may be rounded in other ways than those of answers, but their number never
+    /// decides.
     /// Allocates only where the buffers have never been as large. NaN and infinite values make the results NaN or
     /// infinite. Panics where `x` is too short, or `k` is no multiple of the type's block.
     pub fn fill(
         &mut self,
         team: &impl Team,
-        (dtype, precision): (DType, Precision),
+        (dtype, precision, role): (DType, Precision, Role),
         x: &[f32],
         [stride, columns, k]: [usize; 3],
     ) {
-        self.fill_at(Level::best(), team, (dtype, precision), x, [stride, columns, k]);
+        self.fill_at(Level::best(), team, (dtype, precision, role), x, [stride, columns, k]);
     }
 
     /// [`fill`](Activations::fill) with the instructions of `level`.
@@ -130,19 +129,19 @@ impl Activations {
         &mut self,
         level: Level,
         team: &impl Team,
-        (dtype, precision): (DType, Precision),
+        (dtype, precision, role): (DType, Precision, Role),
         x: &[f32],
         [stride, columns, k]: [usize; 3],
     ) {
         assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
         (self.k, self.columns) = (k, columns);
-        let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && columns >= MANY_COLUMNS);
+        let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && role.is_prompt());
         self.held = match (dtype, tiles) {
             (DType::F32, _) => Held::Floats,
             (_, Some(tiles)) => Held::Tiles(tiles),
             _ if dtype.is_quantized() => Held::Ints,
-            _ if precision == Precision::Eight && columns >= FEW => Held::Pairs,
+            _ if precision == Precision::Eight && role.is_prompt() => Held::Pairs,
             _ => Held::Floats,
         };
         (self.precision, self.met) = (precision, None);

@@ -3,7 +3,7 @@
 mod rounded;
 
 use super::*;
-use crate::base::Layout;
+use crate::base::{Layout, Role};
 use crate::simd::{Columns, Level};
 use base64::Engine;
 
@@ -172,8 +172,9 @@ fn run_rounded(
     x: &[f32],
     [columns, k, stride]: [usize; 3],
 ) -> Vec<f32> {
+    let role = if columns < 4 { Role::Answer } else { Role::Prompt };
     let mut acts = Activations::new();
-    acts.fill_at(level, &Alone, (dtype, precision), x, [stride, columns, k]);
+    acts.fill_at(level, &Alone, (dtype, precision, role), x, [stride, columns, k]);
     acts.meet_at(level, dtype);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, &rows_of(dtype, w, k), 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
@@ -250,7 +251,7 @@ fn threads_share_the_rows() {
     let w = weights(dtype, rows, k);
     let x = normal("activations", columns * k);
     let mut acts = Activations::new();
-    acts.fill(&Alone, (dtype, Precision::Sixteen), &x, [k, columns, k]);
+    acts.fill(&Alone, (dtype, Precision::Sixteen, Role::Prompt), &x, [k, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
     let blocks = crate::simd::ColumnBlocks::new(&mut out, columns, rows, rows, 16);
     let bytes = packed(dtype, &w, k);
@@ -270,7 +271,7 @@ fn threads_share_the_rows() {
 #[test]
 fn activations_are_reused_and_let_nan_through() {
     let (dtype, k) = (DType::Q8_0, 64);
-    let kind = (dtype, Precision::Sixteen);
+    let kind = (dtype, Precision::Sixteen, Role::Prompt);
     let w = weights(dtype, 2, k);
     let mut acts = Activations::new();
     let mut x = normal("activations", 4 * k);

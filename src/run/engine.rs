@@ -1,40 +1,20 @@
-//! Runs batches: builds graph and plan of each batch shape once, keeps them, and executes their segments in order.
+//! The engine: a model on its devices, and batches of one sequence that run there.
 
 use super::facts::Rooflines;
-use super::session::stopped;
-
-use crate::arch::{self, Batch};
-use crate::base::{Error, ErrorKind, Result};
+use super::programs::{Output, Part, Program};
+use crate::arch::{self, Batch, Cells};
+use crate::base::{Error, ErrorKind, Result, Role};
 use crate::cpu::{self, ThreadPool};
 use crate::gpu;
-use crate::graph::{Graph, Input, Place, Plan, Tensor};
+use crate::graph::{Graph, Input, Place};
 use crate::model::{Model, Upload};
-use crate::ops::{Sample, SampleParams};
-use crate::plan::{Options, Placement, fit, predict};
-use crate::profile::recorder::{Awaited, Noted, Recorder};
+use crate::ops::{Sample, SampleParams, places_len};
+use crate::plan::{Options, Placement, fit};
+use crate::profile::recorder::{Awaited, Recorder};
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;
 use web_time::Instant;
-
-/// Batch shapes whose programs are kept: decoding, full and last prefill batches, with and without sampling.
-const KEPT: usize = 8;
-
-/// One segment, ready to run.
-pub(super) enum Part {
-    Cpu(cpu::Program),
-    Gpu(Box<gpu::Program>),
-}
-
-/// A batch shape, ready to run.
-pub(super) struct Program {
-    pub batch: Batch,
-    pub graph: Graph,
-    pub plan: Plan,
-    pub parts: Vec<Part>,
-    /// The parts as the profile knows them, while there is one.
-    pub noted: Option<Vec<Vec<Noted>>>,
-}
 
 /// The GPU's share: weights and session memory.
 pub(super) struct GpuSide {
@@ -50,6 +30,8 @@ pub struct Engine {
     pub(super) model: Arc<Model>,
     pub(super) placement: Placement,
     pub(super) options: Options,
+    /// The caches.
+    pub(super) cells: Cells,
     pub(super) pool: ThreadPool,
     pub(super) memory: cpu::Memory,
     pub(super) gpu: Option<GpuSide>,
@@ -63,6 +45,11 @@ pub struct Engine {
     pub(super) rooflines: Rooflines,
     // Tokens fed so far, as positions count them.
     pub(super) fed: usize,
+    // The tables of the one sequence, by group.
+    tables: [Vec<u32>; 2],
+    // What was written last of the places, for its memory, and of how many rows; of none if tables have changed since.
+    places: Vec<u32>,
+    laid: usize,
 }
 
 /// A drawn token, perhaps still on its way from the device.
@@ -99,19 +86,6 @@ pub struct Figures {
     pub weight_bytes: u64,
 }
 
-/// What the last segment gives.
-pub(super) enum Ran {
-    Here(Vec<u8>),
-    Pending(gpu::Pending),
-}
-
-/// What a run gives.
-pub(super) enum Output {
-    None,
-    Here(Vec<u8>),
-    Pending(Awaited),
-}
-
 impl GpuSide {
     /// Makes sure of the memory before anything is uploaded.
     pub(super) fn new(
@@ -127,7 +101,25 @@ impl GpuSide {
 }
 
 impl Engine {
-    pub(super) async fn new(
+    /// As `options` place it: all layers on `device`, if it is there and nothing else is said.
+    pub(super) async fn load(model: Arc<Model>, device: Option<gpu::Device>, options: &Options) -> Result<Engine> {
+        if options.context == 0 {
+            return Err(Error::usage("a context of no tokens").help("use -c with at least 1"));
+        }
+        let layers = model.spec().layers.len();
+        if let Some(other) = options.placement.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {
+            return Err(Error::usage(format!("a placement of {other} layers for a model of {layers}")));
+        }
+        let placement = match (&device, &options.placement, options.gpu_layers) {
+            (None, ..) => Placement::cpu(layers),
+            (Some(_), Some(placement), _) => placement.clone(),
+            (Some(_), None, None) => Placement::gpu(layers),
+            (Some(_), None, Some(n)) => Placement::last(layers, n),
+        };
+        Engine::new(model, device, placement, options).await
+    }
+
+    async fn new(
         model: Arc<Model>,
         device: Option<gpu::Device>,
         mut placement: Placement,
@@ -136,11 +128,27 @@ impl Engine {
         Level::asked()?;
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
         let gpu = device.map(|device| GpuSide::new(device, &model, &mut placement, options)).transpose()?;
-        let (options, memory) = (options.clone(), cpu::Memory::default());
+        let (options, cells, memory) = (options.clone(), options.cells(model.spec()), cpu::Memory::default());
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
-        let (trace, stop, fed) = (None, None, 0);
-        let mut engine =
-            Engine { model, placement, options, pool, memory, gpu, programs, cpu_weights, trace, stop, rooflines, fed };
+        let (trace, stop, fed, tables, places, laid) = (None, None, 0, Default::default(), Vec::new(), 0);
+        let mut engine = Engine {
+            model,
+            placement,
+            options,
+            cells,
+            pool,
+            memory,
+            gpu,
+            programs,
+            cpu_weights,
+            trace,
+            stop,
+            rooflines,
+            fed,
+            tables,
+            places,
+            laid,
+        };
         engine.prepare_decoding().await?;
         if engine.options.trace {
             engine.set_trace(true)?;
@@ -170,6 +178,11 @@ impl Engine {
             }
         }
         Ok(all)
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.model.spec().vocab
     }
 
     /// The GPU in use.
@@ -202,15 +215,14 @@ impl Engine {
         let i = self.prepare(self.batch(tokens.len(), rows.len(), false)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 && !rows.is_empty() {
-            self.write(Input::Rows, rows)?;
+            self.write(Input::Rows, 0, rows)?;
         }
         let bytes = match self.run(i).await? {
             Output::None => {
                 self.follow().await?;
                 return Ok(Vec::new());
             }
-            Output::Here(bytes) => bytes,
-            Output::Pending(pending) => pending.wait().await?,
+            output => output.wait().await?,
         };
         let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         // By the exponent's bits: comparisons with NaN are easily optimized away.
@@ -236,9 +248,9 @@ impl Engine {
         let i = self.prepare(self.batch(tokens.len(), 1, true)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 {
-            self.write(Input::Rows, &[tokens.len() as u32 - 1])?;
+            self.write(Input::Rows, 0, &[tokens.len() as u32 - 1])?;
         }
-        self.write(Input::Sampler, &params.words())?;
+        self.write(Input::Sampler, 0, &params.words())?;
         self.draw(i).await
     }
 
@@ -255,6 +267,7 @@ impl Engine {
     /// As [`sample_next`](Self::sample_next).
     pub async fn sample_next_async(&mut self) -> Result<Ticket> {
         let i = self.prepare(self.batch(1, 1, true)).await?;
+        self.write_table()?;
         self.draw(i).await
     }
 
@@ -264,6 +277,12 @@ impl Engine {
             Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
             Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
         }
+    }
+
+    /// What comes when the GPU, if it computes, has run what was submitted.
+    pub(super) fn ran(&mut self) -> Result<Option<gpu::Pending>> {
+        let uses = self.placement.uses(Place::Gpu);
+        self.gpu.as_mut().filter(|_| uses).map(|gpu| gpu.memory.read_input(Input::Tokens, 4)).transpose()
     }
 
     /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
@@ -282,167 +301,76 @@ impl Engine {
     }
 
     fn batch(&self, tokens: usize, rows: usize, sample: bool) -> Batch {
-        Batch { tokens, rows, context: self.options.context, kv: self.options.kv, sample }
+        let role = if tokens == 1 { Role::Answer } else { Role::Prompt };
+        self.shape(role, tokens, rows, sample)
+    }
+
+    /// The shape of a run.
+    pub(super) fn shape(&self, role: Role, tokens: usize, rows: usize, sample: bool) -> Batch {
+        self.options.shape(self.cells, role, tokens, rows, sample)
     }
 
     fn write_batch(&mut self, tokens: &[u32], first: usize) -> Result<()> {
         self.fed = first;
-        let positions: Vec<u32> = (first as u32..).take(tokens.len()).collect();
-        self.write(Input::Tokens, tokens)?;
-        self.write(Input::Positions, &positions)
+        self.write(Input::Tokens, 0, tokens)?;
+        let rows = tokens.len();
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        places.extend(first as u32..(first + rows) as u32);
+        self.lay_table(rows, &mut places);
+        let done = self.write(Input::Places, 0, &places);
+        (self.places, self.laid) = (places, rows);
+        done
     }
 
-    /// Writes an input wherever layers run: which of them reads it is the graph's business.
-    fn write(&mut self, input: Input, words: &[u32]) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(words);
+    /// Writes what follows the position of a single row, unless it lies there: the device moves on from a batch of another size.
+    fn write_table(&mut self) -> Result<()> {
+        if self.laid == 1 {
+            return Ok(());
+        }
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        self.lay_table(1, &mut places);
+        let done = self.write(Input::Places, 1, &places);
+        (self.places, self.laid) = (places, 1);
+        done
+    }
+
+    /// The tables of the one sequence, by group, with pages as the pool counts them.
+    pub(super) fn set_tables<'t>(&mut self, tables: impl Iterator<Item = &'t [u32]>) {
+        for (known, table) in self.tables.iter_mut().zip(tables) {
+            // The pool's page 0 stands for pages that are gone, and no cell is read there: caches have no such page.
+            let pages = || table.iter().map(|page| page.saturating_sub(1));
+            if !pages().eq(known.iter().copied()) {
+                known.clear();
+                known.extend(pages());
+                self.laid = 0;
+            }
+        }
+    }
+
+    /// Adds where the tables of `rows` rows of the one sequence begin, and its tables.
+    fn lay_table(&self, rows: usize, places: &mut Vec<u32>) {
+        let cells = self.cells;
+        let begin = places_len(rows, cells.groups(), 0) as u32;
+        let mut begin = begin;
+        for table in &self.tables[..cells.groups()] {
+            places.extend(std::iter::repeat_n(begin, rows));
+            begin += table.len() as u32;
+        }
+        self.tables[..cells.groups()].iter().for_each(|table| places.extend_from_slice(table));
+    }
+
+    /// Writes an input from word `at` on wherever layers run: which of them reads it is the graph's business.
+    pub(super) fn write(&mut self, input: Input, at: usize, words: &[u32]) -> Result<()> {
+        let (at, bytes): (usize, &[u8]) = (4 * at, bytemuck::cast_slice(words));
         if self.placement.single() != Some(Place::Gpu) {
-            self.memory.input(input, bytes.len())?[..bytes.len()].copy_from_slice(bytes);
+            let end = at + bytes.len();
+            self.memory.input(input, end)?[at..end].copy_from_slice(bytes);
         }
         match &mut self.gpu {
-            Some(gpu) if self.placement.uses(Place::Gpu) => gpu.memory.write_input(input, bytes),
+            Some(gpu) if self.placement.uses(Place::Gpu) => gpu.memory.write_input_at(input, at, bytes),
             _ => Ok(()),
-        }
-    }
-
-    /// The index of the program for `batch`, built if it is not there.
-    async fn prepare(&mut self, batch: Batch) -> Result<usize> {
-        if let Some(i) = self.programs.iter().position(|p| p.batch == batch) {
-            // Rotated rather than moved through the heap: nothing is allocated per token.
-            self.programs[i..].rotate_left(1);
-            return Ok(self.programs.len() - 1);
-        }
-        if self.gpu.is_none() && self.placement.uses(Place::Gpu) {
-            let what = "the GPU failed, and the model does not fit into system memory alone";
-            return Err(
-                Error::new(ErrorKind::OutOfSystemMemory, what).help("start again with a smaller model or context")
-            );
-        }
-        let precision = if batch.tokens > 1 { self.precision() } else { self.options.answer_precision };
-        let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
-        let places = self.placement.places(&graph);
-        let plan = Plan::new(&graph, |i| places[i]);
-        let decode = |p: &Program| p.batch.tokens == 1;
-        let parts = match self.parts(&graph, &plan).await {
-            // Programs are kept as long as there is room for them: the plan counts with that of a token and one more.
-            Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(decode) => {
-                self.programs.retain(decode);
-                self.parts(&graph, &plan).await?
-            }
-            parts => parts?,
-        };
-        if self.programs.len() >= KEPT {
-            // The least recently used, but never the program that decodes.
-            let old = self.programs.iter().position(|p| !decode(p)).unwrap_or(0);
-            self.programs.remove(old);
-        }
-        // Results come through buffers that are made when they are first read: there must be room for them.
-        let reads = 2 * predict::read_back(&graph, &plan);
-        while self.device().is_some_and(|device| device.budget_left() < reads)
-            && let Some(old) = self.programs.iter().position(|p| !decode(p))
-        {
-            self.programs.remove(old);
-        }
-        self.programs.push(Program { batch, graph, plan, parts, noted: None });
-        self.cpu_weights = super::observe::cpu_weights(&self.programs);
-        Ok(self.programs.len() - 1)
-    }
-
-    /// Makes the segments of `graph` ready.
-    async fn parts(&mut self, graph: &Graph, plan: &Plan) -> Result<Vec<Part>> {
-        let mut parts = Vec::new();
-        for segment in &plan.segments {
-            let nodes = segment.nodes.clone();
-            parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
-                    Part::Gpu(Box::new(gpu::Program::tuned(device, graph, nodes, plan, memory, weights).await?))
-                }
-                _ => Part::Cpu(cpu::Program::new(graph, nodes, plan, &mut self.memory, &*self.model, &self.pool)?),
-            });
-        }
-        Ok(parts)
-    }
-
-    /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
-    async fn run(&mut self, program: usize) -> Result<Output> {
-        let mut open = self.open(program).await?;
-        let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
-        // A token is soon there.
-        let stop = self.stop.as_deref().filter(|_| batch.tokens > 1);
-        let stop = || stop.is_some_and(|stop| stop());
-        let noted = noted.as_deref().unwrap_or_default();
-        let (last, mut output) = (parts.len() - 1, None);
-        for s in 0..parts.len() {
-            let start = open.as_ref().map(|_| Instant::now());
-            let waited = cross(graph, plan, parts, s, &mut self.memory).await?;
-            if let (Some(open), Some(start)) = (&mut open, start.filter(|_| waited)) {
-                open.waited(start);
-            }
-            output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
-                (Part::Cpu(part), output) => {
-                    let mut timings = open.as_ref().map(|_| Vec::with_capacity(noted[s].len()));
-                    if !part.run_until(&stop, graph, &mut self.memory, &self.pool, timings.as_mut()) {
-                        return Err(stopped());
-                    }
-                    // A weight file that somebody wrote over: what was computed from its zeros is worth nothing.
-                    self.model.gguf().check()?;
-                    if let (Some(open), Some(timings)) = (&mut open, timings) {
-                        open.add_cpu(graph, &noted[s], &timings);
-                    }
-                    output.map(|t| Ran::Here(part.read(&t, &self.memory).to_vec()))
-                }
-                (Part::Gpu(part), output) => match (&mut open, output) {
-                    (Some(open), output) => {
-                        let start = Instant::now();
-                        let (pending, stamps) = part.run_timed(output.as_ref()).await?;
-                        open.add_gpu(graph, &noted[s], stamps, start);
-                        pending.map(Ran::Pending)
-                    }
-                    (None, Some(t)) => Some(Ran::Pending(part.run_read(&t)?)),
-                    (None, None) => {
-                        part.run()?;
-                        None
-                    }
-                },
-            };
-        }
-        self.fed += self.programs[program].batch.tokens;
-        Ok(self.close(open, output))
-    }
-}
-
-/// Carries to segment `s` what it needs of earlier ones in the other place. Says whether the GPU had to be waited for: once,
-/// however much comes from there.
-async fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut cpu::Memory) -> Result<bool> {
-    let (before, now) = parts.split_at_mut(s);
-    let mut coming = Vec::new();
-    for copy in plan.copies.iter().filter(|c| c.before == s) {
-        let meta = graph.buffers[copy.buf.0 as usize].meta;
-        match (before.iter_mut().rfind(|p| p.place() == copy.from), &mut now[0]) {
-            // A slot may be larger than the temporary in it.
-            (Some(Part::Cpu(from)), Part::Gpu(to)) => {
-                to.write_temp(copy.buf, &from.temp(copy.buf, memory)[..meta.span_bytes()])?;
-            }
-            (Some(Part::Gpu(from)), Part::Cpu(_)) => {
-                coming.push((copy.buf, from.read(&Tensor { meta, buf: copy.buf, offset: 0 })?));
-            }
-            _ => unreachable!("what crosses was computed before, in the other place"),
-        }
-    }
-    let waited = !coming.is_empty();
-    for (buf, pending) in coming {
-        let bytes = pending.wait_async().await?;
-        if let Part::Cpu(to) = &now[0] {
-            to.temp_mut(buf, memory)[..bytes.len()].copy_from_slice(&bytes);
-        }
-    }
-    Ok(waited)
-}
-
-impl Part {
-    fn place(&self) -> Place {
-        match self {
-            Part::Cpu(_) => Place::Cpu,
-            Part::Gpu(_) => Place::Gpu,
         }
     }
 }

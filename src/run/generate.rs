@@ -4,7 +4,7 @@ use super::Session;
 use super::engine::{Engine, Ticket};
 use super::session::was_stopped;
 use crate::base::{Error, ErrorKind, Result};
-use crate::ops::{Sample, SampleParams};
+use crate::ops::{DrawNumber, Sample, SampleParams};
 use crate::sample::{DeviceSampling, Sampler};
 use std::ops::ControlFlow;
 use web_time::{Duration, Instant};
@@ -88,9 +88,9 @@ impl Session {
             );
         }
         self.truncate(self.shared_with(prompt));
-        let new = &prompt[self.fed.len()..];
+        let new = &prompt[self.fed().len()..];
         self.check(new)?;
-        let (start, before) = (Instant::now(), self.fed.len());
+        let (start, before) = (Instant::now(), self.fed().len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let finish = match self.go_on(new, sampler, &mut run).await {
             // While what a GPU held was computed anew.
@@ -102,14 +102,14 @@ impl Session {
         self.answered.0 += run.tokens.len().saturating_sub(1);
         self.answered.1 += decode_time;
         self.engine.settle().await?;
-        let prompt_tokens = self.fed.len().min(prompt.len()).saturating_sub(before);
+        let prompt_tokens = self.fed().len().min(prompt.len()).saturating_sub(before);
         Ok(Generation { tokens: run.tokens, finish, prompt_tokens, prompt_time, decode_time })
     }
 
     /// How many of the tokens of `prompt` lie in the cache. The last one is computed in any case: its logits are wanted.
     pub fn shared_with(&self, prompt: &[u32]) -> usize {
-        let shared = self.fed.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        shared.min(prompt.len().saturating_sub(1))
+        let shared = self.fed().iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.books.restorable(shared.min(prompt.len().saturating_sub(1)))
     }
 
     async fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<FinishReason> {
@@ -128,14 +128,14 @@ impl Session {
         plan: &DeviceSampling,
         run: &mut Run<'_>,
     ) -> Result<FinishReason> {
-        let after = self.fed.len() + last.len();
+        let after = self.fed().len() + last.len();
         let params = SampleParams {
             temp: plan.temp,
             top_k: plan.top_k,
             top_p: plan.top_p,
             min_p: plan.min_p,
             seed: plan.seed,
-            first: (after as u32).wrapping_sub(sampler.step() as u32),
+            draw: DrawNumber::From((after as u32).wrapping_sub(sampler.step() as u32)),
         };
         // What is fed but not known to be in the cache, and the token drawn after it.
         let (mut under_way, mut ticket) = (last.to_vec(), None::<Ticket>);
@@ -143,7 +143,9 @@ impl Session {
             if self.pauses().await {
                 return Ok(FinishReason::Interrupted);
             }
-            let room = self.fed.len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
+            let room = self.fed().len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
+            // The token that is drawn is computed at once if the engine runs ahead.
+            let cells = under_way.len() + usize::from(room);
             let work = async |engine: &mut Engine, past: usize| {
                 let drawn = match ticket.take() {
                     Some(ticket) => ticket,
@@ -153,8 +155,8 @@ impl Session {
                 let next = if room && engine.runs_ahead() { Some(engine.sample_next_async().await?) } else { None };
                 Ok((drawn.wait_async().await?, next))
             };
-            let (token, next) = self.retry(work).await?;
-            self.fed.append(&mut under_way);
+            let (token, next) = self.retry(cells, work).await?;
+            self.commit(&mut under_way, run);
             if token == Sample::POISONED {
                 return Err(poisoned());
             }
@@ -176,14 +178,23 @@ impl Session {
             }
             let row = under_way.len() as u32 - 1;
             let work = async |engine: &mut Engine, past: usize| engine.feed_async(&under_way, past, &[row]).await;
-            let logits = self.retry(work).await?;
-            self.fed.append(&mut under_way);
-            let token = sampler.sample(&logits, &self.fed)?;
+            let logits = self.retry(under_way.len(), work).await?;
+            self.commit(&mut under_way, run);
+            let token = sampler.sample(&logits, self.fed())?;
             sampler.accept(token);
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);
             }
             under_way.push(token);
+        }
+    }
+
+    /// Notes tokens that were computed. Behind the prompt there is an anchor, from which other answers can begin.
+    fn commit(&mut self, tokens: &mut Vec<u32>, run: &Run) {
+        self.books.commit(tokens);
+        tokens.clear();
+        if run.first.is_none() {
+            self.books.anchor();
         }
     }
 
@@ -200,7 +211,7 @@ impl Session {
         if run.tokens.len() >= run.limit {
             return Ok(Some(FinishReason::Limit));
         }
-        Ok((self.fed.len() >= self.context()).then_some(FinishReason::Context))
+        Ok((self.fed().len() >= self.context()).then_some(FinishReason::Context))
     }
 }
 

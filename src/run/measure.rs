@@ -4,10 +4,11 @@ use super::Session;
 use super::generate::poisoned;
 use super::session::stopped;
 use crate::base::Result;
-use crate::ops::{Random, Sample, SampleParams};
+use crate::ops::{DrawNumber, Random, Sample, SampleParams};
 
 /// What draws where the device draws: temperature alone, so that the next token is a surprise.
-const DRAW: SampleParams = SampleParams { temp: 1.0, top_k: 40, top_p: 1.0, min_p: 0.0, seed: 0, first: 0 };
+const DRAW: SampleParams =
+    SampleParams { temp: 1.0, top_k: 40, top_p: 1.0, min_p: 0.0, seed: 0, draw: DrawNumber::From(0) };
 
 impl Session {
     /// Feeds `n` random tokens in batches, as a prompt is fed, and waits for the logits of the last.
@@ -15,8 +16,9 @@ impl Session {
         let tokens = self.random_tokens(n);
         self.check(&tokens)?;
         let last = pollster::block_on(self.feed_all_but_last(&tokens))?.ok_or_else(stopped)?;
-        self.engine.feed(last, self.fed.len(), &[last.len() as u32 - 1])?;
-        self.fed.extend_from_slice(last);
+        self.books.reserve(&mut self.engine, last.len())?;
+        self.engine.feed(last, self.books.tokens().len(), &[last.len() as u32 - 1])?;
+        self.books.commit(last);
         Ok(())
     }
 
@@ -29,26 +31,29 @@ impl Session {
         self.check(&tokens)?;
         if !self.engine.runs_ahead() {
             for token in tokens {
-                self.engine.feed(&[token], self.fed.len(), &[0])?;
-                self.fed.push(token);
+                self.books.reserve(&mut self.engine, 1)?;
+                self.engine.feed(&[token], self.books.tokens().len(), &[0])?;
+                self.books.commit(&[token]);
             }
             return Ok(());
         }
         let Some(first) = tokens.first() else { return Ok(()) };
-        let mut ticket = self.engine.feed_and_sample(&[*first], self.fed.len(), &DRAW)?;
-        self.fed.push(*first);
+        self.books.reserve(&mut self.engine, 1)?;
+        let mut ticket = self.engine.feed_and_sample(&[*first], self.books.tokens().len(), &DRAW)?;
+        self.books.commit(&[*first]);
         for _ in 1..n {
+            self.books.reserve(&mut self.engine, 1)?;
             let next = self.engine.sample_next()?;
             match std::mem::replace(&mut ticket, next).wait()? {
                 Sample::POISONED => return Err(poisoned()),
-                token => self.fed.push(token),
+                token => self.books.commit(&[token]),
             }
         }
         ticket.wait().map(drop)
     }
 
     fn random_tokens(&self, n: usize) -> Vec<u32> {
-        let mut random = Random(self.fed.len() as u64);
+        let mut random = Random(self.fed().len() as u64);
         (0..n).map(|_| random.bits() % self.model.spec().vocab as u32).collect()
     }
 }

@@ -1,17 +1,23 @@
-//! Floor 9: running a model: batches on their devices, sessions with their cache, generation, and the self-test of devices;
-//! the scheduler of many sequences, which no engine uses yet.
+//! Floor 9: running a model: batches on their devices, sessions with their cache, generation; many sequences at once; and the
+//! self-test of devices.
 
+pub mod batcher;
+mod books;
+mod copy_pages;
 mod engine;
 mod facts;
 mod generate;
 mod measure;
 mod observe;
+mod programs;
 mod recover;
 pub mod schedule;
 pub mod selftest;
 mod session;
+mod steps;
 
 pub use engine::{Engine, Figures};
 pub use generate::{FinishReason, Generation};
 pub use recover::Recovery;
 pub use session::{Pause, Session};
+pub use steps::StepEngine;

@@ -1,7 +1,8 @@
 //! An engine under observation: what [`Engine`] does for traces, beside running batches.
 
-use super::engine::{Engine, Output, Part, Program, Ran};
+use super::engine::Engine;
 use super::facts::facts;
+use super::programs::{Output, Part, Program, Ran};
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::{Place, Segment};

@@ -84,6 +84,27 @@ impl Recovering {
         let memory = self.failures.iter().filter(|(_, kind)| *kind == ErrorKind::OutOfMemory).count();
         (self.failures.len(), self.failures.len() < MOST && memory < MOST_OUT_OF_MEMORY)
     }
+
+    /// Puts another device in the place of the one that failed with `error`. Returns whether layers lie elsewhere now. Caches are empty
+    /// then, and `tokens` are computed anew.
+    pub async fn take_over(&mut self, engine: &mut Engine, error: Error, tokens: usize) -> Result<bool> {
+        let error = error.without_help();
+        if let Some(tell) = &mut self.tell_failure {
+            tell(&error);
+        }
+        let (failures, again) = self.note(Instant::now(), error.kind());
+        let plan = self.plan.as_mut().filter(|_| error.kind() == ErrorKind::OutOfMemory);
+        let (device, layers) = match engine.replace_device(again, plan).await {
+            Ok(replaced) => replaced,
+            Err(e) => return Err(error.because(e)),
+        };
+        let elsewhere = device.is_none() || layers.is_some();
+        let recovery = Recovery { error, device, layers, failures, tokens };
+        if let Some(tell) = &mut self.tell {
+            tell(&recovery);
+        }
+        Ok(elsewhere)
+    }
 }
 
 impl Session {
@@ -105,9 +126,15 @@ impl Session {
 
     /// Does `work`, which gets the engine and the number of tokens in its cache; where the GPU fails, does it again on what takes
     /// its place.
-    pub(super) async fn retry<T>(&mut self, mut work: impl AsyncFnMut(&mut Engine, usize) -> Result<T>) -> Result<T> {
+    /// In the cache there is room for `cells` more tokens.
+    pub(super) async fn retry<T>(
+        &mut self,
+        cells: usize,
+        mut work: impl AsyncFnMut(&mut Engine, usize) -> Result<T>,
+    ) -> Result<T> {
         loop {
-            match work(&mut self.engine, self.fed.len()).await {
+            self.books.reserve(&mut self.engine, cells)?;
+            match work(&mut self.engine, self.books.tokens().len()).await {
                 Err(e) if self.engine.can_do_without(&e) => self.recover(e).await?,
                 done => return done,
             }
@@ -116,25 +143,11 @@ impl Session {
 
     /// Puts another device in the place of the one that failed with `error`, and has it compute what lay in the cache.
     async fn recover(&mut self, mut error: Error) -> Result<()> {
-        let tokens = std::mem::take(&mut self.fed);
+        let tokens = self.books.reset();
         loop {
-            error = error.without_help();
-            if let Some(tell) = &mut self.recovering.tell_failure {
-                tell(&error);
-            }
-            let (failures, again) = self.recovering.note(Instant::now(), error.kind());
-            let plan = self.recovering.plan.as_mut().filter(|_| error.kind() == ErrorKind::OutOfMemory);
-            let (device, layers) = match self.engine.replace_device(again, plan).await {
-                Ok(replaced) => replaced,
-                Err(e) => return Err(error.because(e)),
-            };
-            if device.is_none() || layers.is_some() {
+            if self.recovering.take_over(&mut self.engine, error, tokens.len()).await? {
                 // What was predicted holds no more.
                 self.expect(None);
-            }
-            let recovery = Recovery { error, device, layers, failures, tokens: tokens.len() };
-            if let Some(tell) = &mut self.recovering.tell {
-                tell(&recovery);
             }
             match self.feed_again(&tokens).await {
                 Err(e) if self.engine.can_do_without(&e) => error = e,
@@ -145,13 +158,14 @@ impl Session {
 
     /// Feeds what was fed before. What is not fed when this fails or is stopped counts as never fed.
     async fn feed_again(&mut self, tokens: &[u32]) -> Result<()> {
-        self.fed.clear();
+        self.books.reset();
         for batch in tokens.chunks(self.batch()) {
             if self.stops() {
                 return Err(stopped());
             }
-            self.engine.feed_async(batch, self.fed.len(), &[]).await?;
-            self.fed.extend_from_slice(batch);
+            self.books.reserve(&mut self.engine, batch.len())?;
+            self.engine.feed_async(batch, self.books.tokens().len(), &[]).await?;
+            self.books.commit(batch);
         }
         Ok(())
     }
@@ -188,7 +202,7 @@ impl Engine {
             }
             self.let_go().into_iter().for_each(Device::dispose);
         }
-        let cache = self.model.spec().cache_bytes(self.options.context, self.options.kv) as u64;
+        let cache = self.model.spec().cache_bytes(&self.cells, self.options.kv) as u64;
         let system = (ErrorKind::OutOfSystemMemory, "system memory");
         self.model.check_fits(cache, self.options.system_memory.unwrap_or(u64::MAX), system)?;
         self.placement = Placement::cpu(self.placement.blocks.len());

@@ -1,13 +1,15 @@
 //! A session: one sequence of tokens with its cache on the devices.
 
 use super::Engine;
+use super::books::{Books, pool_spec};
 use super::recover::Recovering;
 use crate::base::{Error, ErrorKind, Result};
 use crate::gpu;
 use crate::model::Model;
-use crate::plan::{Options, Placement};
+use crate::plan::Options;
 use crate::quant::Precision;
 use crate::simd::Level;
+use crate::state::PAGE_CELLS;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,7 @@ const LOGITS_BYTES: usize = 64 << 20;
 pub struct Session {
     pub(super) engine: Engine,
     pub(super) model: Arc<Model>,
-    /// Tokens whose keys and values lie in the cache.
-    pub(super) fed: Vec<u32>,
+    pub(super) books: Books,
     options: Options,
     /// What a token was planned to take.
     expected: Option<Duration>,
@@ -67,24 +68,11 @@ impl Session {
 
     /// As [`new`](Self::new), where nobody may wait for the GPU: in a browser.
     pub async fn new_async(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
-        let spec = model.spec();
-        if options.context == 0 {
-            return Err(Error::usage("a context of no tokens").help("use -c with at least 1"));
-        }
-        let layers = spec.layers.len();
-        if let Some(other) = options.placement.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {
-            return Err(Error::usage(format!("a placement of {other} layers for a model of {layers}")));
-        }
-        let placement = match (&device, &options.placement, options.gpu_layers) {
-            (None, ..) => Placement::cpu(layers),
-            (Some(_), Some(placement), _) => placement.clone(),
-            (Some(_), None, None) => Placement::gpu(layers),
-            (Some(_), None, Some(n)) => Placement::last(layers, n),
-        };
-        let engine = Engine::new(model.clone(), device, placement, &options).await?;
+        let engine = Engine::load(model.clone(), device, &options).await?;
         let (expected, answered) = Default::default();
         let recovering = Recovering::default();
-        Ok(Session { engine, model, fed: Vec::new(), options, expected, answered, recovering, pause: None })
+        let books = Books::new(pool_spec(model.spec(), &engine.cells))?;
+        Ok(Session { engine, model, books, options, expected, answered, recovering, pause: None })
     }
 
     /// Remembers what a token was planned to take.
@@ -103,9 +91,24 @@ impl Session {
         &self.model
     }
 
+    /// The GPU in use.
+    pub fn device(&self) -> Option<&gpu::Device> {
+        self.engine.device()
+    }
+
+    /// Threads in use on the CPU.
+    pub fn threads(&self) -> usize {
+        self.engine.threads()
+    }
+
     /// Tokens of context.
     pub fn context(&self) -> usize {
         self.options.context
+    }
+
+    /// Tokens that the caches have room for, of all sequences together.
+    pub fn cache_tokens(&self) -> usize {
+        self.engine.cells.pages * PAGE_CELLS
     }
 
     /// Tokens that one batch takes at most.
@@ -115,7 +118,7 @@ impl Session {
 
     /// The tokens in the cache.
     pub fn fed(&self) -> &[u32] {
-        &self.fed
+        self.books.tokens()
     }
 
     /// The engine, for its graphs and figures.
@@ -146,9 +149,16 @@ impl Session {
         self.engine.stop.as_ref().is_some_and(|stop| stop())
     }
 
-    /// Forgets all but the first `len` tokens.
+    /// Forgets all but the first `len` tokens; more of them if layers with a window have forgotten what they need there: see
+    /// [`fed`](Self::fed).
     pub fn truncate(&mut self, len: usize) {
-        self.fed.truncate(len);
+        self.books.truncate(len);
+    }
+
+    /// Keeps what layers with a window need to continue from here, so that [`truncate`](Self::truncate) can come back, as far as there
+    /// is room.
+    pub fn anchor(&mut self) {
+        self.books.anchor();
     }
 
     /// Feeds `tokens` and gives the logits `[vocab]` after each of those at the ascending places `rows`. Fails
@@ -179,9 +189,9 @@ impl Session {
             let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
             let work =
                 async |engine: &mut Engine, past: usize| engine.feed_async(&tokens[start..end], past, &here).await;
-            let logits = self.retry(work).await?;
+            let logits = self.retry(end - start, work).await?;
             all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
-            self.fed.extend_from_slice(&tokens[start..end]);
+            self.books.commit(&tokens[start..end]);
             (start, wanted) = (end, later);
         }
         Ok(all)
@@ -193,9 +203,12 @@ impl Session {
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab) {
             return Err(Error::usage(format!("token {token} is outside the vocabulary of {vocab}")));
         }
-        if self.fed.len() + tokens.len() > self.options.context {
-            let what =
-                format!("{} tokens do not fit the context of {}", self.fed.len() + tokens.len(), self.options.context);
+        if self.fed().len() + tokens.len() > self.options.context {
+            let what = format!(
+                "{} tokens do not fit the context of {}",
+                self.fed().len() + tokens.len(),
+                self.options.context
+            );
             return Err(Error::usage(what).help("use a larger context (-c) or a shorter prompt"));
         }
         Ok(())
@@ -212,8 +225,9 @@ impl Session {
                 return Ok(Some(rest));
             }
             let (now, later) = rest.split_at(self.options.batch);
-            self.retry(async |engine: &mut Engine, past: usize| engine.feed_async(now, past, &[]).await).await?;
-            self.fed.extend_from_slice(now);
+            let work = async |engine: &mut Engine, past: usize| engine.feed_async(now, past, &[]).await;
+            self.retry(now.len(), work).await?;
+            self.books.commit(now);
             rest = later;
         }
     }

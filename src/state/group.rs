@@ -7,7 +7,7 @@ use super::pages::{PAGE_CELLS, Pages};
 pub struct GroupSpec {
     /// How many cells a row attends to, its own among them, at least 1; `None`: all cells before it.
     pub window: Option<usize>,
-    /// Pages of the group's tensors, page 0 among them: they have `64 · pages` cells.
+    /// Pages of the group's tensors, page 0 among them: they have `64 · (pages - 1)` cells, since page 0 is none.
     pub pages: usize,
 }
 

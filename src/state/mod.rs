@@ -34,7 +34,7 @@
 //! pool.snapshot(seq)?; // the prompt may be found from now on
 //!
 //! pool.reserve(seq, 1)?;
-//! let cell = pool.table(seq, 0)[pool.len(seq) / 64] as usize * 64 + pool.len(seq) % 64; // the step's row writes here
+//! let cell = (pool.table(seq, 0)[pool.len(seq) / 64] as usize - 1) * 64 + pool.len(seq) % 64; // the step's row writes here
 //! pool.commit(seq, &[Item::Token(7)]);
 //! pool.close(seq);
 //! # assert_eq!(pool.cached(0, &prompt), 199);

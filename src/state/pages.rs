@@ -3,7 +3,7 @@
 /// Cells of a page. A multiple of the tiles that attention reads (8, 16, 32), and a sequence wastes at most 63.
 pub const PAGE_CELLS: usize = 64;
 
-/// The page that is never handed out: padding rows write there, and tables have it in place of pages that are gone.
+/// The page that is never handed out, and that tensors do not have: tables have it in place of pages that are gone.
 pub const NULL_PAGE: u32 = 0;
 
 /// Pages that hold `cells` cells from the beginning of a page.

@@ -133,7 +133,7 @@ impl Pool {
         self.sequences[seq.0].len()
     }
 
-    /// The sequence's pages in a group: the cell of position `p` is `table[p / 64] · 64 + p % 64`. Page 0 stands for the pages
+    /// The sequence's pages in a group: the cell of position `p` is `(table[p / 64] - 1) · 64 + p % 64`, since page 0 is none: it stands for the pages
     /// behind the window. The table covers the committed items and what is reserved.
     pub fn table(&self, seq: SeqId, group: usize) -> &[u32] {
         &self.sequences[seq.0].tables[group].pages

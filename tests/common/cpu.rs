@@ -5,8 +5,8 @@ use std::sync::Arc;
 use wgpu_llm::low_level::base::{DType, Meta, Result};
 use wgpu_llm::low_level::cpu::{Bytes, Memory, Panels, Program, ThreadPool};
 use wgpu_llm::low_level::gguf::Gguf;
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
-use wgpu_llm::low_level::ops::{Pool, Serial};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Storage};
+use wgpu_llm::low_level::ops::{Pool, Serial, places_of_one};
 
 /// A graph ready to run.
 pub struct Runner<'a> {
@@ -29,7 +29,9 @@ impl<'a> Runner<'a> {
     pub fn feed(&mut self, start: usize, memory: &mut Memory, pool: &ThreadPool) -> Vec<Vec<f32>> {
         let tokens = self.graph.output.expect("something is wanted").meta.outer();
         fill(memory, Input::Tokens, &self.fixture.tokens[start..start + tokens]);
-        fill(memory, Input::Positions, &Vec::from_iter(start as u32..(start + tokens) as u32));
+        let pages = self.graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Places));
+        let pages = pages.expect("a batch has places").meta.outer() - 2 * tokens;
+        fill(memory, Input::Places, &places_of_one(start, tokens, pages));
         fill(memory, Input::Rows, &Vec::from_iter(0..tokens as u32));
         self.run(memory, pool)
     }

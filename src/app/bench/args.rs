@@ -89,6 +89,15 @@ pub struct BenchArgs {
         env = "WGPU_LLM_FLASH_ATTN"
     )]
     pub flash_attn: Vec<Fused>,
+    /// [-npl] Prompts at once, and then as many answers, instead of the tests of -p, -n and -pg: 1,4,16,64.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_PARALLEL", conflicts_with_all = ["n_prompt", "n_gen", "prompt_gen", "n_depth", "kernels"])]
+    pub parallel: Vec<Numbers>,
+    /// [-npp] With --parallel, tokens of each prompt.
+    #[arg(long, value_name = "N", default_value = "128", requires = "parallel", env = "WGPU_LLM_PARALLEL_PROMPT")]
+    pub parallel_prompt: Vec<Numbers>,
+    /// [-ntg] With --parallel, tokens of each answer.
+    #[arg(long, value_name = "N", default_value = "128", requires = "parallel", env = "WGPU_LLM_PARALLEL_ANSWER")]
+    pub parallel_answer: Vec<Numbers>,
     /// Times that each test is repeated.
     #[arg(short, long, value_name = "N", default_value_t = 5, env = "WGPU_LLM_REPETITIONS", value_parser = clap::value_parser!(u32).range(1..=10000))]
     pub repetitions: u32,

@@ -5,6 +5,7 @@ pub mod args;
 pub mod kernels;
 pub mod numbers;
 pub mod output;
+mod parallel;
 pub mod peak;
 pub mod roofline;
 pub mod row;
@@ -36,7 +37,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.device_roofline {
         return roofline::run(args);
     }
-    let (origins, settings, tests) = (args.origins()?, args.settings()?, args.tests()?);
+    let (origins, settings, tests, loads) = (args.origins()?, args.settings()?, args.tests()?, args.loads()?);
+    let mut loaded = if loads.is_empty() { None } else { Some(parallel::Printer::new(args.format())?) };
     let (device, why) = device(args)?;
     let name = device.as_ref().map_or("the CPU".to_owned(), |d| format!("{} ({})", d.info().name, d.info().backend));
     term::note(format_args!("measuring on {name}: {why}"));
@@ -58,10 +60,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let facts = facts(&model, file, load);
         let mut bench = Bench { args, facts, model, device: &device, budget, peaks: &peaks };
         for setting in &settings {
-            bench.run(setting, &tests, &mut printer)?;
+            match &mut loaded {
+                Some(printer) => bench.run_parallel(setting, &loads, printer)?,
+                None => bench.run(setting, &tests, &mut printer)?,
+            }
         }
     }
-    printer.finish()
+    loaded.map_or_else(|| printer.finish(), parallel::Printer::finish)
 }
 
 fn device(args: &BenchArgs) -> Result<(Option<gpu::Device>, String)> {
@@ -111,7 +116,8 @@ impl Bench<'_> {
     /// All tests in one setting, in one session.
     fn run(&mut self, setting: &Setting, tests: &[Test], printer: &mut Printer) -> Result<()> {
         let start = Instant::now();
-        let mut session = self.session(setting, tests)?;
+        let longest = setting.depth + tests.iter().map(Test::tokens).max().unwrap_or(0);
+        let mut session = self.session(setting, longest as usize, 0)?;
         let mut facts = self.facts.clone();
         facts.load += start.elapsed();
         for test in tests {
@@ -125,18 +131,19 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn session(&self, setting: &Setting, tests: &[Test]) -> Result<Session> {
-        let longest = tests.iter().map(Test::tokens).max().unwrap_or(0) as usize;
-        let (context, most) = (setting.depth as usize + longest, self.model.spec().context_length);
+    /// For so many sequences of `context` tokens.
+    fn session(&self, setting: &Setting, context: usize, sequences: usize) -> Result<Session> {
+        let most = self.model.spec().context_length;
         if context > most {
-            let what =
-                format!("a test of {longest} tokens at depth {}; the model has a context of {most}", setting.depth);
+            let what = format!("a test of {context} tokens, with what is before it; the model has a context of {most}");
             return Err(Error::usage(what).help("make -p, -n, -pg or -d smaller"));
         }
         let device = self.device.clone().filter(|_| setting.layers != Layers::Count(0));
-        open::check_memory(&self.model, &device, context, setting.kv)?;
         let options = Options {
             context,
+            sequences,
+            // Prompts of many sequences are found again behind their answers' first tokens.
+            swa_full: sequences > 0,
             batch: (setting.ubatch.min(setting.batch) as usize).min(context),
             kv: setting.kv,
             threads: setting.threads as usize,
@@ -144,6 +151,7 @@ impl Bench<'_> {
             answer_precision: self.args.answer_bits.precision(),
             ..Options::default()
         };
+        open::check_memory(&self.model, &device, &options)?;
         let asked = self.args.split.options(self.args.device.clone(), setting.layers);
         let listener = load::listener();
         let fit = asked.plan(&self.model, device.as_ref(), self.budget, &options, vec![context], &listener)?;
@@ -160,6 +168,7 @@ impl Bench<'_> {
         if session.fed().len() < depth {
             session.truncate(0);
             session.measure_prompt(depth)?;
+            session.anchor();
         }
         if !self.args.no_warmup {
             // A whole prompt, so that every program is ready, but only one token of an answer.
@@ -192,6 +201,12 @@ impl Bench<'_> {
 /// Does the test's work after the first `depth` tokens; gives the time it took.
 fn work(session: &mut Session, depth: usize, test: &Test) -> Result<Duration> {
     session.truncate(depth);
+    // Layers with a window may have forgotten what they need there.
+    let left = session.fed().len();
+    if left < depth {
+        session.measure_prompt(depth - left)?;
+        session.anchor();
+    }
     let start = Instant::now();
     if test.prompt > 0 {
         session.measure_prompt(test.prompt as usize)?;
@@ -215,9 +230,9 @@ fn dispatches(session: &mut Session) -> Option<u64> {
     session.engine().device().map(|d| d.counters().dispatches)
 }
 
-fn device_facts(session: &mut Session) -> DeviceFacts {
-    let threads = session.engine().threads() as u32;
-    let gpu = session.engine().device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
+fn device_facts(session: &Session) -> DeviceFacts {
+    let threads = session.threads() as u32;
+    let gpu = session.device().map(|d| (d.info().backend.clone(), d.info().name.clone()));
     let (backend, gpu) = gpu.unwrap_or(("CPU".into(), String::new()));
     let (cpu, simd) = (open::system::cpu_name(), Level::best().name());
     let (activation_bits, answer_bits) = (session.activation_bits(), session.answer_bits());

@@ -1,6 +1,8 @@
-//! `complete`: continues a text as it stands, without a chat template; or answers a file of requests.
+//! `complete`: continues a text as it stands, without a chat template; or many, from a file of prompts or of requests.
 
 mod batch;
+mod lines;
+mod several;
 
 use super::args::Length;
 use super::input::TextArgs;
@@ -20,12 +22,19 @@ use std::path::PathBuf;
 /// Arguments of `complete`.
 #[derive(Debug, Args)]
 pub struct CompleteCommand {
+    /// [-np] Answer up to N prompts at once, 1 to 256. Each line of -f is a prompt, a JSON string if it begins with "; empty lines are none.
+    /// Answers are printed in the order of the prompts, a line each: the text, in quotes as a JSON string where it has several lines, or an
+    /// object with --json. A prompt without an answer has a line with the error, and the exit code is 1. An answer does not depend on N, with the same context and split: with
+    /// --seed S the first prompt has the seed S, the next one S+1, and so on. -c is the context of each.
+    /// With --batch-file: N requests at once. Default there: 1.
+    #[arg(long, value_name = "N", env = "WGPU_LLM_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=256))]
+    parallel: Option<u32>,
     /// A file of requests, a line of JSON each, - for standard input: {"custom_id":"1","url":"/v1/chat/completions","body":{"messages":[…],
     /// "max_tokens":64}}, or the url /v1/completions and a prompt; further fields: temperature, top_p, seed, stop. Instead of a text.
     #[arg(long, value_name = "FILE", requires = "answers", conflicts_with_all = ["prompt", "file", "json", "context_shift"], env = "WGPU_LLM_BATCH_FILE")]
     batch_file: Option<PathBuf>,
-    /// The file for the answers to --batch-file. Requests whose custom_id has an answer there already are skipped; those that failed are tried
-    /// again.
+    /// The file for the answers to --batch-file, as they come: custom_id says whose they are, not their order. Requests whose custom_id has
+    /// an answer there already are skipped; those that failed are tried again.
     #[arg(short = 'o', long, value_name = "FILE", requires = "batch_file", env = "WGPU_LLM_ANSWERS")]
     answers: Option<PathBuf>,
     /// With --batch-file, the chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
@@ -61,11 +70,33 @@ pub struct CompleteArgs {
     sampling: SamplingArgs,
 }
 
+impl CompleteArgs {
+    /// Refuses what only one text can have.
+    fn check_parallel(&self) -> Result<()> {
+        let no = |flag: &str, instead: &str| {
+            let what = format!("{flag} is for one text: with --parallel an answer ends where the context is full");
+            Err(Error::usage(what).help(instead))
+        };
+        match (self.context_shift, self.n_predict) {
+            (true, _) => no("--context-shift", "leave out one of the two, or choose a larger context (-c)"),
+            (_, Length::UntilFull) => no("-n -2", "write -n -1, or a number of tokens"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Prints the continuation as it comes.
 pub fn run(command: &CompleteCommand) -> Result<()> {
-    let args = &command.one;
+    let (args, parallel) = (&command.one, command.parallel.map(|n| n as usize));
+    if parallel.is_some() {
+        args.check_parallel()?;
+    }
     if let (Some(requests), Some(answers)) = (&command.batch_file, &command.answers) {
-        return batch::run(args, requests, answers, command.chat_template.as_deref());
+        let template = command.chat_template.as_deref();
+        return batch::run(args, requests, answers, template, parallel.unwrap_or(1));
+    }
+    if let Some(parallel) = parallel {
+        return lines::run(args, parallel);
     }
     let text = args.text.read()?;
     args.sampling.options()?;

@@ -20,7 +20,7 @@ mod rest;
 
 use super::{BufId, Graph, Node, Storage, Tensor};
 use crate::base::Meta;
-use crate::ops::AnyOp;
+use crate::ops::{AnyOp, Linear};
 use crate::quant::Precision;
 
 /// A rule: tries to put a node in place of node `i` and earlier ones. Gives the index to go on from.
@@ -57,11 +57,21 @@ impl Graph {
         self
     }
 
-    /// Lets the fused products of a batch round what meets quantized weights to `precision`.
+    /// Lets the fused products of a batch round what meets quantized weights to `precision`. Products around which nothing was fused keep
+    /// 16 bits, and learn what the batch's rows are.
     pub fn round(mut self, precision: Precision) -> Graph {
         for node in &mut self.nodes {
-            if let AnyOp::Linear(op) = &mut node.op {
-                op.precision = precision;
+            match &mut node.op {
+                AnyOp::Linear(op) => op.precision = precision,
+                AnyOp::MatMul(_) => {
+                    let bias = node.src.len() > 2;
+                    node.op = Linear { role: self.role, ..Linear::plain(false, bias) }.into();
+                }
+                AnyOp::MatMulId(_) => {
+                    let bias = node.src.len() > 3;
+                    node.op = Linear { role: self.role, ..Linear::plain(true, bias) }.into();
+                }
+                _ => {}
             }
         }
         self

@@ -24,8 +24,8 @@ impl Product {
     fn of(g: &Graph, i: usize) -> Option<Product> {
         let src = &g.nodes[i].src;
         let op = match &g.nodes[i].op {
-            AnyOp::MatMul(_) => Linear::plain(false, src.len() > 2),
-            AnyOp::MatMulId(_) => Linear::plain(true, src.len() > 3),
+            AnyOp::MatMul(_) => Linear { role: g.role, ..Linear::plain(false, src.len() > 2) },
+            AnyOp::MatMulId(_) => Linear { role: g.role, ..Linear::plain(true, src.len() > 3) },
             AnyOp::Linear(op) => *op,
             _ => return None,
         };

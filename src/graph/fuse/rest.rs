@@ -2,7 +2,7 @@
 
 use super::super::{Graph, Tensor};
 use crate::base::Meta;
-use crate::ops::{Add, AnyOp, GetRows, HeadNorm, LayerNorm, NormAdd, RmsNorm, Rope, RopeStore};
+use crate::ops::{Add, AnyOp, GetRows, HeadNorm, KvStore, LayerNorm, NormAdd, RmsNorm, Rope, RopeStore};
 
 /// A norm of what a block gives, and the sum with the hidden state.
 pub fn norm_add(g: &mut Graph, i: usize) -> Option<usize> {
@@ -79,8 +79,8 @@ fn chain(g: &Graph, t: &Tensor) -> Option<Chain> {
 
 /// Norms and rotations of queries and keys, and the store of keys and values.
 pub fn rope_store(g: &mut Graph, i: usize) -> Option<usize> {
-    let AnyOp::KvStore(_) = g.nodes[i].op else { return None };
-    let [keys, values, k, v, positions] = g.nodes[i].src[..] else { return None };
+    let AnyOp::KvStore(KvStore { group }) = g.nodes[i].op else { return None };
+    let [keys, values, k, v, places] = g.nodes[i].src[..] else { return None };
     let of_k = chain(g, &k)?;
     // The keys' way ends here.
     g.maker_for(&k, (i, 2))?;
@@ -90,14 +90,21 @@ pub fn rope_store(g: &mut Graph, i: usize) -> Option<usize> {
     let alike = of_q.rope == of_k.rope && of_q.table == of_k.table && of_q.positions == of_k.positions;
     let norms = of_q.norm.map(|n| n.0) == of_k.norm.map(|n| n.0);
     let later = g.uses(g.nodes[q].dst.buf).all(|(node, _)| node > i);
-    if !beside || !alike || !norms || !later || of_k.positions != positions || of_k.base.meta.shape[2] != dim {
+    if !beside
+        || !alike
+        || !norms
+        || !later
+        || of_k.positions.buf != places.buf
+        || of_k.positions.offset != 0
+        || of_k.base.meta.shape[2] != dim
+    {
         return None;
     }
     let shape = [tokens, heads + of_k.base.meta.shape[1], dim];
     let qk = Tensor { meta: Meta { shape: shape.into(), ..of_q.base.meta }, ..of_q.base };
-    let mut src = vec![qk, v, positions, of_k.table, keys, values];
+    let mut src = vec![qk, v, places, of_k.table, keys, values];
     src.extend([of_q.norm, of_k.norm].into_iter().flatten().map(|(_, weight)| weight));
-    let op = RopeStore { rope: of_k.rope, norm: of_k.norm.map(|n| n.0) };
+    let op = RopeStore { rope: of_k.rope, norm: of_k.norm.map(|n| n.0), group };
     let dst = g.nodes[q].dst;
     g.accepts(&op.into(), &src, &dst)?;
     let gone = [of_q.nodes, of_k.nodes].concat();

@@ -132,9 +132,9 @@ impl<'a> Product<'a> {
     fn int8_vec_pass(&self, variant: &Variant, shard: (usize, Range<usize>)) -> Pass {
         let rows = if self.op.ids { self.rows() } else { shard.1.len() };
         let mut pass = self.vec_pass(variant, shard);
-        let columns = if self.op.ids { 1 } else { self.x.outer() };
+        let (columns, column_groups) = self.vec_columns();
         pass.consts = vec![("WG", VEC_THREADS), ("ROWS", VEC_ROWS as u32), ("COLS", columns as u32)];
-        let groups = rows.div_ceil(VEC_ROWS);
+        let groups = rows.div_ceil(VEC_ROWS) * column_groups;
         match self.op.ids {
             true => pass.workgroups[0] = groups as u32,
             false => pass.workgroups = line(groups, self.caps),

@@ -36,7 +36,8 @@ fn outliers_keep_their_low_bytes() {
     // One channel of a thousand times the others', as trained models have them.
     (0..columns).for_each(|c| x[c * k + 77] = 1000.0 + c as f32 / 3.0);
     let want = oracle(&values, &x, k, k, columns);
-    for level in Level::available() {
+    // Tiles of bf16 have no low bytes.
+    for level in Level::available().filter(|level| level.tiles().is_none()) {
         let error = nmse(&want, &run_rounded(level, (dtype, Precision::Eight), &w, rows, &x, [columns, k, k]));
         // Without the low byte 1000 is off by 1000 / 254 at the most: an error of 10⁻⁶ and more.
         assert!(error < 1e-7, "at {}: {error:e}", level.name());
@@ -160,7 +161,7 @@ fn what_is_not_finite_shows_in_tiles() {
         }
         // Few columns are not worth it.
         let mut acts = Activations::new();
-        acts.fill_at(level, &Alone, (DType::Q8_0, Precision::Eight), &[0.0; 2048], [512, 4, 512]);
+        acts.fill_at(level, &Alone, (DType::Q8_0, Precision::Eight, Role::Answer), &[0.0; 2048], [512, 4, 512]);
         assert!(!acts.in_tiles());
     }
 }

@@ -39,7 +39,7 @@ impl Scheduler {
         sequence.items.reserve_exact(answer);
         let expected = (sequence.items.len() + answer).min(self.settings.context);
         let Ok(seq) = self.pool.open(sequence.salt, expected) else { return Err(sequence) };
-        let cached = self.pool.adopt(seq, &sequence.items);
+        let cached = self.pool.adopt(seq, sequence.shareable());
         let running = Running::new(sequence, seq, cached, self.next_admission());
         let leader = self.leader(&running);
         self.try_run(Running { leader, ..running })
@@ -83,7 +83,7 @@ impl Scheduler {
         };
         let shared = |other: &Running| {
             // The last item is never shared.
-            let most = other.sequence.prompt.min(new.sequence.items.len() - 1);
+            let most = other.sequence.prompt.min(new.sequence.shareable().len() - 1);
             let until = new.sequence.common(&other.sequence, most);
             let computes = other.computed >= new.computed && other.computed < until;
             // If layers forget, nothing is shared from a place that has rows in flight already.
@@ -113,7 +113,7 @@ impl Scheduler {
                 continue;
             }
             let running = &mut self.running[index];
-            running.computed = self.pool.adopt(running.seq, &running.sequence.items);
+            running.computed = self.pool.adopt(running.seq, running.sequence.shareable());
             running.planned = running.computed;
             self.events.push(Event::Shared { choice: running.urgency().id, cached: running.computed });
             let next = self.leader(&self.running[index]);

@@ -39,6 +39,9 @@ pub struct Request {
     pub priority: i32,
     /// Requests with the same salt share prefixes (see [`Pool::open`](crate::state::Pool::open)); `None`: this one shares nothing.
     pub salt: Option<u64>,
+    /// Whether later prompts may share what was computed of the answer. If not, and if all with this salt say so, a prompt shares only
+    /// what was computed as part of a prompt: then what it finds cached changes no bit of its answer.
+    pub cache_answer: bool,
     /// When the request ends, finished or not, on the clock of [`Scheduler::plan`](super::Scheduler::plan).
     pub deadline: Option<Duration>,
     /// Where its tokens are drawn.
@@ -48,8 +51,8 @@ pub struct Request {
 impl Request {
     /// One answer of up to `limit` tokens, drawn on the device, with priority 0, salt 0 and no deadline.
     pub fn new(prompt: Vec<Item>, limit: usize) -> Self {
-        let (choices, priority, salt, deadline) = (1, 0, Some(0), None);
-        Request { prompt, limit, choices, priority, salt, deadline, sampling: Sampling::Device }
+        let (choices, priority, salt, cache_answer, deadline) = (1, 0, Some(0), true, None);
+        Request { prompt, limit, choices, priority, salt, cache_answer, deadline, sampling: Sampling::Device }
     }
 }
 

@@ -119,10 +119,11 @@ impl Scheduler {
         let id = RequestId(self.next.request);
         self.next.request += 1;
         let urgency = Urgency { priority: request.priority, id: ChoiceId { request: id, choice: 0 } };
-        let Request { prompt: items, limit, deadline, salt, sampling, .. } = request;
+        let Request { prompt: items, limit, deadline, salt, cache_answer, sampling, .. } = request;
         let (choices, preemptions) = (asked as u32, 0);
         self.earliest = [self.earliest, deadline].into_iter().flatten().min();
-        let sequence = Sequence { urgency, items, prompt, choices, limit, deadline, salt, sampling, preemptions };
+        let sequence =
+            Sequence { urgency, items, prompt, choices, limit, deadline, salt, cache_answer, sampling, preemptions };
         self.waiting.insert(urgency, sequence);
         Ok(id)
     }

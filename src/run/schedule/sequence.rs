@@ -32,6 +32,8 @@ pub(super) struct Sequence {
     pub limit: usize,
     pub deadline: Option<Duration>,
     pub salt: Option<u64>,
+    /// Whether its answer is shared with others.
+    pub cache_answer: bool,
     pub sampling: Sampling,
     /// How often others took its pages.
     pub preemptions: u32,
@@ -41,6 +43,12 @@ impl Sequence {
     /// Tokens that were drawn.
     pub fn drawn(&self) -> usize {
         self.items.len() - self.prompt
+    }
+
+    /// The items that others may have computed for it, and one more: the last is never shared.
+    pub fn shareable(&self) -> &[Item] {
+        let end = if self.cache_answer { self.items.len() } else { self.items.len().min(self.prompt + 1) };
+        &self.items[..end]
     }
 
     /// Whether it stands for this choice.

@@ -59,7 +59,9 @@ impl Scheduler {
     fn close(&mut self, index: usize, keep: bool) -> Sequence {
         let running = self.running.remove(index);
         let spoiled = running.in_flight() && self.stops.is_some_and(|stops| stops.states);
-        if keep && !spoiled {
+        // Its prompt is kept already.
+        let private = running.computed > running.sequence.prompt && !running.sequence.cache_answer;
+        if keep && !spoiled && !private {
             // Without a slot for it, the prefix is not kept.
             let _ = self.pool.snapshot(running.seq);
         }

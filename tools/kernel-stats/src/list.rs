@@ -4,7 +4,7 @@
 //! kernel is always in it; all of them where the variants themselves are of interest.
 
 use std::collections::HashSet;
-use wgpu_llm::low_level::base::{DType, Meta};
+use wgpu_llm::low_level::base::{DType, Meta, Role};
 use wgpu_llm::low_level::gpu::{Target, expand};
 use wgpu_llm::low_level::ops::*;
 use wgpu_llm::low_level::quant::{self, Precision};
@@ -59,6 +59,15 @@ const RMS: Option<PreNorm> = Some(PreNorm::Rms { eps: EPS, params: 1 });
 
 fn positions(tokens: usize) -> Meta {
     Meta::new(DType::U32, [tokens])
+}
+
+/// Of one sequence of 4096 tokens.
+fn places(tokens: usize) -> Meta {
+    positions(places_len(tokens, 1, 4096 / PAGE_CELLS))
+}
+
+fn role(tokens: usize) -> Role {
+    if tokens <= 8 { Role::Answer } else { Role::Prompt }
 }
 
 impl List<'_> {
@@ -137,7 +146,7 @@ impl List<'_> {
                 let src = [Meta::new(*dtype, [n, n]), Meta::f32([tokens, n])];
                 self.add(GROUP, "matmul_vec", &format!("{dtype} {n}x{n} x{tokens}"), (MatMul, &src, which))?;
             }
-            let op = Linear { norm: RMS, ..Linear::plain(false, false) };
+            let op = Linear { norm: RMS, ..Linear::alone(false, false, 1) };
             for (n, tokens, which) in [(4096, 1, which), (2048, 1, First)] {
                 let src = [Meta::new(*dtype, [n, n]), Meta::f32([tokens, n]), Meta::f32([n])];
                 self.add(GROUP, "matmul_vec", &format!("rms {dtype} {n}x{n} x{tokens}"), (op, &src, which))?;
@@ -152,7 +161,7 @@ impl List<'_> {
         let (x, n, vector) = (Meta::f32([1, 4096]), 4096, Meta::f32([4096]));
         for dtype in [DType::Q4_0, DType::Q4_K, DType::F16] {
             let (w, up) = (Meta::new(dtype, [n, n]), Meta::new(dtype, [14336, n]));
-            let plain = Linear::plain(false, false);
+            let plain = Linear::alone(false, false, 1);
             let bias = Linear { bias: true, ..plain };
             let layer = Linear { norm: Some(PreNorm::Layer { eps: EPS, params: 2 }), ..plain };
             let glu = Linear { parts: 2, norm: RMS, then: Then::Glu(Glu::Plain(Act::Silu)), ..plain };
@@ -168,7 +177,7 @@ impl List<'_> {
             }
         }
         let many = [Meta::new(DType::Q4_0, [n, n]), Meta::f32([8, n]), vector];
-        let op = Linear { norm: RMS, ..Linear::plain(false, false) };
+        let op = Linear { norm: RMS, ..Linear::alone(false, false, 8) };
         self.add(GROUP, "matmul_vec", "rms q4_0 x8", (op, &many, First))
     }
 
@@ -183,7 +192,7 @@ impl List<'_> {
                 let (x, ids) = (Meta::f32([tokens, n]), Meta::f32([tokens, 4]));
                 let name = format!("{dtype} 4/32 {n}x{n} x{tokens}");
                 self.add(GROUP, tile(tokens), &name, (MatMulId, &[w, x, ids], First))?;
-                let plain = Linear::plain(true, false);
+                let plain = Linear::alone(true, false, tokens);
                 let glu = Linear { parts: 2, norm: RMS, then: Then::Glu(Glu::Plain(Act::Silu)), ..plain };
                 let src = [w, w, x, ids, Meta::f32([n])];
                 self.add(GROUP, tile(tokens), &format!("rms glu {name}"), (glu, &src, First))?;
@@ -214,8 +223,8 @@ impl List<'_> {
     fn bytes(&mut self) -> Result<(), String> {
         const GROUP: &str = "In bytes";
         for dtype in quant::SUPPORTED.iter().filter(|dtype| self.caps.dot4 && dtype.is_quantized()) {
-            let op = Linear { precision: Precision::Eight, ..Linear::plain(false, false) };
             for (main, tokens) in [("matmul_vec", 1), ("matmul_vec", 8), ("matmul_tile_int8", 512)] {
+                let op = Linear { precision: Precision::Eight, ..Linear::alone(false, false, tokens) };
                 let src = [Meta::new(*dtype, [4096, 4096]), Meta::f32([tokens, 4096])];
                 self.add(GROUP, main, &format!("int8 {dtype} 4096x4096 x{tokens}"), (op, &src, Of("int8")))?;
             }
@@ -226,10 +235,10 @@ impl List<'_> {
     /// Attention: one token over 4096 cells, and 512; 32 heads on 8.
     fn attention(&mut self) -> Result<(), String> {
         const GROUP: &str = "Attention";
-        let plain = |dim: usize| Attention { scale: 1.0 / (dim as f32).sqrt(), window: 0, softcap: 0.0, max_bias: 0.0 };
+        let plain = |dim: usize, tokens| Attention::plain(1.0 / (dim as f32).sqrt(), role(tokens), 4096);
         let src = |cache, heads: [usize; 2], [dim, value_dim]: [usize; 2], tokens| {
             let of = |n: usize| Meta::new(cache, [4096, heads[1], n]);
-            vec![Meta::f32([tokens, heads[0], dim]), of(dim), of(value_dim), positions(tokens)]
+            vec![Meta::f32([tokens, heads[0], dim]), of(dim), of(value_dim), places(tokens)]
         };
         for dim in [64, 128, 256] {
             for cache in CACHE_TYPES {
@@ -237,7 +246,7 @@ impl List<'_> {
                     let which = if dim == 128 && *cache == DType::F16 { All } else { First };
                     let name = format!("{cache} d{dim} x{tokens}");
                     let src = src(*cache, [32, 8], [dim, dim], tokens);
-                    self.add(GROUP, "attention", &name, (plain(dim), &src, which))?;
+                    self.add(GROUP, "attention", &name, (plain(dim, tokens), &src, which))?;
                 }
             }
         }
@@ -245,10 +254,10 @@ impl List<'_> {
             // gpt-oss: sinks and windows. DeepSeek: 128 heads on one, keys that hold the values.
             let mut sinks = src(DType::F16, [64, 8], [64, 64], tokens);
             sinks.push(Meta::f32([64]));
-            let op = Attention { window: 128, ..plain(64) };
+            let op = Attention { window: 128, ..plain(64, tokens) };
             self.add(GROUP, "attention", &format!("f16 d64 sinks x{tokens}"), (op, &sinks, First))?;
             let latent = src(DType::F16, [128, 1], [576, 512], tokens);
-            self.add(GROUP, "attention", &format!("f16 d576 x{tokens}"), (plain(576), &latent, First))?;
+            self.add(GROUP, "attention", &format!("f16 d576 x{tokens}"), (plain(576, tokens), &latent, First))?;
         }
         Ok(())
     }
@@ -267,16 +276,16 @@ impl List<'_> {
         let of_heads = |heads: usize| Meta::f32([1, heads, 128]);
         for cache in CACHE_TYPES {
             let cells = Meta::new(*cache, [4096, 8, 128]);
-            let stored = [cells, cells, of_heads(8), of_heads(8), pos];
-            self.add(GROUP, "kv_store", &format!("{cache} d128"), (KvStore, &stored, First))?;
-            let src = [of_heads(40), of_heads(8), pos, turns, cells, cells];
-            let op = RopeStore { rope, norm: None };
+            let stored = [cells, cells, of_heads(8), of_heads(8), places(1)];
+            self.add(GROUP, "kv_store", &format!("{cache} d128"), (KvStore { group: 0 }, &stored, First))?;
+            let src = [of_heads(40), of_heads(8), places(1), turns, cells, cells];
+            let op = RopeStore { rope, norm: None, group: 0 };
             self.add(GROUP, "rope_store", &format!("{cache} d128"), (op, &src, First))?;
         }
         let cells = Meta::new(DType::F16, [4096, 8, 128]);
         let norm = Some(HeadNorm { eps, wide: false, after: false, layer: false });
-        let src = [of_heads(40), of_heads(8), pos, turns, cells, cells, Meta::f32([128]), Meta::f32([128])];
-        self.add(GROUP, "rope_store", "rms f16 d128", (RopeStore { rope, norm }, &src, All))
+        let src = [of_heads(40), of_heads(8), places(1), turns, cells, cells, Meta::f32([128]), Meta::f32([128])];
+        self.add(GROUP, "rope_store", "rms f16 d128", (RopeStore { rope, norm, group: 0 }, &src, All))
     }
 
     /// Tables, elementwise ops, routing, sampling.

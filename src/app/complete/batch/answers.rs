@@ -1,11 +1,16 @@
 //! The file of answers: a line of JSON each, in OpenAI's form, added one by one. What is there already is not done again.
 
+use super::Asked;
+use super::request::Url;
+use crate::app::complete::several::Answer;
 use crate::base::{Error, Result, replace_with};
-use serde_json::Value as Json;
+use crate::run::FinishReason;
+use serde_json::{Value as Json, json};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What each line begins with, so that a torn one is known as ours.
 const BEGINNING: &[u8] = b"{\"id\":";
@@ -73,6 +78,46 @@ impl Answers {
             Error::io("can't write the answer", e).at(self.path.display()).help("check the room on the disk")
         })
     }
+}
+
+/// The line for a request that has an answer.
+pub fn success(asked: Asked, answer: Answer) -> Json {
+    let Answer { content, reasoning, tokens, finish, prompt, cached, .. } = answer;
+    let finish = if finish == FinishReason::End { "stop" } else { "length" };
+    let (new, number) = (tokens.len(), asked.number);
+    let usage = json!({
+        "prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    });
+    let (kind, object, mut choice) = match asked.url {
+        Url::Chat => {
+            let mut message = json!({"role": "assistant", "content": content});
+            if !reasoning.is_empty() {
+                message["reasoning_content"] = reasoning.into();
+            }
+            ("chatcmpl", "chat.completion", json!({"index": 0, "message": message}))
+        }
+        Url::Completion => ("cmpl", "text_completion", json!({"index": 0, "text": content})),
+    };
+    choice["logprobs"] = Json::Null;
+    choice["finish_reason"] = finish.into();
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    let body = json!({
+        "id": format!("{kind}-{number}"), "object": object, "created": created,
+        "model": asked.model.as_deref().unwrap_or("wgpu-llm"), "choices": [choice], "usage": usage,
+    });
+    json!({
+        "id": format!("batch_req_{number}"), "custom_id": asked.custom_id,
+        "response": {"status_code": 200, "request_id": format!("req_{number}"), "body": body}, "error": null,
+    })
+}
+
+/// The line for a request that cannot be answered.
+pub fn failure(custom_id: Option<String>, message: String) -> Json {
+    json!({
+        "id": null, "custom_id": custom_id, "response": null,
+        "error": {"code": "invalid_request_error", "message": message},
+    })
 }
 
 #[cfg(test)]

@@ -76,3 +76,47 @@ fn rows_that_are_fed_again_leave_others_their_time() {
     machine.finish();
     assert_eq!(machine.answer(prompt).finish, Some(Finish::Limit));
 }
+
+/// A prompt, its answer, and some more.
+fn next_turn(prompt: &[Item], answer: &[u32], more: u32) -> Vec<Item> {
+    let answer = answer.iter().map(|token| Item::Token(*token));
+    prompt.iter().copied().chain(answer).chain(items(more, 10)).collect()
+}
+
+#[test]
+fn an_answer_that_is_not_cached_is_computed_again_as_part_of_a_prompt() {
+    for groups in [&[(None, 30)][..], &[(None, 30), (Some(70), 30)]] {
+        let mut machine = Machine::new(spec(groups, 0), settings(4, 512, 64));
+        let alone = |prompt: Vec<Item>, limit| Request { cache_answer: false, ..Request::new(prompt, limit) };
+        let before = machine.submit(alone(items(0, 130), 90));
+        machine.finish();
+        let turn = next_turn(&items(0, 130), &machine.answer(before).tokens, 1);
+        let after = machine.submit(alone(turn.clone(), 20));
+        machine.finish();
+        assert_eq!(machine.answer(after).tokens, machine.expected(&turn, 0, 20));
+        assert_eq!(machine.answer(after).cached, [130]);
+    }
+}
+
+#[test]
+fn if_no_answer_is_cached_nothing_depends_on_who_gave_way() {
+    let mut preempted = 0;
+    for pages in 8..16 {
+        let mut machine = machine(pages, settings(4, 64, 64));
+        let answer = machine.expected(&items(0, 100), 0, 80);
+        let of = |i| match i % 3 {
+            0 => items(0, 100),
+            1 => next_turn(&items(0, 100), &answer[..40], 1),
+            _ => next_turn(&items(0, 100), &answer[..70], 2),
+        };
+        let prompts: Vec<_> = (0..6).map(of).collect();
+        let request = |prompt: &Vec<Item>| Request { cache_answer: false, ..Request::new(prompt.clone(), 80) };
+        let ids: Vec<_> = prompts.iter().map(|prompt| machine.submit(request(prompt))).collect();
+        machine.finish();
+        for (id, prompt) in ids.into_iter().zip(&prompts) {
+            assert_eq!(machine.answer(id).tokens, machine.expected(prompt, 0, 80), "{pages} pages");
+            preempted += machine.answer(id).preempted;
+        }
+    }
+    assert!(preempted > 0);
+}

@@ -77,6 +77,7 @@ impl Run {
             choices: if random.once_in(5) { 1 + random.below(6) } else { 1 },
             priority: random.below(3) as i32 - 1,
             salt: [None, Some(0), Some(0), Some(1)][random.below(4)],
+            cache_answer: true,
             deadline: random.once_in(6).then(|| self.machine.now + Duration::from_millis(random.below(3000) as u64)),
             sampling: if random.once_in(4) { Sampling::Host } else { Sampling::Device },
             prompt,
