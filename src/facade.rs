@@ -2,9 +2,10 @@
 
 use crate::base::{Error, ErrorKind, Result};
 use crate::chat::{self, ChatOptions, Conversation, Delta, Reply, ResponseStream};
+use crate::graph::Place;
 use crate::model;
 use crate::open::{self, DeviceOptions, Listener, Notice};
-use crate::plan::Options;
+use crate::plan::{Options, Placement};
 use crate::run::{FinishReason, Generation, Session};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, Segment, StopStrings};
@@ -25,9 +26,9 @@ use std::thread::JoinHandle;
 /// ```
 #[derive(Clone)]
 pub struct Loader {
-    path: PathBuf,
-    overrides: model::Overrides,
-    open: open::Loader,
+    pub(crate) path: PathBuf,
+    pub(crate) overrides: model::Overrides,
+    pub(crate) open: open::Loader,
 }
 
 impl Loader {
@@ -78,15 +79,20 @@ impl Loader {
     pub fn load(self) -> Result<Model> {
         let file = Arc::new(model::Model::open_with(&self.path, &self.overrides)?);
         let opened = self.open.open(file.clone())?;
-        let on = match &opened.fit.placement.single() {
-            Some(crate::graph::Place::Cpu) => "the CPU",
-            Some(crate::graph::Place::Gpu) => "the GPU",
-            None => "GPU and CPU",
-        };
-        let (placed, context) = (format!("{on}: {}", opened.why), opened.session.context());
+        let (placed, context) = (placed(&opened.fit.placement, &opened.why), opened.session.context());
         let shared = Shared { file, placed, context, session: Mutex::new(opened.session) };
         Ok(Model { shared: Arc::new(shared) })
     }
+}
+
+/// Where a model runs and why, in words.
+pub(crate) fn placed(placement: &Placement, why: &str) -> String {
+    let on = match placement.single() {
+        Some(Place::Cpu) => "the CPU",
+        Some(Place::Gpu) => "the GPU",
+        None => "GPU and CPU",
+    };
+    format!("{on}: {why}")
 }
 
 /// A loaded model. Clones are the same model; it goes when the last is dropped.

@@ -15,6 +15,8 @@
 //! # Ok::<(), wgpu_llm::Error>(())
 //! ```
 //!
+//! Many requests at once, and other programs' async code: [`Loader::serve`].
+//!
 //! Errors say what went wrong, where, and what to do about it. Nothing is sent anywhere. In the user's cache folder (`wgpu-llm` in `XDG_CACHE_HOME`,
 //! `LOCALAPPDATA` or `~/.cache`) it keeps measurements of the devices and what the driver has compiled. What stands under [`low_level`] is what all this is made of, room by room; ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
@@ -56,6 +58,8 @@ pub mod quant;
 pub mod run;
 #[doc(hidden)]
 pub mod sample;
+#[cfg(not(target_arch = "wasm32"))]
+mod service;
 #[doc(hidden)]
 pub mod simd;
 #[doc(hidden)]
@@ -74,8 +78,12 @@ pub use ops::CacheTypes;
 pub use plan::fit::Layers;
 pub use plan::{Options, Override, Rules};
 pub use quant::Precision;
+pub use run::batcher::{Event, Handle, Request, Times, TokenLogprobs, Usage};
+pub use run::schedule::Finish;
 pub use run::{FinishReason, Generation};
 pub use sample::SamplerOptions;
+#[cfg(not(target_arch = "wasm32"))]
+pub use service::Service;
 pub use text::{Message, Role};
 
 /// The rooms of the library, for programs that need more than the way in. They may change with any release.

@@ -151,4 +151,10 @@ fn the_examples_run() {
     let words = example("own_sampler", &[]);
     assert!(words.trim().len() >= 12 && words.trim().chars().all(|c| c.is_alphabetic() || c == ' '), "{words}");
     assert!(example("profile", &[]).contains("µs a token"));
+    // The same prompt gets the same answer, in whatever company.
+    let many = example("many", &["Hi", "And?", "Hi"]);
+    let answers: Vec<&str> = many.split("(16 tokens)\n").collect();
+    assert_eq!((answers.len(), answers[0]), (4, answers[2]), "{many}");
+    let alone = example("embed_async", &["Hi"]);
+    assert_eq!(alone.trim_end(), answers[0].trim_end());
 }
