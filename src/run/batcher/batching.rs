@@ -129,7 +129,7 @@ impl<C: Compute> Batcher<C> {
         let mut jobs = std::mem::take(&mut self.memory.jobs);
         let (cancels, forgets) = self.inbox.take(&mut jobs, self.scheduler.counts());
         for job in jobs.drain(..).filter(|job| !job.active.sender.0.is_cancelled()) {
-            // Whoever submitted it receives the reason.
+            // Its handle receives the reason.
             let _ = self.accept(job);
         }
         self.memory.jobs = jobs;

@@ -12,7 +12,7 @@ use web_time::Instant;
 /// A request that was submitted: receives its events. The request is cancelled if the handle is dropped.
 ///
 /// As an iterator it blocks until the next event, which another thread must cause: use it with
-/// [`Batcher::spawn`](super::Batcher::spawn). Whoever calls [`Batcher::step`](super::Batcher::step) himself takes what there is with
+/// [`Batcher::spawn`](super::Batcher::spawn). A caller of [`Batcher::step`](super::Batcher::step) takes what there is with
 /// [`Handle::try_next`].
 #[derive(Debug)]
 pub struct Handle {
