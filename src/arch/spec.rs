@@ -189,18 +189,21 @@ impl Spec {
 
     /// Bytes of keys and values in caches like these.
     pub fn cache_bytes(&self, cells: &Cells, kv: CacheTypes) -> usize {
-        let layer = |layer: &Layer| layer.kv_heads * cells.pages_of(cells.group(layer.window)) * PAGE_CELLS;
-        let heads: usize = self.layers.iter().map(layer).sum();
-        let bytes = |dim: usize, of: DType| heads * dim * of.block_bytes() / of.block();
-        bytes(self.key_dim, kv.keys) + bytes(self.value_dim, kv.values)
+        self.cache_parts(cells, kv).flatten().sum()
     }
 
     /// Bytes of the largest part of the cache: of a layer's keys, or of its values.
     pub fn largest_cache(&self, cells: &Cells, kv: CacheTypes) -> usize {
-        let layer = |layer: &Layer| layer.kv_heads * cells.pages_of(cells.group(layer.window)) * PAGE_CELLS;
-        let heads: usize = self.layers.iter().map(layer).max().unwrap_or(0);
-        let bytes = |dim: usize, of: DType| heads * dim * of.block_bytes() / of.block();
-        bytes(self.key_dim, kv.keys).max(bytes(self.value_dim, kv.values))
+        self.cache_parts(cells, kv).flatten().max().unwrap_or(0)
+    }
+
+    /// Bytes of each layer's keys and values.
+    fn cache_parts(&self, cells: &Cells, kv: CacheTypes) -> impl Iterator<Item = [usize; 2]> {
+        self.layers.iter().map(move |layer| {
+            let heads = layer.kv_heads * cells.pages_of(cells.group(layer.window)) * PAGE_CELLS;
+            let bytes = |dim: usize, of: DType| heads * dim * of.block_bytes() / of.block();
+            [bytes(self.key_dim, kv.keys), bytes(self.value_dim, kv.values)]
+        })
     }
 }
 

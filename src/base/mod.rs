@@ -15,3 +15,6 @@ pub use replace::{replace, replace_with};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
 pub use role::Role;
 pub use words::human;
+
+/// Cells of a page of a cache. A multiple of the tiles that attention reads (8, 16, 32), and a sequence wastes at most 63.
+pub const PAGE_CELLS: usize = 64;

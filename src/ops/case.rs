@@ -1,6 +1,6 @@
 //! Test and bench cases: an op with inputs to make up, and how exact its result must be.
 
-use super::places::{NO_ROW, PAGE_CELLS, places_len};
+use super::places::{NO_ROW, PAGE_CELLS, lay_tables, places_len};
 use crate::base::{DType, Meta, View};
 
 /// One case of one op.
@@ -74,8 +74,9 @@ impl Rows {
             _ if sequences > 1 && row + 1 == rows => NO_ROW,
             (sequence, i) => (start.saturating_sub(7 * sequence) + i) as u32,
         };
-        let begin = |row: usize| (2 * rows + row / each * own) as u32;
-        (0..rows).map(position).chain((0..rows).map(begin)).chain(order).collect()
+        let mut words = Vec::from_iter((0..rows).map(position));
+        lay_tables(&mut words, rows, 1, |_, row| (row / each * own) as u32, order);
+        words
     }
 }
 

@@ -3,10 +3,8 @@
 //! One buffer of `u32`, since kernels bind few: the positions of all rows; for each group of layers where each row's table begins;
 //! the tables, of pages. The cell of position p of a sequence is `table[p / 64] · 64 + p mod 64`.
 
+pub use crate::base::PAGE_CELLS;
 use crate::base::{DType, Meta, View};
-
-/// Cells of a page. A multiple of the tiles that attention reads (8, 16, 32), and a sequence wastes at most 63.
-pub const PAGE_CELLS: usize = 64;
 
 /// The position of a row that is none: it fills up a batch, reads zeros and is stored nowhere.
 pub const NO_ROW: u32 = u32::MAX;
@@ -16,11 +14,27 @@ pub const fn places_len(rows: usize, groups: usize, pages: usize) -> usize {
     rows * (1 + groups) + pages
 }
 
+/// Adds to `words` what follows the positions of `rows` rows: for each group of layers where each row's table begins among all `pages`,
+/// and these.
+pub fn lay_tables(
+    words: &mut Vec<u32>,
+    rows: usize,
+    groups: usize,
+    begin: impl Fn(usize, usize) -> u32,
+    pages: impl IntoIterator<Item = u32>,
+) {
+    let behind = places_len(rows, groups, 0) as u32;
+    for group in 0..groups {
+        words.extend((0..rows).map(|row| behind + begin(group, row)));
+    }
+    words.extend(pages);
+}
+
 /// The words for `rows` rows of one sequence from position `first` on, whose pages lie in order.
 pub fn places_of_one(first: usize, rows: usize, pages: usize) -> Vec<u32> {
-    let begin = places_len(rows, 1, 0) as u32;
-    let positions = first as u32..(first + rows) as u32;
-    positions.chain(std::iter::repeat_n(begin, rows)).chain(0..pages as u32).collect()
+    let mut words = Vec::from_iter(first as u32..(first + rows) as u32);
+    lay_tables(&mut words, rows, 1, |_, _| 0, 0..pages as u32);
+    words
 }
 
 /// The buffer, for one group of layers.

@@ -39,16 +39,26 @@ impl Pool for Serial {
 ///
 /// The last chunk may be shorter. Work below one chunk per thread runs on the caller alone.
 pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    if pool.threads() == 1 || data.len() <= len {
-        data.chunks_mut(len.max(1)).enumerate().for_each(|(i, chunk)| f(i, chunk));
-        return;
+    let alone = pool.threads() == 1 || data.len() <= len;
+    share_out(pool, alone, data.chunks_mut(len.max(1)).enumerate(), f);
+}
+
+/// Hands out the parts, all to the caller if it is to be `alone`.
+fn share_out<'a, T: Send + 'a>(
+    pool: &dyn Pool,
+    alone: bool,
+    parts: impl Iterator<Item = (usize, &'a mut [T])> + Send,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    if alone {
+        return parts.for_each(|(i, part)| f(i, part));
     }
     // A lock around the iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
-    let chunks = Mutex::new(data.chunks_mut(len).enumerate());
-    let next = || chunks.lock().expect("no thread panics while it holds the iterator").next();
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().expect("no thread panics while it holds the iterator").next();
     pool.share(&|_| {
-        while let Some((i, chunk)) = next() {
-            f(i, chunk);
+        while let Some((i, part)) = next() {
+            f(i, part);
         }
     });
 }
@@ -68,16 +78,7 @@ pub fn for_ranges<T: Send>(
         (rest, start) = (after, range.end);
         (i, part)
     });
-    if alone {
-        return parts.for_each(|(i, part)| f(i, part));
-    }
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().expect("no thread panics while it holds the iterator").next();
-    pool.share(&|_| {
-        while let Some((i, part)) = next() {
-            f(i, part);
-        }
-    });
+    share_out(pool, alone, parts, f);
 }
 
 /// Calls `f(i)` for `0..n`: each thread goes through a part of its own in order, so that it reads what belongs to it as one

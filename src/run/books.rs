@@ -14,6 +14,12 @@ pub(super) fn pool_spec(spec: &Spec, cells: &Cells) -> PoolSpec {
     PoolSpec { groups: (0..cells.groups()).map(group).collect(), slots: 0, snapshots: MOST_ANCHORS }
 }
 
+/// The pages of a cache that a table of the pool names. The pool's page 0 stands for pages that are gone, and no cell is read there: caches
+/// have no such page.
+pub(super) fn cache_pages(table: &[u32]) -> impl Iterator<Item = u32> {
+    table.iter().map(|page| page.saturating_sub(1))
+}
+
 /// One sequence in a pool of its own.
 pub(super) struct Books {
     spec: PoolSpec,

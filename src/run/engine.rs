@@ -1,5 +1,6 @@
 //! The engine: a model on its devices, and batches of one sequence that run there.
 
+use super::books::cache_pages;
 use super::facts::Rooflines;
 use super::programs::{Output, Part, Program};
 use crate::arch::{self, Batch, Cells};
@@ -8,7 +9,7 @@ use crate::cpu::{self, ThreadPool};
 use crate::gpu;
 use crate::graph::{Graph, Input, Place};
 use crate::model::{Model, Upload};
-use crate::ops::{Sample, SampleParams, places_len};
+use crate::ops::{Sample, SampleParams, lay_tables};
 use crate::plan::{Options, Placement, fit};
 use crate::profile::recorder::{Awaited, Recorder};
 use crate::quant::Precision;
@@ -285,13 +286,12 @@ impl Engine {
         self.gpu.as_mut().filter(|_| uses).map(|gpu| gpu.memory.read_input(Input::Tokens, 4)).transpose()
     }
 
-    /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and whoever wants to
-    /// stop it could only wait for all of it.
+    /// Waits until the GPU is only one batch behind. Without this a long prompt would be submitted at once, and to stop it
+    /// would be to wait for all of it.
     async fn follow(&mut self) -> Result<()> {
-        let Some(gpu) = self.gpu.as_mut().filter(|_| self.placement.uses(Place::Gpu)) else { return Ok(()) };
-        let ran = gpu.memory.read_input(Input::Tokens, 4)?;
+        let Some(ran) = self.ran()? else { return Ok(()) };
         let start = Instant::now();
-        if let Some(before) = gpu.ran.replace(ran) {
+        if let Some(before) = self.gpu.as_mut().and_then(|gpu| gpu.ran.replace(ran)) {
             before.wait_async().await?;
         }
         if let Some(trace) = &mut self.trace {
@@ -339,11 +339,9 @@ impl Engine {
     /// The tables of the one sequence, by group, with pages as the pool counts them.
     pub(super) fn set_tables<'t>(&mut self, tables: impl Iterator<Item = &'t [u32]>) {
         for (known, table) in self.tables.iter_mut().zip(tables) {
-            // The pool's page 0 stands for pages that are gone, and no cell is read there: caches have no such page.
-            let pages = || table.iter().map(|page| page.saturating_sub(1));
-            if !pages().eq(known.iter().copied()) {
+            if !cache_pages(table).eq(known.iter().copied()) {
                 known.clear();
-                known.extend(pages());
+                known.extend(cache_pages(table));
                 self.laid = 0;
             }
         }
@@ -351,14 +349,9 @@ impl Engine {
 
     /// Adds where the tables of `rows` rows of the one sequence begin, and its tables.
     fn lay_table(&self, rows: usize, places: &mut Vec<u32>) {
-        let cells = self.cells;
-        let begin = places_len(rows, cells.groups(), 0) as u32;
-        let mut begin = begin;
-        for table in &self.tables[..cells.groups()] {
-            places.extend(std::iter::repeat_n(begin, rows));
-            begin += table.len() as u32;
-        }
-        self.tables[..cells.groups()].iter().for_each(|table| places.extend_from_slice(table));
+        let begins = [0, self.tables[0].len() as u32];
+        let pages = self.tables[..self.cells.groups()].iter().flatten().copied();
+        lay_tables(places, rows, self.cells.groups(), |group, _| begins[group], pages);
     }
 
     /// Writes an input from word `at` on wherever layers run: which of them reads it is the graph's business.

@@ -5,7 +5,7 @@
 //! not cross sequences, and batches have one of few sizes; what is left over are rows that are none.
 
 use super::batcher::{Batcher, Compute, Draw, Results};
-use super::books::pool_spec;
+use super::books::{cache_pages, pool_spec};
 use super::programs::Output;
 use super::recover::Recovering;
 use super::schedule::{AnswerRow, Settings, Step, TokenSource};
@@ -23,6 +23,7 @@ use web_time::Duration;
 /// How long a step may take while answers wait for it.
 const CPU_STEP: Duration = Duration::from_millis(100);
 const GPU_STEP: Duration = Duration::from_millis(40);
+
 /// An engine that computes the steps of many sequences.
 pub struct StepEngine {
     engine: Engine,
@@ -34,7 +35,7 @@ pub struct StepEngine {
 }
 
 /// The inputs of a run.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Default)]
 struct Rows {
     tokens: Vec<u32>,
     positions: Vec<u32>,
@@ -66,6 +67,8 @@ struct Run {
 
 /// Pieces of prompts that go into one run, and where the outputs of it stand in the step's.
 struct Part {
+    /// The row of the step that they begin with.
+    row: usize,
     pieces: Range<usize>,
     outputs: Range<usize>,
 }
@@ -163,8 +166,7 @@ impl StepEngine {
         let (groups, on_gpu) = (self.engine.cells.groups(), self.on_gpu());
         self.rows.clear();
         // The row of the step that the next piece begins with.
-        let mut next =
-            step.answers().len() + step.pieces()[..part.pieces.start].iter().map(|p| p.items.len()).sum::<usize>();
+        let mut next = part.row;
         let mut outputs = part.outputs.clone().peekable();
         let (mut sample, mut host) = (false, false);
         for piece in &step.pieces()[part.pieces.clone()] {
@@ -212,7 +214,7 @@ impl StepEngine {
         self.rows.finish(self.engine.cells.groups());
         let (rows, before) = (&self.rows, &self.written);
         let size = rows.tokens.len();
-        // On the CPU nothing lies anywhere else.
+        // What the device holds of the run before it is as it was written then.
         let known = on_device && !before.tokens.is_empty() && before.tokens.len() == size;
         if !on_device {
             self.engine.write(Input::Tokens, 0, &rows.tokens)?;
@@ -237,12 +239,12 @@ impl StepEngine {
         Ok(())
     }
 
-    /// Pieces that go into one run, from piece `first` on, whose outputs begin with `output`.
-    fn part(&self, step: &Step, first: usize, output: usize) -> Part {
+    /// Pieces that go into one run, from piece `first` on, which begins with `row` of the step; their outputs begin with `output`.
+    fn part(&self, step: &Step, row: usize, first: usize, output: usize) -> Part {
         let (most, most_outputs) = (self.engine.options.prompt_rows(), self.engine.options.outputs());
         let mut rows = 0_usize;
-        let mut row = step.answers().len() + step.pieces()[..first].iter().map(|p| p.items.len()).sum::<usize>();
-        let mut part = Part { pieces: first..first, outputs: output..output };
+        let mut part = Part { row, pieces: first..first, outputs: output..output };
+        let mut row = row;
         for (i, piece) in step.pieces().iter().enumerate().skip(first) {
             let start = if self.on_gpu() { rows.next_multiple_of(PIECE_ROWS) } else { rows };
             let end = row + piece.items.len();
@@ -288,15 +290,16 @@ impl Compute for StepEngine {
         if !step.answers().is_empty() {
             self.answers(step, pool, draws, drawn, &mut submitted).await?;
         }
-        let mut output = submitted.outputs.len();
-        let mut first = 0;
+        let (mut row, mut first, mut output) = (step.answers().len(), 0, submitted.outputs.len());
         while first < step.pieces().len() {
-            let part = self.part(step, first, output);
+            let part = self.part(step, row, first, output);
+            row += step.pieces()[part.pieces.clone()].iter().map(|piece| piece.items.len()).sum::<usize>();
             (first, output) = (part.pieces.end, part.outputs.end);
             self.prompts(step, pool, draws, part, &mut submitted).await?;
         }
         // A step is done when it has run: else a long prompt would be submitted at once, and nobody could stop it.
-        let silent = submitted.runs.last().is_some_and(|run| matches!(run.tokens, Output::None));
+        let silent =
+            submitted.runs.last().is_some_and(|run| matches!((&run.tokens, &run.logits), (Output::None, Output::None)));
         submitted.ran = if silent { self.engine.ran()? } else { None };
         Ok(submitted)
     }
@@ -358,8 +361,7 @@ impl Rows {
                 let mut begins = [0; 2];
                 for (group, begin) in begins.iter_mut().enumerate().take(groups) {
                     *begin = self.pages.len() as u32;
-                    // The pool's page 0 stands for pages that are gone, and no cell is read there: caches have no such page.
-                    self.pages.extend(pool.table(seq, group).iter().map(|page| page.saturating_sub(1)));
+                    self.pages.extend(cache_pages(pool.table(seq, group)));
                 }
                 begins
             }
@@ -389,10 +391,7 @@ impl Rows {
 
     /// Puts the tables behind their beginnings.
     fn finish(&mut self, groups: usize) {
-        let behind = ops::places_len(self.tokens.len(), groups, 0) as u32;
-        for group in 0..groups {
-            self.tables.extend(self.begins.iter().map(|begins| behind + begins[group]));
-        }
-        self.tables.extend_from_slice(&self.pages);
+        let begin = |group: usize, row: usize| self.begins[row][group];
+        ops::lay_tables(&mut self.tables, self.tokens.len(), groups, begin, self.pages.iter().copied());
     }
 }

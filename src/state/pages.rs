@@ -1,7 +1,6 @@
 //! Pages: the unit in which cells are handed out and shared.
 
-/// Cells of a page. A multiple of the tiles that attention reads (8, 16, 32), and a sequence wastes at most 63.
-pub const PAGE_CELLS: usize = 64;
+pub use crate::base::PAGE_CELLS;
 
 /// The page that is never handed out, and that tensors do not have: tables have it in place of pages that are gone.
 pub const NULL_PAGE: u32 = 0;

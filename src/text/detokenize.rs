@@ -47,7 +47,7 @@ impl<'t> Detokenizer<'t> {
                 bytes = bytes.strip_prefix(b" ").filter(|_| self.tokenizer.is_merged(id)).unwrap_or(bytes);
             }
             self.pending.extend_from_slice(bytes);
-            self.take_whole();
+            take_whole(&mut self.pending, &mut self.text);
         }
         &self.text
     }
@@ -61,25 +61,25 @@ impl<'t> Detokenizer<'t> {
         }
         &self.text
     }
+}
 
-    /// Moves what is decided from the pending bytes to the text.
-    fn take_whole(&mut self) {
-        let mut rest = &self.pending[..];
-        let left = loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    self.text.push_str(valid);
-                    break 0;
-                }
-                Err(error) => {
-                    let (valid, broken) = rest.split_at(error.valid_up_to());
-                    self.text.push_str(std::str::from_utf8(valid).unwrap_or_default());
-                    let Some(length) = error.error_len() else { break broken.len() };
-                    self.text.push(char::REPLACEMENT_CHARACTER);
-                    rest = &broken[length..];
-                }
+/// Moves the characters that are decided from `pending` bytes to the end of `text`; bytes that can no longer become one are U+FFFD.
+pub(crate) fn take_whole(pending: &mut Vec<u8>, text: &mut String) {
+    let mut rest = &pending[..];
+    let left = loop {
+        match std::str::from_utf8(rest) {
+            Ok(valid) => {
+                text.push_str(valid);
+                break 0;
             }
-        };
-        self.pending.drain(..self.pending.len() - left);
-    }
+            Err(error) => {
+                let (valid, broken) = rest.split_at(error.valid_up_to());
+                text.push_str(std::str::from_utf8(valid).unwrap_or_default());
+                let Some(length) = error.error_len() else { break broken.len() };
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = &broken[length..];
+            }
+        }
+    };
+    pending.drain(..pending.len() - left);
 }

@@ -25,6 +25,7 @@ mod unigram;
 mod vocab;
 mod wordpiece;
 
+pub(crate) use detokenize::take_whole;
 pub use detokenize::{DetokenizeOptions, Detokenizer};
 pub use message::{Content, FunctionCall, Message, Part, Role, ToolCall};
 pub use partition::Segment;

@@ -1,6 +1,6 @@
 //! The text of an answer while its tokens come: whole characters, up to a stop string.
 
-use crate::text::{StopStrings, Tokenizer};
+use crate::text::{StopStrings, Tokenizer, take_whole};
 
 /// Turns tokens into text as [`Detokenizer`](crate::text::Detokenizer) does for text that goes on from a prompt. It borrows no
 /// tokenizer, so that an answer can own it.
@@ -35,7 +35,8 @@ impl AnswerText {
         if self.show_special || !tokenizer.is_hidden(token) {
             self.pending.extend_from_slice(tokenizer.token_bytes(token));
         }
-        let whole = take_whole(&mut self.pending);
+        let mut whole = String::new();
+        take_whole(&mut self.pending, &mut whole);
         match &mut self.stops {
             Some(stops) => stops.push(&whole),
             None => whole,
@@ -78,25 +79,4 @@ impl Stops {
         }
         text
     }
-}
-
-/// Takes the characters out that are decided; bytes that can no longer become one are U+FFFD, as in
-/// [`String::from_utf8_lossy`].
-fn take_whole(pending: &mut Vec<u8>) -> String {
-    let (mut text, mut start) = (String::new(), 0);
-    for chunk in pending.utf8_chunks() {
-        text.push_str(chunk.valid());
-        start += chunk.valid().len();
-        // The last chunk may be the beginning of a character.
-        let last = start + chunk.invalid().len() == pending.len();
-        if last && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()) {
-            break;
-        }
-        if !chunk.invalid().is_empty() {
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-        start += chunk.invalid().len();
-    }
-    pending.drain(..start);
-    text
 }

@@ -1,7 +1,8 @@
 //! Answer rows: one for every sequence that decodes, in turns if there are too many.
 
 use super::scheduler::Scheduler;
-use super::sequence::{Role, Running};
+use super::sequence::Running;
+use crate::base::Role;
 
 impl Scheduler {
     /// Grants answer rows: one to each sequence that has a token to feed; what is left, to those that compute again what was

@@ -1,8 +1,9 @@
 //! Planning a step: who gets rows, whether there are pages for them, and writing it down.
 
 use super::scheduler::Scheduler;
-use super::sequence::{Role, Running, Urgency};
+use super::sequence::{Running, Urgency};
 use super::step::{AnswerRow, Output, Piece, Step, TokenSource};
+use crate::base::Role;
 use crate::state::Item;
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! A sequence, as the scheduler knows it: waiting or running.
 
 use super::request::{ChoiceId, Sampling};
+use crate::base::Role;
 use crate::state::{Item, PAGE_CELLS, SeqId};
 use std::time::Duration;
 
@@ -9,13 +10,6 @@ use std::time::Duration;
 pub(super) struct Urgency {
     pub priority: i32,
     pub id: ChoiceId,
-}
-
-/// What a row is: it decides how the row is rounded, and by which kernels it is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Prompt,
-    Answer,
 }
 
 /// What is known of a sequence without the device: enough to compute it again.
