@@ -37,7 +37,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Blocks begin at multiples of their size, so that no sum depends on which tokens go together.
-    fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
+    pub fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
         (self.cells.start / BLOCK * BLOCK..self.cells.end).step_by(BLOCK)
     }
 
@@ -120,6 +120,12 @@ impl<'a, T: Number> Rows<'a, T> {
     #[inline(always)]
     pub fn load<S: Simd>(self, s: S, row: usize, head: usize, c: usize) -> S::Floats {
         T::widen(s, array(self.data, row * self.stride + head * self.width + c))
+    }
+
+    /// All channels of head `head` of row `row`.
+    #[inline(always)]
+    pub fn head(self, row: usize, head: usize) -> &'a [T] {
+        &self.data[row * self.stride + head * self.width..][..self.width]
     }
 
     /// Brings a row near that is read soon: rows of one head lie too far apart for the hardware to see it coming.
@@ -286,40 +292,60 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                 let mut cells = [&values.data[..0]; BLOCK];
                 for (j, cell) in cells.iter_mut().enumerate() {
                     values.fetch(s, ahead + j, head);
-                    *cell = &values.data[rows[j] * values.stride + head * values.width..][..values.width];
+                    *cell = values.head(rows[j], head);
                 }
-                for row in (head * place.rows..(head + 1) * place.rows).step_by(ROWS) {
-                    let mut p = [&[0.0; BLOCK]; ROWS];
-                    for (r, p) in p.iter_mut().enumerate() {
-                        *p = array(scores, (row + r) * STRIDE + block - place.start);
-                    }
-                    let y = &mut y[row * width..];
-                    let mut c = 0;
-                    while c < width {
-                        c += match (width - c) / BLOCK {
-                            4.. if S::REGISTERS >= 32 => weigh_block::<S, T, 4>(s, &cells, p, y, width, c),
-                            2.. => weigh_block::<S, T, 2>(s, &cells, p, y, width, c),
-                            _ => weigh_block::<S, T, 1>(s, &cells, p, y, width, c),
-                        };
-                    }
+                let rows = head * place.rows..(head + 1) * place.rows;
+                let mut row = rows.start;
+                while row < rows.end {
+                    let (scores, y) = (&scores[row * STRIDE + block - place.start..], &mut y[row * width..]);
+                    row += match rows.end - row {
+                        4.. => weigh_rows::<S, T, 4>(s, &cells, scores, y, width),
+                        3 => weigh_rows::<S, T, 3>(s, &cells, scores, y, width),
+                        2 => weigh_rows::<S, T, 2>(s, &cells, scores, y, width),
+                        _ => weigh_rows::<S, T, 1>(s, &cells, scores, y, width),
+                    };
                 }
             }
         }
     }
 }
 
-/// Channels `c` … of a block's cells, `N` vectors of them, for a few queries. Gives their number.
+/// All channels of a block's cells for `R` queries. Gives `R`.
 #[inline(always)]
-fn weigh_block<S: Simd, T: Number, const N: usize>(
+fn weigh_rows<S: Simd, T: Number, const R: usize>(
     s: S,
     cells: &[&[T]; BLOCK],
-    p: [&[f32; BLOCK]; ROWS],
+    scores: &[f32],
+    y: &mut [f32],
+    width: usize,
+) -> usize {
+    let mut p = [&[0.0; BLOCK]; R];
+    for (r, p) in p.iter_mut().enumerate() {
+        *p = array(scores, r * STRIDE);
+    }
+    let mut c = 0;
+    while c < width {
+        c += match (width - c) / BLOCK {
+            4.. if S::REGISTERS >= 32 => weigh_block::<S, T, 4, R>(s, cells, p, y, width, c),
+            2.. => weigh_block::<S, T, 2, R>(s, cells, p, y, width, c),
+            _ => weigh_block::<S, T, 1, R>(s, cells, p, y, width, c),
+        };
+    }
+    R
+}
+
+/// Channels `c` … of a block's cells, `N` vectors of them, for `R` queries. Gives their number.
+#[inline(always)]
+fn weigh_block<S: Simd, T: Number, const N: usize, const R: usize>(
+    s: S,
+    cells: &[&[T]; BLOCK],
+    p: [&[f32; BLOCK]; R],
     y: &mut [f32],
     width: usize,
     c: usize,
 ) -> usize {
-    let mut sums = [[s.splat(0.0); N]; ROWS];
-    for r in 0..ROWS {
+    let mut sums = [[s.splat(0.0); N]; R];
+    for r in 0..R {
         for n in 0..N {
             sums[r][n] = s.floats(array(y, r * width + c + n * BLOCK));
         }
@@ -328,12 +354,12 @@ fn weigh_block<S: Simd, T: Number, const N: usize>(
         let cell = &cells[j][c..c + N * BLOCK];
         for n in 0..N {
             let v = T::widen(s, array(cell, n * BLOCK));
-            for r in 0..ROWS {
+            for r in 0..R {
                 sums[r][n] = s.mul_add(v, s.splat(p[r][j]), sums[r][n]);
             }
         }
     }
-    for r in 0..ROWS {
+    for r in 0..R {
         for n in 0..N {
             s.store(sums[r][n], array_mut(y, r * width + c + n * BLOCK));
         }

@@ -1,11 +1,12 @@
 //! The CPU code of [`Attention`]: queries of a sequence that share a kv head go together over parts of its cells.
 //!
 //! Sixteen cells of keys at a time are turned, so that one vector holds the same channel of all sixteen and no sum crosses
-//! lanes; values are used row by row (`attention_cells.rs`). Each part has a softmax of its own, and parts are merged
+//! lanes, but for the few queries of an answer (`attention_few.rs`); values are used row by row (`attention_cells.rs`). Each part has a softmax of its own, and parts are merged
 //! in order: a decoded token's parts run on several threads, a prompt's one after the other, to the same bits.
 
 use super::attention::Attention;
 use super::attention_cells::{BLOCK, PART, Place, ROWS, STRIDE, pack, score, weigh};
+use super::attention_few as few;
 use super::places::RowPlaces;
 use super::{Pool, attention_tiles as tiles, for_chunks, for_ranges};
 use crate::base::{Role, View, ViewMut};
@@ -93,6 +94,8 @@ struct Task<'a> {
     value_dim: usize,
     /// Whose units for tiles are used, if any.
     units: Option<Level>,
+    /// Whether queries are few: whether that is so depends on no batch.
+    few: bool,
 }
 
 pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
@@ -105,7 +108,8 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
     // An answer's token waits for memory, and is done in f32 whatever there is.
     let units = Some(Level::best()).filter(|level| op.role.is_prompt() && level.tiles().is_some());
     let places = RowPlaces::new(src[3].u32(), tokens, op.group);
-    let task = Task { op, q, keys, values, places, slopes, sinks, heads, group, dim, value_dim, units };
+    let few = op.role == Role::Answer && group <= few::FEW;
+    let task = Task { op, q, keys, values, places, slopes, sinks, heads, group, dim, value_dim, units, few };
     let tile = (units.map_or(TILE, |_| TILE_OF_UNITS) / group).max(1);
     let y = dst.f32();
     y.fill(0.0);
@@ -151,18 +155,28 @@ impl Task<'_> {
     /// All heads of some tokens, whose results are `y`, on one thread.
     fn whole(&self, tokens: Range<usize>, y: &mut [f32]) {
         let parts = self.parts(&tokens);
+        let rows = tokens.len() * self.group;
+        let size = rows * (2 + self.value_dim);
+        let kv_heads = self.heads / self.group;
+        // Cells are read in whole rows where that leaves room for all queries.
+        let together = if self.few { kv_heads } else { 1 };
         SCRATCH.with_borrow_mut(|scratch| {
             let mut part_of = std::mem::take(&mut scratch.part);
-            part_of.resize(tokens.len() * self.group * (2 + self.value_dim), 0.0);
-            for kv in 0..self.heads / self.group {
-                let queries = Queries { tokens: tokens.clone(), kv };
+            part_of.resize(together * size, 0.0);
+            for first in (0..kv_heads).step_by(together) {
                 let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
-                let mut many = vec![Softmax::EMPTY; (tokens.len() * self.group).saturating_sub(TILE_OF_UNITS)];
+                let mut many = vec![Softmax::EMPTY; (together * rows).saturating_sub(TILE_OF_UNITS)];
                 for part in parts.clone() {
-                    self.attend(&tokens, kv..kv + 1, part, scratch, &mut part_of);
-                    self.merge(&queries, &part_of, softmax.iter_mut().chain(&mut many), y);
+                    self.attend(&tokens, first..first + together, part, scratch, &mut part_of);
+                    let mut softmax = softmax.iter_mut().chain(&mut many);
+                    for (kv, part) in (first..).zip(part_of.chunks(size)) {
+                        self.merge(&Queries { tokens: tokens.clone(), kv }, part, softmax.by_ref().take(rows), y);
+                    }
                 }
-                self.finish(&queries, softmax.into_iter().chain(many), y);
+                let mut softmax = softmax.into_iter().chain(many);
+                for kv in first..first + together {
+                    self.finish(&Queries { tokens: tokens.clone(), kv }, softmax.by_ref().take(rows), y);
+                }
             }
             scratch.part = part_of;
         });
@@ -266,7 +280,11 @@ impl Task<'_> {
     /// Part `part` of the cells for all queries of some tokens and kv heads: `result` is `[kvs, rows, 2 + value_dim]`.
     fn attend(&self, tokens: &Range<usize>, kvs: Range<usize>, part: usize, scratch: &mut Scratch, result: &mut [f32]) {
         let rows = tokens.len() * self.group;
-        let (queries, channels) = self.units.map_or((ROWS, BLOCK), |_| (tiles::QUERIES, tiles::CHUNK));
+        let (queries, channels) = match self.units {
+            Some(_) => (tiles::QUERIES, tiles::CHUNK),
+            None if self.few => (1, BLOCK),
+            None => (ROWS, BLOCK),
+        };
         let padded = rows.next_multiple_of(queries);
         let seen = |t: usize| {
             let all = self.cells(t);
@@ -283,6 +301,7 @@ impl Task<'_> {
         let place = Place { cells: first..end, table, start: part * PART, rows: padded, kvs: kvs.clone() };
         match self.units {
             Some(level) => tiles::score(level, &self.keys, &place, cells, (q, dim), tiles, scores),
+            None if self.few => few::score(&self.keys, &place, cells, (q, dim), scores),
             None => score(&self.keys, &place, cells, (q, dim), turned, scores),
         }
         y.clear();
@@ -310,7 +329,7 @@ impl Task<'_> {
         }
     }
 
-    /// Queries, scaled: `[kvs, rows, dim]`, as [`pack`] says but for units for tiles. Zeros stand for what is not there.
+    /// Queries, scaled: `[kvs, rows, dim]`, as [`pack`] says but for units for tiles and few of them. Zeros stand for what is not there.
     fn gather(&self, tokens: &Range<usize>, kvs: &Range<usize>, (rows, dim): (usize, usize), q: &mut Vec<f32>) {
         q.clear();
         q.resize(kvs.len() * rows * dim, 0.0);
@@ -318,7 +337,8 @@ impl Task<'_> {
             for row in 0..tokens.len() * self.group {
                 let head = kv * self.group + row % self.group;
                 let from = &self.q.row(tokens.start + row / self.group)[head * self.dim..][..self.dim];
-                let at = |c: usize| if self.units.is_some() { row * dim + c } else { pack(row, rows, c, dim) };
+                let in_rows = self.units.is_some() || self.few;
+                let at = |c: usize| if in_rows { row * dim + c } else { pack(row, rows, c, dim) };
                 from.iter().enumerate().for_each(|(c, v)| q[at(c)] = v * self.op.scale);
             }
         }

@@ -50,14 +50,17 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// Rows of weights that go together: eight parts per thread even out their speed; of many columns as many as are multiplied at a
-/// time, so that what is made of them stays in the caches.
+/// Rows of weights that go together: about eight parts per thread even out their speed; of many columns as many as are multiplied at a time,
+/// so that what is made of them stays in the caches. Rather fewer, if then no thread has more to do than another.
 pub(super) fn column_block(n: usize, columns: usize, pool: &dyn Pool) -> usize {
-    let rows = match columns {
-        quant::MANY_COLUMNS.. => quant::ROW_BATCH.min(n.div_ceil(pool.threads())),
+    let most = match columns {
+        quant::MANY_COLUMNS.. => quant::ROW_BATCH,
         _ => n.div_ceil(pool.threads() * 8),
     };
-    rows.max(n.div_ceil(256)).next_multiple_of(quant::ROW_BLOCK)
+    let [fewest, most] = [most / 4, most].map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
+    let longest = |rows: usize| n.div_ceil(rows).div_ceil(pool.threads()) * rows;
+    let sizes = (fewest..=most).rev().map(|blocks| blocks * quant::ROW_BLOCK);
+    sizes.min_by_key(|rows| longest(*rows)).unwrap_or(quant::ROW_BLOCK)
 }
 
 /// y = activations · weightsᵀ with matrix `which` of each of `weights`, side by side in the first values of every `stride` of `y`. Their
@@ -186,5 +189,34 @@ impl Op for MatMul {
         let strided = Input::f32([4, 256]).strided(1024, 512);
         all.push(Case { op: MatMul, src: vec![Input::f32([40, 256]), strided], nmse: 1e-10 });
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Team(usize);
+
+    impl Pool for Team {
+        fn threads(&self) -> usize {
+            self.0
+        }
+        fn run(&self, _f: &(dyn Fn(usize) + Sync)) {}
+    }
+
+    #[test]
+    fn no_thread_gets_more_rows_than_it_must() {
+        // Rows of SmolLM2's and of Llama 3.2's matrices.
+        for n in [576, 960, 1536, 2048, 3072, 8192] {
+            for columns in [1, 4, 16, 512] {
+                for threads in [1, 2, 4] {
+                    let block = column_block(n, columns, &Team(threads));
+                    let busiest = n.div_ceil(block).div_ceil(threads) * block;
+                    assert!(block.is_multiple_of(quant::ROW_BLOCK), "blocks are whole panels");
+                    assert!(busiest <= n.div_ceil(threads).next_multiple_of(quant::ROW_BLOCK), "{n} rows, {columns} columns, {threads} threads: blocks of {block}");
+                }
+            }
+        }
     }
 }

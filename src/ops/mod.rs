@@ -5,6 +5,7 @@
 
 mod attention_cells;
 mod attention_cpu;
+mod attention_few;
 mod attention_gpu;
 mod attention_tiles;
 mod case;

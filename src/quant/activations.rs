@@ -144,24 +144,25 @@ impl Activations {
             _ if precision == Precision::Eight && role.is_prompt() => Held::Pairs,
             _ => Held::Floats,
         };
-        (self.precision, self.met) = (precision, None);
+        self.precision = precision;
+        // With the weights that they are for; others are met before the product.
+        self.met = self.needs(level, dtype);
+        let terms = self.met.map(|weights| (self.bytes(), weights));
         match self.held {
             Held::Ints => {
                 let tiles = k.div_ceil(TILE);
-                self.ints.resize(columns * tiles, IntTile::ZERO);
-                team.chunks(&mut self.ints, tiles, |c, to| {
+                team.chunks(room(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
                     let x = &x[c * stride..c * stride + k];
                     let limit = match precision {
                         Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
                         Precision::Eight => OUTLIER * rms(x),
                     };
-                    x.chunks(TILE).zip(to).for_each(|(x, to)| level.run(Quantize { x, to, limit }));
+                    x.chunks(TILE).zip(to).for_each(|(x, to)| level.run(Quantize { x, to, limit, terms }));
                 });
             }
             Held::Pairs => {
                 let tiles = k.div_ceil(dot_pairs::TILE);
-                self.pairs.resize(columns * tiles, PairTile::ZERO);
-                team.chunks(&mut self.pairs, tiles, |c, to| {
+                team.chunks(room(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
                     let x = x[c * stride..c * stride + k].chunks(dot_pairs::TILE);
                     x.zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
                 });
@@ -177,8 +178,7 @@ impl Activations {
             }
             Held::Floats => {
                 let tiles = k.div_ceil(TILE);
-                self.floats.resize(columns * tiles, FloatTile::ZERO);
-                team.chunks(&mut self.floats, tiles, |c, to| {
+                team.chunks(room(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
                     for (x, to) in x[c * stride..c * stride + k].chunks(TILE).zip(to) {
                         let (to, pad) = to.0.as_flattened_mut().split_at_mut(x.len());
                         to.copy_from_slice(x);
@@ -198,15 +198,21 @@ impl Activations {
     pub fn meet_at(&mut self, level: Level, dtype: DType) {
         let weights = self.needs(level, dtype);
         if let Some(weights) = weights.filter(|_| weights != self.met) {
-            self.ints.iter_mut().for_each(|tile| tile.terms = Terms::of(tile, Byte::High, weights));
+            let bytes = self.bytes();
+            let used = self.columns * self.k.div_ceil(TILE);
+            self.ints[..used].iter_mut().for_each(|tile| tile.terms = Terms::of(tile, bytes, weights));
             self.met = Some(weights);
         }
     }
 
     /// What must be known of weights to meet them; nothing where bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<Weights> {
-        let eight = matches!(self.held, Held::Ints) && self.precision == Precision::Eight;
-        eight.then(|| (format(dtype).panels.weights)(level))
+        matches!(self.held, Held::Ints).then(|| (format(dtype).panels.weights)(level))
+    }
+
+    /// Of which bytes tiles have terms.
+    fn bytes(&self) -> Byte {
+        if self.in_eight() { Byte::High } else { Byte::Both }
     }
 
     /// Whether products with weights of this type can be made now.
@@ -219,9 +225,9 @@ impl Activations {
         self.columns
     }
 
-    /// To what they are rounded.
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+    /// Whether they are bytes, but for outliers.
+    pub(super) fn in_eight(&self) -> bool {
+        matches!(self.held, Held::Ints) && self.precision == Precision::Eight
     }
 
     /// Values per input.
@@ -275,6 +281,14 @@ impl Activations {
     }
 }
 
+/// The first `n` of what is there, to be written; what is beyond stays for later.
+fn room<T: Clone>(all: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
+    if all.len() < n {
+        all.resize(n, zero);
+    }
+    &mut all[..n]
+}
+
 /// The root of the mean square.
 fn rms(x: &[f32]) -> f32 {
     (dot(x, x) / x.len().max(1) as f32).sqrt()
@@ -286,6 +300,8 @@ struct Quantize<'a> {
     to: &'a mut IntTile,
     /// Chunks whose largest value is not above this get no low bytes.
     limit: f32,
+    /// What terms are of and for.
+    terms: Option<(Byte, Weights)>,
 }
 
 impl Kernel for Quantize<'_> {
@@ -293,7 +309,7 @@ impl Kernel for Quantize<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Quantize { x, to, limit } = self;
+        let Quantize { x, to, limit, terms } = self;
         to.wide = 0;
         let high = to.high.as_flattened_mut();
         let low = to.low.as_flattened_mut();
@@ -312,18 +328,44 @@ impl Kernel for Quantize<'_> {
                 let at = CHUNK * b + 16 * i;
                 let v = s.mul(v, inverse);
                 s.store_i8(v, array_mut(high, at));
-                let sum = |codes: &[i8]| codes.iter().map(|&v| v as i32).sum::<i32>();
-                to.sums[b][i] = 256 * sum(&high[at..at + 16]);
-                to.low_sums[b][i] = 0;
                 if !wide {
                     low[at..at + 16].fill(0);
                     continue;
                 }
                 let rest = s.mul(s.sub(v, s.widen_i8(array(high, at))), s.splat(256.0));
                 s.store_i8(s.max(s.min(rest, top), bottom), array_mut(low, at));
-                to.low_sums[b][i] = sum(&low[at..at + 16]);
-                to.sums[b][i] += to.low_sums[b][i];
             }
         }
+        let (high, low) = (sums(s, &to.high), sums(s, &to.low));
+        for b in 0..TILE / CHUNK {
+            for i in 0..2 {
+                let [high, low] = [high[b][i] as i32, low[b][i] as i32];
+                (to.sums[b][i], to.low_sums[b][i]) = (256 * high + low, low);
+            }
+        }
+        if let Some((bytes, weights)) = terms {
+            to.terms = Terms::of(to, bytes, weights);
+        }
     }
+}
+
+/// The sums of both halves of each chunk, exact.
+#[inline(always)]
+fn sums<S: Simd>(s: S, codes: &[[i8; 4]; TILE / 4]) -> [[f32; 2]; TILE / CHUNK] {
+    let mut sums = [[0.0; 2]; TILE / CHUNK];
+    let fours = codes.as_chunks::<64>().0.iter().zip(sums.as_flattened_mut().as_chunks_mut::<16>().0);
+    for (codes, sums) in fours {
+        let mut v = [s.splat(0.0); 4];
+        for i in 0..4 {
+            // Codes take the place of weights, which have more bits and meet ones.
+            let words = s.weights_signed(s.words(bytemuck::cast_ref(array::<_, 16>(codes, 16 * i))));
+            v[i] = s.to_floats(s.dot_words(s.splat_int(-4 * s.signed_zero()), words, [1; 4], true));
+        }
+        let mut lanes = [0.0; 16];
+        s.store(s.fold(v), &mut lanes);
+        for (l, sum) in lanes.into_iter().enumerate() {
+            sums[l % 4 * 4 + l / 4] = sum;
+        }
+    }
+    sums
 }

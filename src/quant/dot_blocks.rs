@@ -1,17 +1,17 @@
 //! The matrix product of block formats, on panels of sixteen interleaved rows. It knows no formats: with w = d · (q − z) + m and
 //! x = s · a, Σ w·x = Σ_groups d·s·(Σ q·a − z·Σ a) + Σ_groups m·s·(Σ a), where the inner sums are integers.
 //!
-//! A single column reads panels as one or two streams and unpacks them in registers: memory is what bounds it. More columns share
-//! tiles that are unpacked to the first-level cache, two panels at a time. Each column gets the same bits either way.
+//! Few columns read panels as a stream and unpack them in registers: memory is what bounds one of them. More columns share tiles that
+//! are unpacked to the first-level cache. Each column gets the same bits either way.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
-use super::activations::{Activations, Precision};
+use super::activations::Activations;
 use super::dot::Matrix;
-use super::dot_eight::{MultiplyEight, load, store};
+use super::dot_eight::{Factors, MultiplyEight, add_wide, load, store};
 use super::dot_part::{HALVES, Kind, Known, LARGE, MINS, Of, SIGNED, add_part, kind};
 use super::dot_tiles::{Blocks, Tiles};
 use super::format::Block;
-use super::gemm::{self, FewColumns, Weights, put};
+use super::gemm::{self, Ahead, FewColumns, Weights, put};
 use super::panel::{self, Packed};
 use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
 use crate::base::Layout;
@@ -50,56 +50,80 @@ pub(super) fn dot<F: Block>(
             }
         };
         let w = Weights { bytes, step, k: w.k, rows: rows.len() };
+        let wide = level.registers() >= 32;
         match acts.columns() {
             _ if acts.in_tiles() => gemm::multiply::<Tiles<Blocks<F>>>(level, w, acts, out),
-            1 => level.run(Column::<F> { w, acts, out, format: PhantomData }),
+            1 => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
+            _ if wide && !acts.in_eight() => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
+            ..=FEW if wide => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
             _ => gemm::multiply::<Ints<F>>(level, w, acts, out),
         }
     });
 }
 
-/// The products of all panels with the only column.
-struct Column<'a, 'b, F> {
+/// Up to so many columns of eight bits unpacking a panel for each four of them costs less than keeping it.
+const FEW: usize = 32;
+/// Bytes of the activations that meet all panels before the next do: they stay in the second-level cache.
+const CACHED: usize = 448 << 10;
+
+/// The products of all panels, unpacked in registers: where those are many, that goes on beside the products.
+struct Direct<'a, 'b, F> {
     w: Weights<'a>,
     acts: &'a Activations,
     out: &'a mut Columns<'b>,
     format: PhantomData<F>,
 }
 
-impl<F: Block> Kernel for Column<'_, '_, F> {
+impl<F: Block> Kernel for Direct<'_, '_, F> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        // Elsewhere zeros are multiplied: where a dot product is one instruction, memory is the bound.
-        if S::NARROW && self.acts.precision() == Precision::Eight {
-            self.dot::<S, true>(s)
-        } else {
-            self.dot::<S, false>(s)
+    fn run<S: Simd>(mut self, s: S) {
+        let panels = self.out.range().len().div_ceil(ROWS);
+        let mut p = 0;
+        if S::STREAMS > 1 && self.acts.columns() == 1 && !self.acts.in_eight() {
+            while p + 2 <= panels {
+                self.panels::<S, 2, 1, false>(s, p, 0);
+                p += 2;
+            }
+        }
+        let columns = self.acts.columns();
+        let block = (CACHED / (self.w.k.div_ceil(TILE) * size_of::<IntTile>()) / 4 * 4).max(4);
+        for first in (0..columns).step_by(block) {
+            for p in p..panels {
+                let (mut c, end) = (first, columns.min(first + block));
+                while c < end {
+                    c += match self.acts.in_eight() {
+                        true => self.group::<S, true>(s, p, c, end - c),
+                        false => self.group::<S, false>(s, p, c, end - c),
+                    };
+                }
+            }
         }
     }
 }
 
-impl<F: Block> Column<'_, '_, F> {
+impl<F: Block> Direct<'_, '_, F> {
+    /// Panel `p` with up to four of `left` columns from `c` on. Gives their number. Of more at once the sums would leave the registers.
     #[inline(always)]
-    fn dot<S: Simd, const EIGHT: bool>(mut self, s: S) {
-        let panels = self.out.range().len().div_ceil(ROWS);
-        let mut p = 0;
-        while S::STREAMS > 1 && p + 2 <= panels {
-            self.panels::<S, 2, EIGHT>(s, p);
-            p += 2;
-        }
-        for p in p..panels {
-            self.panels::<S, 1, EIGHT>(s, p);
+    fn group<S: Simd, const EIGHT: bool>(&mut self, s: S, p: usize, c: usize, left: usize) -> usize {
+        match left {
+            4.. if S::REGISTERS >= 32 => self.panels::<S, 1, 4, EIGHT>(s, p, c),
+            2.. if S::REGISTERS >= 32 => self.panels::<S, 1, 2, EIGHT>(s, p, c),
+            _ => self.panels::<S, 1, 1, EIGHT>(s, p, c),
         }
     }
 
-    /// `R` panels from panel `p` on.
+    /// `R` panels from panel `p` on with `C` columns from column `c` on. Gives `C`.
     #[inline(always)]
-    fn panels<S: Simd, const R: usize, const EIGHT: bool>(&mut self, s: S, p: usize) {
-        let Column { w, acts, out, .. } = self;
-        let out = &mut out.row(0)[p * ROWS..];
-        let mut total = [[s.splat(0.0)]; R];
+    fn panels<S: Simd, const R: usize, const C: usize, const EIGHT: bool>(
+        &mut self,
+        s: S,
+        p: usize,
+        c: usize,
+    ) -> usize {
+        let Direct { w, acts, out, .. } = self;
+        let mut total = [[s.splat(0.0); C]; R];
         for t in 0..w.k.div_ceil(TILE) {
             let tile = |r: usize| Packed::<F>::new(&w.bytes[(p + r) * w.step..], w.k, t, R);
             let mut tiles = [tile(0); R];
@@ -107,13 +131,31 @@ impl<F: Block> Column<'_, '_, F> {
                 tiles[r] = tile(r);
             }
             let n = TILE.min(w.k - t * TILE);
-            product::<S, _, Of<F>, R, 1, EIGHT>(s, &tiles, &[acts.ints(0, t)], n, &mut total);
+            let acts: [_; C] = from_fn(|i| acts.ints(c + i, t));
+            for j in 0..(n / CHUNK).min(TILE / CHUNK) {
+                for tile in &tiles {
+                    tile.begin(s, j);
+                }
+                if EIGHT {
+                    Factors::<_, Of<F>, R, C>::high(&tiles, &acts).add_chunk(s, j, &mut total);
+                } else {
+                    chunk::<S, _, Of<F>, R, C>(s, &tiles, &acts, j, &mut total);
+                }
+            }
+            if EIGHT {
+                add_wide::<S, _, Of<F>, R, C>(s, &tiles, &acts, &mut total);
+            }
         }
-        for (total, out) in total.iter().zip(out.chunks_mut(ROWS)) {
-            let mut sums = [0.0; ROWS];
-            s.store(total[0], &mut sums);
-            put(out, &sums);
+        for r in 0..R {
+            for i in 0..C {
+                let mut sums = [0.0; ROWS];
+                s.store(total[r][i], &mut sums);
+                let out = &mut out.row(c + i)[(p + r) * ROWS..];
+                let rows = out.len().min(ROWS);
+                put(&mut out[..rows], &sums);
+            }
         }
+        C
     }
 }
 
@@ -131,6 +173,13 @@ impl<F: Block> gemm::Unpack for Ints<F> {
     }
 
     #[inline(always)]
+    fn tile<'a>(w: &Weights<'a>, p: usize, t: usize) -> &'a [u8] {
+        let stream = w.bytes.get(p * w.step..(p + 1) * w.step).unwrap_or_default();
+        &stream
+            [(t * panel::tile_bytes::<F>()).min(stream.len())..((t + 1) * panel::tile_bytes::<F>()).min(stream.len())]
+    }
+
+    #[inline(always)]
     fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
         Packed::<F>::new(&w.bytes[p * w.step..], w.k, t, 1).unpack(s, TILE.min(w.k - t * TILE) / CHUNK, to);
     }
@@ -144,11 +193,12 @@ impl<F: Block> FewColumns for Ints<F> {
         used: usize,
         acts: &Activations,
         at: (usize, usize),
+        ahead: &mut Ahead<'_>,
         sums: &mut [[f32; ROWS]],
     ) {
         match used {
-            1 => add::<F, S, 1, C>(s, [&panels[0]], acts, at, sums),
-            _ => add::<F, S, 2, C>(s, [&panels[0], &panels[1]], acts, at, sums),
+            1 => add::<F, S, 1, C>(s, [&panels[0]], acts, at, ahead, sums),
+            _ => add::<F, S, 2, C>(s, [&panels[0], &panels[1]], acts, at, ahead, sums),
         }
     }
 }
@@ -165,18 +215,21 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
     panels: [&Panel; R],
     acts: &Activations,
     (t, c): (usize, usize),
+    ahead: &mut Ahead<'_>,
     sums: &mut [[f32; ROWS]],
 ) {
     let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<R>().expect("two panels of sums for each column");
     let n = TILE.min(acts.k() - t * TILE);
-    let eight = acts.precision() == Precision::Eight;
+    let eight = acts.in_eight();
     let acts: [_; C] = from_fn(|i| acts.ints(c + i, t));
     // Kept out of line: it is the same for all formats of a kind.
     macro_rules! multiply {
         ($kind:expr) => {
-            match eight {
-                true => s.enter(MultiplyEight::<{ $kind }, R, C> { panels, acts, n, sums }),
-                false => s.enter(Multiply::<{ $kind }, R, C> { panels, acts, n, sums }),
+            // What is never called is not even compiled: with many registers 16 bits go the direct way.
+            if const { S::REGISTERS < 32 } && !eight {
+                s.enter(Multiply::<{ $kind }, R, C> { panels, acts, n, ahead, sums })
+            } else {
+                s.enter(MultiplyEight::<{ $kind }, R, C> { panels, acts, n, ahead, sums })
             }
         };
     }
@@ -197,57 +250,47 @@ fn add<F: Block, S: Simd, const R: usize, const C: usize>(
 }
 
 /// The product of a tile of `R` panels with `C` columns.
-struct Multiply<'a, const KIND: u32, const R: usize, const C: usize> {
+struct Multiply<'a, 'b, const KIND: u32, const R: usize, const C: usize> {
     panels: [&'a Panel; R],
     acts: [&'a IntTile; C],
     n: usize,
+    ahead: &'a mut Ahead<'b>,
     sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, KIND, R, C> {
+impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, '_, KIND, R, C> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Multiply { panels, acts, n, sums } = self;
+        let Multiply { panels, acts, n, ahead, sums } = self;
         let mut total = load::<S, R, C>(s, sums);
-        product::<S, _, Known<KIND>, R, C, false>(s, &panels, &acts, n, &mut total);
+        for j in 0..(n / CHUNK).min(TILE / CHUNK) {
+            ahead.fetch(s);
+            chunk::<S, _, Known<KIND>, R, C>(s, &panels, &acts, j, &mut total);
+        }
         store::<S, R, C>(s, &total, sums);
     }
 }
 
-/// Adds the products of `n` weights of a tile to `total`. If `EIGHT`, which is for a single column, low bytes are read only where there are some;
-/// the result is the same.
+/// Adds the products of chunk `j` to `total`.
 #[inline(always)]
-fn product<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const EIGHT: bool>(
+fn chunk<S: Simd, W: Source, K: Kind, const R: usize, const C: usize>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
-    n: usize,
+    j: usize,
     total: &mut [[S::Floats; C]; R],
 ) {
-    const { assert!(!EIGHT || C == 1) };
-    for j in 0..(n / CHUNK).min(TILE / CHUNK) {
-        for r in 0..R {
-            panels[r].begin(s, j);
-        }
-        if EIGHT && acts[0].wide >> j & 1 == 0 {
-            part::<S, W, K, R, C, 0, 1>(s, panels, acts, j, total);
-            if K::KIND & HALVES != 0 {
-                part::<S, W, K, R, C, 1, 1>(s, panels, acts, j, total);
-            }
-        } else {
-            part::<S, W, K, R, C, 0, 2>(s, panels, acts, j, total);
-            if K::KIND & HALVES != 0 {
-                part::<S, W, K, R, C, 1, 2>(s, panels, acts, j, total);
-            }
-        }
+    part::<S, W, K, R, C, 0>(s, panels, acts, j, total);
+    if K::KIND & HALVES != 0 {
+        part::<S, W, K, R, C, 1>(s, panels, acts, j, total);
     }
 }
 
-/// Adds the products of part `PART` of chunk `j`, the whole or a half of it, with `B` bytes of the activations.
+/// Adds those of part `PART` of it: the whole or a half.
 #[inline(always)]
-fn part<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize, const B: usize>(
+fn part<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
@@ -255,39 +298,40 @@ fn part<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART:
     total: &mut [[S::Floats; C]; R],
 ) {
     let g = if K::KIND & HALVES != 0 { 2 * j + PART } else { j };
-    let dot = dots::<S, W, K, R, C, PART, B>(s, panels, acts, j);
+    let dot = dots::<S, W, K, R, C, PART>(s, panels, acts, j);
     for r in 0..R {
         let scales = panels[r].scale(s, g);
         for c in 0..C {
-            let [a, b] = acts[c].sums[j];
-            let sum = if K::KIND & HALVES != 0 { acts[c].sums[j][PART] } else { a + b };
-            let scale = acts[c].scales[j];
-            let settled = if K::KIND & MINS != 0 { dot[r][c] } else { s.sub_int(dot[r][c], panels[r].zero(s) * sum) };
-            let d = s.mul(scales, s.splat(scale));
-            total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(settled)));
+            let terms = &acts[c].terms;
+            let d = s.mul(scales, s.splat(terms.scales[j]));
+            total[r][c] = s.add(total[r][c], s.mul(d, s.to_floats(dot[r][c])));
             if K::KIND & MINS != 0 {
-                let m = s.mul(panels[r].min(s, g), s.splat(scale * sum as f32));
+                let m = s.mul(panels[r].min(s, g), s.splat(terms.offsets[j][PART]));
                 total[r][c] = s.add(total[r][c], m);
             }
         }
     }
 }
 
-/// Σ q·a of part `PART` of chunk `j`, of which the low bytes count if `B` is 2.
+/// Σ (q − zero)·a of part `PART` of chunk `j`, with both bytes of the activations.
 #[inline(always)]
-fn dots<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize, const B: usize>(
+fn dots<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART: usize>(
     s: S,
     panels: &[W; R],
     acts: &[&IntTile; C],
     j: usize,
 ) -> [[S::Ints; C]; R] {
     let mut bytes = [[&acts[0].high; C], [&acts[0].low; C]];
+    let mut starts = [s.zero(); C];
     for c in 0..C {
         (bytes[0][c], bytes[1][c]) = (&acts[c].high, &acts[c].low);
+        if K::KIND & MINS == 0 {
+            starts[c] = s.splat_int(acts[c].terms.starts[j][PART]);
+        }
     }
-    let mut sums = [[[s.zero(); C]; R]; 2];
-    // Both bytes of the activations while the weights are at hand, if there are registers for that and the totals.
-    if B == 2 && 3 * R * C + R < S::REGISTERS {
+    // Both bytes while the weights are at hand, if there are registers for that and the totals.
+    if 3 * R * C + R < S::REGISTERS {
+        let mut sums = [[[s.zero(); C]; R], [starts; R]];
         add_part::<S, W, K, R, C, PART, 2>(s, panels, &bytes, j, &mut sums);
         for r in 0..R {
             for c in 0..C {
@@ -297,15 +341,13 @@ fn dots<S: Simd, W: Source, K: Kind, const R: usize, const C: usize, const PART:
         return sums[0];
     }
     let [high, low] = bytes;
-    let mut sums = [sums[0]];
+    let mut sums = [[[s.zero(); C]; R]];
     add_part::<S, W, K, R, C, PART, 1>(s, panels, &[high], j, &mut sums);
     for r in 0..R {
         for c in 0..C {
-            sums[0][r][c] = s.times_256(sums[0][r][c]);
+            sums[0][r][c] = s.add_ints(s.times_256(sums[0][r][c]), starts[c]);
         }
     }
-    if B == 2 {
-        add_part::<S, W, K, R, C, PART, 1>(s, panels, &[low], j, &mut sums);
-    }
+    add_part::<S, W, K, R, C, PART, 1>(s, panels, &[low], j, &mut sums);
     sums[0]
 }

@@ -9,7 +9,7 @@
 use super::activations::Activations;
 use super::dot_plain::columns;
 use super::format::Plain;
-use super::gemm::{FewColumns, Unpack, Weights};
+use super::gemm::{Ahead, FewColumns, Unpack, Weights};
 use super::tile::ROWS;
 use crate::simd::{Kernel, Simd, array};
 use std::array::from_fn;
@@ -137,6 +137,7 @@ impl<F: Plain> FewColumns for Pairs<F> {
         _used: usize,
         acts: &Activations,
         (t, c): (usize, usize),
+        _ahead: &mut Ahead<'_>,
         sums: &mut [[f32; ROWS]],
     ) {
         let sums = sums.as_chunks_mut::<C>().0.first_chunk_mut::<2>().expect("sums for each panel and column");

@@ -106,7 +106,7 @@ impl<U: ToTiles> Unpack for Tiles<U> {
 
 impl<U: ToTiles> Product for Tiles<U> {
     #[inline(always)]
-    fn group<S: Simd>(_columns: usize) -> usize {
+    fn group<S: Simd>(_acts: &Activations, _from: usize) -> usize {
         COLUMNS
     }
 
@@ -117,6 +117,7 @@ impl<U: ToTiles> Product for Tiles<U> {
         _used: usize,
         acts: &Activations,
         t: usize,
+        _next: [&[u8]; 2],
         sums: &mut [[f32; ROWS]],
     ) {
         let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);

@@ -3,7 +3,7 @@
 //! [`Product`] says; how weights lie in memory, their format.
 
 use super::activations::Activations;
-use super::tile::ROWS;
+use super::tile::{CHUNK, ROWS};
 use crate::simd::{Columns, Kernel, Level, Simd};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -33,6 +33,11 @@ pub(super) trait Unpack: 'static {
     /// cache, from which activations are then read more often than from the third.
     const BATCH: usize = 8 * ROWS;
 
+    /// Where tile `t` of panel `p` lies, if it is worth fetching ahead; nothing of what is not there.
+    #[inline(always)]
+    fn tile<'a>(_w: &Weights<'a>, _p: usize, _t: usize) -> &'a [u8] {
+        &[]
+    }
     /// Lends what the thread keeps to unpack panels in.
     fn with_panels<T>(f: impl FnOnce(&mut [Self::Panel; 2]) -> T) -> T;
     /// Unpacks tile `t` of panel `p`; rows that are not there become zero.
@@ -41,21 +46,50 @@ pub(super) trait Unpack: 'static {
 
 /// A way to multiply unpacked panels with columns. All methods must be `#[inline(always)]`.
 pub(super) trait Product: Unpack {
-    /// How many of so many columns are multiplied at a time, and for how many sums lie together; the same, or more.
-    fn group<S: Simd>(columns: usize) -> usize;
+    /// How many of the columns from `from` on are multiplied at a time, and for how many sums lie together; as many as there are, or more.
+    fn group<S: Simd>(acts: &Activations, from: usize) -> usize;
     /// Adds the products of tile `t` of the first `used` panels with all columns to `sums`: group by group, and in each panel by
-    /// panel and column by column.
+    /// panel and column by column. Meanwhile `next` is fetched, the tiles that follow.
     fn multiply<S: Simd>(
         s: S,
         panels: &[Self::Panel; 2],
         used: usize,
         acts: &Activations,
         t: usize,
+        next: [&[u8]; 2],
         sums: &mut [[f32; ROWS]],
     );
 }
 
-/// A product with as many columns as there are registers for their sums. The method must be `#[inline(always)]`.
+/// What is unpacked next, fetched a few lines at a time while products are made: requests for all of it at once would wait for each other,
+/// and the products for them.
+pub(super) struct Ahead<'a> {
+    rest: [&'a [u8]; 2],
+    /// Bytes of each that are fetched at a time.
+    step: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// All of `tiles` in `steps` steps.
+    fn new(tiles: [&'a [u8]; 2], steps: usize) -> Self {
+        let lines = tiles[0].len().max(tiles[1].len()).div_ceil(64);
+        Ahead { rest: tiles, step: lines.div_ceil(steps) * 64 }
+    }
+
+    /// The next step.
+    #[inline(always)]
+    pub fn fetch<S: Simd>(&mut self, s: S) {
+        for rest in &mut self.rest {
+            let (now, later) = rest.split_at(self.step.min(rest.len()));
+            for line in (0..now.len()).step_by(64) {
+                s.prefetch(now.as_ptr().wrapping_add(line));
+            }
+            *rest = later;
+        }
+    }
+}
+
+/// A product with as many columns as there are registers for their sums. Methods must be `#[inline(always)]`.
 pub(super) trait FewColumns: Unpack {
     /// Adds the products of tile `t` of the first `used` panels with `C` columns from `c` on to the first of `sums`.
     fn add<S: Simd, const C: usize>(
@@ -64,14 +98,15 @@ pub(super) trait FewColumns: Unpack {
         used: usize,
         acts: &Activations,
         at: (usize, usize),
+        ahead: &mut Ahead<'_>,
         sums: &mut [[f32; ROWS]],
     );
 }
 
 impl<P: FewColumns> Product for P {
     #[inline(always)]
-    fn group<S: Simd>(columns: usize) -> usize {
-        match columns {
+    fn group<S: Simd>(acts: &Activations, from: usize) -> usize {
+        match acts.columns() - from {
             6.. if S::REGISTERS >= 32 => 6,
             4.. if S::REGISTERS >= 32 => 4,
             2.. => 2,
@@ -86,17 +121,25 @@ impl<P: FewColumns> Product for P {
         used: usize,
         acts: &Activations,
         t: usize,
+        next: [&[u8]; 2],
         sums: &mut [[f32; ROWS]],
     ) {
+        let (mut c, mut passes) = (0, 0);
+        while c < acts.columns() {
+            c += Self::group::<S>(acts, c);
+            passes += 1;
+        }
+        let chunks = P::TILE.min(acts.k() - t * P::TILE).div_ceil(CHUNK);
+        let mut ahead = Ahead::new(next, passes * chunks);
         let mut c = 0;
         while c < acts.columns() {
-            let (at, sums) = ((t, c), &mut sums[2 * c..]);
-            let group = Self::group::<S>(acts.columns() - c);
+            let (at, ahead, sums) = ((t, c), &mut ahead, &mut sums[2 * c..]);
+            let group = Self::group::<S>(acts, c);
             match group {
-                6 => P::add::<S, 6>(s, panels, used, acts, at, sums),
-                4 => P::add::<S, 4>(s, panels, used, acts, at, sums),
-                2 => P::add::<S, 2>(s, panels, used, acts, at, sums),
-                _ => P::add::<S, 1>(s, panels, used, acts, at, sums),
+                6 => P::add::<S, 6>(s, panels, used, acts, at, ahead, sums),
+                4 => P::add::<S, 4>(s, panels, used, acts, at, ahead, sums),
+                2 => P::add::<S, 2>(s, panels, used, acts, at, ahead, sums),
+                _ => P::add::<S, 1>(s, panels, used, acts, at, ahead, sums),
             }
             c += group;
         }
@@ -142,23 +185,31 @@ impl<P: Product> Kernel for Batch<'_, '_, P> {
         let used = w.rows.div_ceil(ROWS);
         let mut width = 0;
         while width < acts.columns() {
-            width += P::group::<S>(acts.columns() - width);
+            width += P::group::<S>(acts, width);
         }
         sums.clear();
         sums.resize(used.div_ceil(2) * 2 * width, [0.0; ROWS]);
-        for t in 0..w.k.div_ceil(P::TILE) {
+        let tiles = w.k.div_ceil(P::TILE);
+        for t in 0..tiles {
             for (i, sums) in sums.chunks_exact_mut(2 * width).enumerate() {
-                let used = (used - 2 * i).min(2);
-                for (p, to) in panels.iter_mut().enumerate().take(used) {
+                let used_here = (used - 2 * i).min(2);
+                for (p, to) in panels.iter_mut().enumerate().take(used_here) {
                     s.enter(UnpackTile::<P> { w, p: 2 * i + p, t, to });
                 }
-                P::multiply(s, panels, used, acts, t, sums);
+                // The next two panels, or the first with their next tile, or those of the next batch.
+                let (p, t_next) = match (2 * i + 2 < used, t + 1 < tiles) {
+                    (true, _) => (2 * i + 2, t),
+                    (false, true) => (0, t + 1),
+                    (false, false) => (used, 0),
+                };
+                let next = [P::tile(&w, p, t_next), P::tile(&w, p + 1, t_next)];
+                P::multiply(s, panels, used_here, acts, t, next, sums);
             }
         }
         // Column by column: what a column gets lies together, and the columns far apart.
         let mut c = 0;
         while c < acts.columns() {
-            let group = P::group::<S>(acts.columns() - c);
+            let group = P::group::<S>(acts, c);
             for i in 0..group.min(acts.columns() - c) {
                 let out = &mut out.row(c + i)[first..first + w.rows];
                 for (p, out) in out.chunks_mut(ROWS).enumerate() {

@@ -94,9 +94,14 @@ pub(super) const fn chunk_bytes<F: Block>() -> usize {
     F::BITS * CHUNK * ROWS / 8
 }
 
+/// Bytes of a whole tile.
+pub(super) const fn tile_bytes<F: Block>() -> usize {
+    map::<F>(TILE / CHUNK).end
+}
+
 /// Bytes of a panel whose rows have `k` weights.
 pub(super) fn panel_bytes<F: Block>(k: usize) -> usize {
-    k / TILE * map::<F>(TILE / CHUNK).end + if k.is_multiple_of(TILE) { 0 } else { map::<F>(k % TILE / CHUNK).end }
+    k / TILE * tile_bytes::<F>() + if k.is_multiple_of(TILE) { 0 } else { map::<F>(k % TILE / CHUNK).end }
 }
 
 /// Interleaves up to sixteen rows of `k` weights, as they lie in a file; rows that are not there become zero.
@@ -215,7 +220,7 @@ impl<'a, F: Block> Packed<'a, F> {
     /// Tile `t` of the panel of rows of `k` weights at the head of `stream`, of which so many panels are read together.
     #[inline(always)]
     pub fn new(stream: &'a [u8], k: usize, t: usize, together: usize) -> Self {
-        let start = t * map::<F>(TILE / CHUNK).end;
+        let start = t * tile_bytes::<F>();
         let map = map::<F>(TILE.min(k - t * TILE) / CHUNK);
         let panel = panel_bytes::<F>(k);
         let ahead = (panel - start, (together - 1) * panel);
@@ -227,7 +232,6 @@ impl<'a, F: Block> Packed<'a, F> {
     pub fn unpack<S: Simd>(&self, s: S, chunks: usize, to: &mut Panel) {
         to.zero = self.zero(s);
         for (j, words) in to.codes.as_chunks_mut::<8>().0.iter_mut().enumerate().take(chunks) {
-            self.begin(s, j);
             for (i, to) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
                 let pair = s.zip_words(self.word(s, j, 2 * i), self.word(s, j, 2 * i + 1));
                 s.store_words(pair[0], &mut to[0]);

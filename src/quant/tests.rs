@@ -164,15 +164,27 @@ fn run_dot(level: Level, dtype: DType, w: &[u8], rows: usize, x: &[f32], sizes: 
     run_rounded(level, (dtype, Precision::Sixteen), w, rows, x, sizes)
 }
 
+/// As rows of an answer where they are few, and of a prompt otherwise.
 fn run_rounded(
     level: Level,
     (dtype, precision): (DType, Precision),
     w: &[u8],
     rows: usize,
     x: &[f32],
+    sizes: [usize; 3],
+) -> Vec<f32> {
+    let role = if sizes[0] < 4 { Role::Answer } else { Role::Prompt };
+    run_as(level, (dtype, precision, role), w, rows, x, sizes)
+}
+
+fn run_as(
+    level: Level,
+    (dtype, precision, role): (DType, Precision, Role),
+    w: &[u8],
+    rows: usize,
+    x: &[f32],
     [columns, k, stride]: [usize; 3],
 ) -> Vec<f32> {
-    let role = if columns < 4 { Role::Answer } else { Role::Prompt };
     let mut acts = Activations::new();
     acts.fill_at(level, &Alone, (dtype, precision, role), x, [stride, columns, k]);
     acts.meet_at(level, dtype);
@@ -236,11 +248,20 @@ fn a_column_does_not_depend_on_the_batch() {
         let (rows, k, columns) = (18, 512, 37);
         let w = weights(dtype, rows, k);
         let x = normal("activations", columns * k);
-        let level = Level::best();
-        let all = run_dot(level, dtype, &w, rows, &x, [columns, k, k]);
-        for c in 0..columns {
-            let one = run_dot(level, dtype, &w, rows, &x[c * k..], [1, k, k]);
-            assert_eq!(one, all[c * rows..(c + 1) * rows], "{dtype}, column {c}");
+        for level in Level::available() {
+            for precision in [Precision::Sixteen, Precision::SixteenOrTiles, Precision::Eight] {
+                for role in [Role::Prompt, Role::Answer] {
+                    let run = |x: &[f32], n| run_as(level, (dtype, precision, role), &w, rows, x, [n, k, k]);
+                    let all = run(&x, columns);
+                    for c in (0..columns).step_by(if level == Level::best() { 3 } else { 12 }) {
+                        let what = format!("{dtype}, {precision:?}, {role:?}, column {c} at {}", level.name());
+                        assert_eq!(run(&x[c * k..], 1), all[c * rows..(c + 1) * rows], "{what}");
+                    }
+                    // Groups of columns end at other places.
+                    let some = run(&x[5 * k..], 13);
+                    assert_eq!(some, all[5 * rows..18 * rows], "{dtype}, {precision:?}, {role:?} at {}", level.name());
+                }
+            }
         }
     }
 }

@@ -93,17 +93,17 @@ pub struct IntTile {
     pub(super) scales: [f32; TILE / CHUNK],
     /// Σ 256 · high + low of each half of a chunk.
     pub(super) sums: [[i32; 2]; TILE / CHUNK],
-    /// Σ low, the same way.
+    /// Σ low of each half of a chunk.
     pub(super) low_sums: [[i32; 2]; TILE / CHUNK],
     /// Bit j: chunk j has low bytes.
     pub(super) wide: u16,
-    /// What goes with the high bytes alone, for the weights that the tile meets: see [`Terms::of`].
+    /// What goes with the codes, for the weights that the tile meets: of both bytes, or of the high ones if those are alone. See [`Terms::of`].
     pub(super) terms: Terms,
 }
 
 const _: () = assert!(TILE / CHUNK == 16, "a bit per chunk");
 
-/// What one byte of each activation needs beside its codes where it is multiplied on its own.
+/// What activations, or one byte of each, need beside their codes where they are multiplied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     /// Of a chunk's codes.
@@ -123,9 +123,10 @@ pub(super) struct Weights {
     pub halves: bool,
 }
 
-/// Which byte.
+/// Which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Byte {
+    Both,
     High,
     Low,
 }
@@ -133,7 +134,7 @@ pub(super) enum Byte {
 impl Terms {
     pub const ZERO: Terms = Terms { scales: [0.0; _], starts: [[0; 2]; _], offsets: [[0.0; 2]; _] };
 
-    /// Those of one byte of `tile`.
+    /// Those of some bytes of `tile`.
     #[inline(always)]
     pub fn of(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
         let mut terms = Terms::ZERO;
@@ -141,6 +142,7 @@ impl Terms {
         for j in 0..TILE / CHUNK {
             let [a, b] = tile.low_sums[j];
             let (a, b, scale) = match byte {
+                Byte::Both => (tile.sums[j][0], tile.sums[j][1], tile.scales[j]),
                 Byte::Low => (a, b, tile.scales[j]),
                 Byte::High => ((tile.sums[j][0] - a) >> 8, (tile.sums[j][1] - b) >> 8, 256.0 * tile.scales[j]),
             };

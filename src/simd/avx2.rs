@@ -301,6 +301,29 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
         out
     }
     #[inline(always)]
+    fn fold(self, v: [[__m256; 2]; 4]) -> [__m256; 2] {
+        let mut out = v[0];
+        for h in 0..2 {
+            let [a, b, c, d] = [v[0][h], v[1][h], v[2][h], v[3][h]];
+            out[h] = unsafe { _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d)) };
+        }
+        out
+    }
+    #[inline(always)]
+    fn fold_across(self, v: [[__m256; 2]; 4]) -> [__m256; 2] {
+        let mut out = v[0];
+        for i in 0..2 {
+            unsafe {
+                // In each half the sum of two fours of both vectors: first the lower two, then the upper.
+                let ([a, b], [c, d]) = (v[2 * i], v[2 * i + 1]);
+                let low = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, c), _mm256_permute2f128_ps::<0x31>(a, c));
+                let high = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(b, d), _mm256_permute2f128_ps::<0x31>(b, d));
+                out[i] = _mm256_add_ps(low, high);
+            }
+        }
+        out
+    }
+    #[inline(always)]
     fn store(self, v: [__m256; 2], out: &mut [f32; 16]) {
         unsafe {
             _mm256_storeu_ps(out.as_mut_ptr(), v[0]);

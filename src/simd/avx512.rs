@@ -287,6 +287,24 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))) }
     }
     #[inline(always)]
+    fn fold(self, v: [__m512; 4]) -> __m512 {
+        /// Sums of pairs of lanes: of both vectors by turns, in each four lanes two and two.
+        #[inline(always)]
+        fn pairs(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b)) }
+        }
+        pairs(pairs(v[0], v[1]), pairs(v[2], v[3]))
+    }
+    #[inline(always)]
+    fn fold_across(self, v: [__m512; 4]) -> __m512 {
+        /// The same of fours of lanes.
+        #[inline(always)]
+        fn pairs(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)) }
+        }
+        pairs(pairs(v[0], v[1]), pairs(v[2], v[3]))
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         self.0.sum(unsafe { [_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)] })
     }

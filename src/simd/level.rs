@@ -154,6 +154,20 @@ impl Level {
         }
     }
 
+    /// How many vectors its registers hold.
+    pub fn registers(self) -> usize {
+        struct Registers;
+        impl Kernel for Registers {
+            type Out = usize;
+
+            #[inline(always)]
+            fn run<S: Simd>(self, _s: S) -> usize {
+                S::REGISTERS
+            }
+        }
+        self.run(Registers)
+    }
+
     /// Runs `kernel` with this level's instructions, or the portable ones where it is not available.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {

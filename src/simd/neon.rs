@@ -291,6 +291,22 @@ impl<const WITH: u8> Simd for Neon<WITH> {
         out
     }
     #[inline(always)]
+    fn fold(self, v: [[float32x4_t; 4]; 4]) -> [float32x4_t; 4] {
+        let mut out = v[0];
+        for g in 0..4 {
+            out[g] = unsafe { vpaddq_f32(vpaddq_f32(v[0][g], v[1][g]), vpaddq_f32(v[2][g], v[3][g])) };
+        }
+        out
+    }
+    #[inline(always)]
+    fn fold_across(self, v: [[float32x4_t; 4]; 4]) -> [float32x4_t; 4] {
+        let mut out = v[0];
+        for i in 0..4 {
+            out[i] = unsafe { vaddq_f32(vaddq_f32(v[i][0], v[i][1]), vaddq_f32(v[i][2], v[i][3])) };
+        }
+        out
+    }
+    #[inline(always)]
     fn store(self, v: [float32x4_t; 4], out: &mut [f32; 16]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
             unsafe { vst1q_f32(out.as_mut_ptr(), v) }

@@ -4,6 +4,7 @@
 //! Each operation is a loop, and a kernel hundreds of them, which take compilers minutes. So debug builds, of which nobody asks that they
 //! be fast at this level, call them.
 
+use super::array;
 use super::level::Kernel;
 use super::vector::Simd;
 use half::f16;
@@ -174,6 +175,24 @@ impl Simd for Portable {
             for j in 0..16 {
                 out[j][i] = v[i][j];
             }
+        }
+        out
+    }
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn fold(self, v: [[f32; 16]; 4]) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        for (l, out) in out.iter_mut().enumerate() {
+            let [a, b, c, d] = *array(&v[l % 4], l / 4 * 4);
+            *out = (a + b) + (c + d);
+        }
+        out
+    }
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn fold_across(self, v: [[f32; 16]; 4]) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        for (l, out) in out.iter_mut().enumerate() {
+            let v = &v[l / 4];
+            *out = (v[l % 4] + v[4 + l % 4]) + (v[8 + l % 4] + v[12 + l % 4]);
         }
         out
     }

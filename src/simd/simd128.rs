@@ -203,6 +203,15 @@ impl Simd for Simd128 {
         out
     }
     #[inline(always)]
+    fn fold(self, v: [Four; 4]) -> Four {
+        let pairs = |a, b| f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b));
+        std::array::from_fn(|g| pairs(pairs(v[0][g], v[1][g]), pairs(v[2][g], v[3][g])))
+    }
+    #[inline(always)]
+    fn fold_across(self, v: [Four; 4]) -> Four {
+        v.map(|v| f32x4_add(f32x4_add(v[0], v[1]), f32x4_add(v[2], v[3])))
+    }
+    #[inline(always)]
     fn store(self, v: Four, out: &mut [f32; 16]) {
         store_all(v, bytemuck::cast_mut(out));
     }

@@ -41,6 +41,8 @@ impl Kernel for Operations<'_> {
         for v in [s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.max(a, b), s.min(a, b)] {
             floats(v);
         }
+        floats(s.fold([a, b, s.add(a, b), s.mul(a, b)]));
+        floats(s.fold_across([a, b, s.add(a, b), s.mul(a, b)]));
         let n = s.floats(&std::array::from_fn(|i| 18.0 * i as f32 - 126.0));
         floats(s.exp2_int(n));
         floats(s.widen_bf16(array(self.bytes, 0)));

@@ -190,6 +190,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Rounds to nearest even and narrows; lanes must lie in −128 … 127.
     fn store_i8(self, v: Self::Floats, out: &mut [i8; 16]);
 
+    /// Lane 4 g + i becomes the sum of lanes 4 g … 4 g + 3 of `v[i]`: of the first two and of the last two, and of these.
+    fn fold(self, v: [Self::Floats; 4]) -> Self::Floats;
+    /// Lane 4 i + l becomes the sum of lanes l, 4 + l, 8 + l and 12 + l of `v[i]`, in the same order.
+    fn fold_across(self, v: [Self::Floats; 4]) -> Self::Floats;
     /// The sum of the lanes, always as a tree: lanes 8 apart, then 4, 2, 1.
     #[inline(always)]
     fn sum(self, v: Self::Floats) -> f32 {
