@@ -6,11 +6,11 @@ use crate::graph::Place;
 use crate::model;
 use crate::open::{self, DeviceOptions, Listener, Notice};
 use crate::plan::{Options, Placement};
-use crate::run::{FinishReason, Generation, Session};
+use crate::run::{FinishReason, Generation, SavedCache, Session};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, Segment, StopStrings};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -210,6 +210,35 @@ impl Chat {
     /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         self.conversation.messages()
+    }
+
+    /// Writes the messages so far into a file at `path`, with the tokens, keys and values that the model's cache holds: those of the chat that was
+    /// replied to last. A file of that name is replaced when the new one is whole; on Unix only its owner may read it. Returns its size in bytes:
+    /// as many as the cache takes for these tokens, so hundreds of megabytes for a long conversation. Waits for a reply that is under way.
+    ///
+    /// # Errors
+    /// `Usage` if there is a file that is no saved cache; `Io`, as when the disk is full; a device that failed for good.
+    pub fn save_cache(&self, path: impl AsRef<Path>) -> Result<u64> {
+        let (mut session, mut size) = (self.model.shared.session(Arc::default()), 0);
+        session.save_cache(path.as_ref(), self.messages(), &mut |bytes| size = bytes)?;
+        Ok(size)
+    }
+
+    /// Goes on with the conversation in a file that [`save_cache`](Self::save_cache) wrote, by this model on any device: the next reply has only
+    /// what is new computed. Returns the number of tokens in it, which take the place of those in the model's cache. Waits for a reply
+    /// that is under way.
+    ///
+    /// # Errors
+    /// `Io` if there is no such file; `Usage` if it is no saved cache, of another model, or does not fit the options that this one was loaded with;
+    /// `Unsupported` for another version's; `Format` if it is damaged. Then the messages stay as they are.
+    pub fn load_cache(&mut self, path: impl AsRef<Path>) -> Result<usize> {
+        let path = path.as_ref();
+        let missing = || Error::new(ErrorKind::Io, "there is no such file").at(path.display());
+        let saved = SavedCache::open(path)?.ok_or_else(missing)?;
+        let (tokens, messages) = (saved.tokens().len(), saved.messages().to_vec());
+        self.model.shared.session(Arc::default()).load_cache(saved)?;
+        self.set_messages(messages);
+        Ok(tokens)
     }
 
     /// Replies as `options` say from now on, with the seed's random numbers from the beginning.

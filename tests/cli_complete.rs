@@ -160,3 +160,77 @@ fn a_stop_string_ends_an_answer_and_is_not_part_of_it() {
     let cut = ask(json!([stop, "never"]));
     assert_eq!((cut["text"].as_str().unwrap(), &cut["finish_reason"]), (&text[..at], &"stop".into()));
 }
+
+#[test]
+fn what_was_computed_is_kept_from_run_to_run() {
+    let place = Place::with(|_| {});
+    let ban = endless();
+    let ban: Vec<&str> = ban.iter().map(String::as_str).collect();
+    let run = |prompt: &str, more: &[&str]| {
+        let fixed = ["complete", "--device", "cpu", "--temp", "0", "-n", "20", "-p", prompt];
+        place.run(&[&fixed[..], more, &ban].concat())
+    };
+    let (prompt, kept) = ("hello, what is the time over there?", ["--cache-file", "kept"]);
+    let plain = run(prompt, &[]);
+    assert!(!stderr(&plain).contains("cache"), "{}", stderr(&plain));
+    let first = run(prompt, &kept);
+    let (size, path) =
+        (|| std::fs::metadata(place.dir.path().join("kept")).unwrap().len(), place.dir.path().join("kept"));
+    assert_eq!(stdout(&first), stdout(&plain));
+    let says = stderr(&first);
+    let written = format!("cache: writing {:.1} KiB to kept", size() as f64 / 1024.0);
+    assert!(says.contains(&written) && !says.contains("cached"), "{says} lacks {written}");
+    // The same again, what follows its answer, and what begins alike.
+    let again = run(prompt, &kept);
+    assert_eq!(stdout(&again), stdout(&plain));
+    let says = stderr(&again);
+    assert!(says.contains("cache: 54 tokens from kept") && says.contains("1 prompt token at"), "{says}");
+    assert!(says.contains("(34 more were cached)"), "{says}");
+    let longer = format!("{prompt}{} and then?", stdout(&plain).trim_end_matches('\n'));
+    let (with, without) = (run(&longer, &kept), run(&longer, &[]));
+    assert_eq!(stdout(&with), stdout(&without));
+    assert!(stderr(&with).contains("(54 more were cached)"), "{}", stderr(&with));
+    let other = run("hello, who is there?", &kept);
+    assert_eq!(stdout(&other), stdout(&run("hello, who is there?", &[])));
+    assert!(stderr(&other).contains("(9 more were cached)"), "{}", stderr(&other));
+
+    // A file that is damaged counts as none, and is written anew.
+    let whole = std::fs::read(&path).unwrap();
+    for damaged in [&whole[..whole.len() - 1], &[&whole[..whole.len() - 1], &[whole[whole.len() - 1] ^ 1]].concat()] {
+        std::fs::write(&path, damaged).unwrap();
+        let output = run(prompt, &kept);
+        assert_eq!(stdout(&output), stdout(&plain));
+        let says = stderr(&output);
+        assert!(
+            says.contains("kept: the saved cache is damaged") && says.contains("everything is computed anew"),
+            "{says}"
+        );
+        assert!(stderr(&run(prompt, &kept)).contains("(34 more were cached)"));
+    }
+    // What is something else stays as it is, and nothing is loaded for it.
+    place.write("letter", "Dear Ann");
+    let output = run(prompt, &["--cache-file", "letter"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("letter: the file is no saved cache of wgpu-llm") && output.stdout.is_empty());
+    assert!(!stderr(&output).contains("model.gguf: llama"), "the model was opened: {}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(place.dir.path().join("letter")).unwrap(), "Dear Ann");
+    let before = std::fs::read(&path).unwrap();
+    let output = run(prompt, &["--cache-file", "kept", "--cache-type-k", "f32"]);
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("use --cache-type-k f16"),
+        "{}",
+        stderr(&output)
+    );
+    let output = Place::with(|json| json["seed"] = 5.into()).run(&[
+        "complete",
+        "-p",
+        "a",
+        "--cache-file",
+        path.to_str().unwrap(),
+    ]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("is of the model"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    // It is for one text.
+    let output = run(prompt, &["--cache-file", "kept", "--parallel", "2"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("--parallel"), "{}", stderr(&output));
+}

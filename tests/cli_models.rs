@@ -249,6 +249,41 @@ fn a_chat_is_steered_by_flags_and_commands() {
 }
 
 #[test]
+fn a_chat_goes_on_with_what_was_computed() {
+    let place = Place::with(|_| {});
+    // Only tokens of one character, so that the text of an answer has the answer's tokens.
+    let ban: Vec<String> = (96..128).flat_map(|id| ["--logit-bias".to_string(), format!("{id}-inf")]).collect();
+    let ban: Vec<&str> = ban.iter().map(String::as_str).collect();
+    let chat = |script: &str, args: &[&str]| place.chat(script, &[&["-n", "5"], args, &ban].concat());
+    let whole = chat("one\ntwo\n", &["-sys", "Sing."]);
+    let script = "one\n/save --cache chat.cache\n/show stats\n";
+    let output = chat(script, &["-sys", "Sing."]);
+    expect(&output, 0, "KiB to chat.cache");
+    expect(&output, 0, "3 messages and ");
+    let first = stdout(&output);
+    let output = chat("/load chat.cache\ntwo\n/show stats\n", &[]);
+    expect(&output, 0, "3 messages and ");
+    assert_eq!(first + &stdout(&output), stdout(&whole), "as if it had never ended");
+    // The answer's last token and what follows it: its end, and a question with its marks.
+    expect(&output, 0, "8 prompt tokens at");
+    // Kept at the end of the chat: the next one has its beginning, and its messages for /load.
+    let flags = ["-sys", "Sing.", "--cache-file", "chat.cache"];
+    expect(&chat("one\n", &flags), 0, " to chat.cache");
+    let output = chat("one\n/show stats\n", &flags);
+    expect(&output, 0, " tokens from chat.cache");
+    expect(&output, 0, "1 prompt token at");
+    expect(&chat("/load chat.cache\n/show history\n", &[]), 0, "system: Sing.\nuser: one\nassistant: ");
+    // A chat without a question, or that was forgotten, leaves the file alone.
+    let kept = fs::read(place.dir.path().join("chat.cache")).unwrap();
+    expect(&chat("/show history\n", &flags), 0, "system: Sing.");
+    expect(&chat("two\n/clear\n", &flags), 0, "the chat is forgotten");
+    assert_eq!(fs::read(place.dir.path().join("chat.cache")).unwrap(), kept);
+    place.write("letter", "Dear Ann");
+    expect(&chat("one\n/save --cache letter\n", &[]), 1, "letter: the file is no saved cache");
+    expect(&chat("one\n", &["--cache-file", "letter"]), 2, "letter: the file is no saved cache");
+}
+
+#[test]
 fn the_same_seed_again_draws_the_same_again() {
     let place = Place::with(|_| {});
     let script = "/set seed 42\none\n/clear\n/set seed 42\none\n/clear\none\n";

@@ -52,6 +52,33 @@ fn a_reply_comes_piece_by_piece_and_joins_the_conversation() {
 }
 
 #[test]
+fn a_chat_goes_on_from_a_file_and_computes_only_what_is_new() {
+    let (dir, model) = load();
+    // Only tokens of one character, so that the text of a reply has the reply's tokens.
+    let mut options = greedy(12);
+    options.sampling.logit_bias = (96..128).map(|token| (token, f32::NEG_INFINITY)).collect();
+    let mut chat = model.chat(options.clone()).expect("a chat");
+    chat.ask("Hi").expect("asked").finish().expect("a reply");
+    let path = dir.path().join("kept");
+    let size = chat.save_cache(&path).expect("saved");
+    assert_eq!(size, std::fs::metadata(&path).expect("a file").len());
+    let messages = chat.messages().to_vec();
+    let want = chat.ask("More").expect("asked").finish().expect("a reply");
+
+    let model =
+        Loader::new(dir.path().join("model.gguf")).device(DeviceChoice::Cpu).context(256).load().expect("it loads");
+    let mut other = model.chat(options).expect("a chat");
+    let tokens = other.load_cache(&path).expect("loaded");
+    assert_eq!(other.messages(), messages);
+    let got = other.ask("More").expect("asked").finish().expect("a reply");
+    assert_eq!((&got.content, got.cached, want.cached), (&want.content, tokens, tokens));
+    assert_eq!(got.generation.prompt_tokens, got.prompt - tokens);
+    let error = other.load_cache(dir.path().join("none")).expect_err("no such file");
+    assert!(error.to_string().contains("there is no such file"), "{error}");
+    assert_eq!(other.messages().len(), 4, "the chat is as it was");
+}
+
+#[test]
 fn a_reply_that_is_dropped_is_stopped_and_the_chat_goes_on() {
     let (_dir, model) = load();
     // The token that ends an answer is never drawn.

@@ -92,7 +92,7 @@ const STOPS: &str = "an answer ends where the model ends it, or at -n tokens";
 const FIT: &str = "-ngl auto, the default, makes things fit; -ngl all and -c are kept to";
 const BREAKS: &str =
     "texts are taken as they are: in bash write $'a\\nb' for a line break, or put the text into a file for -f";
-const SAVED: &str = "a prompt's cache is not kept from run to run; /save in a chat keeps the conversation";
+const SAVED: &str = "--cache-file is written anew after each run; copy the file to keep it as it is";
 
 flags! {
     "-ngl --n-gpu-layers --gpu-layers" Value Is("--n-gpu-layers");
@@ -121,6 +121,7 @@ flags! {
     "--sampler-seq --sampling-seq" Value Is("--sampler-seq");
     "-l --logit-bias" Value Is("--logit-bias");
     "--chat-template --chat-template-file" Value Is("--chat-template");
+    "--prompt-cache" Value Is("--cache-file");
     "--rope-freq-base" Value Is("--rope-freq-base");
     "--rope-freq-scale" Value Is("--rope-freq-scale");
     "--rope-scale" Value Is("--rope-scale");
@@ -210,8 +211,8 @@ flags! {
     "-rea --reasoning" Choice No(THOUGHTS);
     "--reasoning-format --reasoning-effort --reasoning-budget --reasoning-budget-message" Value No(THOUGHTS);
     "--reasoning-preserve --no-reasoning-preserve" Nothing No(THOUGHTS);
-    "--prompt-cache" Value No(SAVED);
-    "--prompt-cache-all --prompt-cache-ro" Nothing No(SAVED);
+    "--prompt-cache-ro" Nothing No(SAVED);
+    "--prompt-cache-all" Nothing Moot("--cache-file keeps the answer too");
     "--grammar --grammar-file -j --json-schema -jf --json-schema-file" Value No(GRAMMAR);
     "-gan --grp-attn-n -gaw --grp-attn-w" Value No("--rope-scaling makes contexts longer");
     "--pooling --attention" Value No(VECTORS);

@@ -1,6 +1,7 @@
 //! From flags to a session: which model, which device and why, how much context.
 
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
+use super::cache_file::CacheFile;
 use super::hub::name::ModelName;
 use super::hub::progress::Progress;
 use super::overrides::OverrideArgs;
@@ -64,18 +65,28 @@ const SHORT: Duration = Duration::from_millis(700);
 
 /// Opens the model and sets up a session, saying on stderr what was chosen and why.
 pub fn session(args: &EngineArgs) -> Result<Session> {
-    open(args, 1)
+    open(args, 1, None)
+}
+
+/// The same, and the session begins with what is in the cache file, if there is one.
+pub fn session_with(args: &EngineArgs, cache: Option<&mut CacheFile>) -> Result<Session> {
+    let Some(cache) = cache else { return session(args) };
+    let mut session = open(args, 1, Some(cache))?;
+    cache.load(&mut session)?;
+    Ok(session)
 }
 
 /// The same for up to so many sequences at a time, each with the context that flags ask for, in caches as large as memory has room for.
 pub fn batcher(args: &EngineArgs, sequences: usize) -> Result<(Arc<Model>, Batcher<StepEngine>)> {
-    let session = open(args, sequences)?;
+    let session = open(args, sequences, None)?;
     Ok((session.model().clone(), session.into_batcher()))
 }
 
-fn open(args: &EngineArgs, sequences: usize) -> Result<Session> {
+/// With a cache file, what it has must be of this model: that is known before weights are made ready.
+fn open(args: &EngineArgs, sequences: usize, cache: Option<&CacheFile>) -> Result<Session> {
     let (path, model) = model(&args.model)?;
     let options = options(&args.device, &args.context, args.debug.trace.is_some())?;
+    cache.map_or(Ok(()), |cache| cache.check(&model, options.kv))?;
     let loader = Loader {
         device: args.device.options(),
         context: args.context.ctx_size.map(|n| n as usize),

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod argv;
 pub mod bench;
+mod cache_file;
 pub mod chat;
 pub mod complete;
 pub mod devices;

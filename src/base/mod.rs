@@ -1,5 +1,6 @@
-//! Floor 0: what every room shares: element types, shapes, tensor metadata, views, roles of rows, the one error type, files that are replaced whole.
+//! Floor 0: what every room shares: element types, shapes, tensor metadata, views, roles of rows, the one error type, checksums, files that are replaced whole.
 
+mod checksum;
 mod dtype;
 mod error;
 mod meta;
@@ -8,10 +9,11 @@ mod rng;
 mod role;
 mod words;
 
+pub use checksum::Checksum;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
-pub use replace::{replace, replace_with};
+pub use replace::{replace, replace_private, replace_with};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
 pub use role::Role;
 pub use words::human;

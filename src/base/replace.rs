@@ -1,7 +1,7 @@
 //! Files that are replaced as a whole.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,33 @@ pub fn replace_with<E>(
     failed: impl Fn(io::Error) -> E,
     write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), E> {
+    replace_by(path, |path| File::create(path), failed, write)
+}
+
+/// As [`replace_with`], but on Unix nobody but the file's owner may read it, whoever may read the one before it.
+pub fn replace_private<E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let create = |path: &Path| {
+        // A file that is there already, of a process that was killed, would keep its mode.
+        let _ = fs::remove_file(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path)
+    };
+    replace_by(path, create, failed, write)
+}
+
+fn replace_by<E>(
+    path: &Path,
+    create: impl Fn(&Path) -> io::Result<File>,
+    failed: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut name = OsString::from(".");
@@ -27,7 +54,7 @@ pub fn replace_with<E>(
     name.push(format!(".{}.{number}.part", std::process::id()));
     let temporary = path.with_file_name(name);
     let write_and_rename = || {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(&failed)?);
+        let mut out = BufWriter::with_capacity(1 << 20, create(&temporary).map_err(&failed)?);
         write(&mut out)?;
         let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
         file.sync_all().map_err(&failed)?;
@@ -49,6 +76,19 @@ pub fn replace_with<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        replace(&path, b"everybody's").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("its owner may");
+        replace_private(&path, |e| e, |out| out.write_all(b"mine")).expect("written");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).expect("a file"), b"mine");
+    }
 
     #[test]
     fn a_file_is_replaced_whole_or_not_at_all() {

@@ -140,9 +140,20 @@ impl Memory {
     /// Copies `count` cells of a cache, if it lies here.
     pub fn copy_cells(&mut self, cache: Cache, meta: &Meta, [from, to]: [usize; 2], count: usize) {
         let Some(i) = self.caches.get(&cache) else { return };
-        let cell = meta.dtype.row_bytes(meta.inner()).expect("cells are whole blocks");
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffers[*i]);
-        bytes.copy_within(from * cell..(from + count) * cell, to * cell);
+        bytes.copy_within(cell_bytes(meta, from..from + count), cell_bytes(meta, to..to).start);
+    }
+
+    /// Cells of a cache, `[cells, heads, dim]`, if it lies here.
+    pub fn cells(&self, cache: Cache, meta: &Meta, cells: Range<usize>) -> Option<&[u8]> {
+        let i = self.caches.get(&cache)?;
+        Some(&bytemuck::cast_slice(&self.buffers[*i])[cell_bytes(meta, cells)])
+    }
+
+    /// The same, to write.
+    pub fn cells_mut(&mut self, cache: Cache, meta: &Meta, cells: Range<usize>) -> Option<&mut [u8]> {
+        let i = self.caches.get(&cache)?;
+        Some(&mut bytemuck::cast_slice_mut(&mut self.buffers[*i])[cell_bytes(meta, cells)])
     }
 
     /// Bytes held by caches and inputs.
@@ -333,6 +344,12 @@ pub(super) fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
     let sources =
         nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.wants(n), t.buf)));
     sources.filter(|(wanted, _)| *wanted == Wanted::Panels).map(|(_, buf)| buf).collect()
+}
+
+/// Where cells of a cache lie in it.
+fn cell_bytes(meta: &Meta, cells: Range<usize>) -> Range<usize> {
+    let cell = meta.dtype.row_bytes(meta.inner()).expect("cells are whole blocks");
+    cells.start * cell..cells.end * cell
 }
 
 fn start_byte(t: &Tensor) -> usize {

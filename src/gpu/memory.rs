@@ -7,6 +7,7 @@ use crate::base::{Error, Meta, Result};
 use crate::graph::{Cache, Input, by_size};
 use crate::quant;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) const STORAGE: wgpu::BufferUsages =
@@ -77,32 +78,62 @@ impl Memory {
         self.ring.submit(&self.device, self.device.encoder(), &buffer, 0, bytes.next_multiple_of(4))
     }
 
-    /// Writes into a cache from byte `at`: to restore a saved session. `at` and the length are multiples of 4.
+    /// Writes into a cache from byte `at`. `at` and the length are multiples of 4.
     pub fn write_cache(&mut self, cache: Cache, at: u64, bytes: &[u8]) -> Result<()> {
         let buffer = self.known_cache(cache, at + bytes.len() as u64)?;
         self.device.write(&buffer, at, bytes);
         Ok(())
     }
 
-    /// Reads `bytes` of a cache from byte `at`: to save a session. Both are multiples of 4.
-    pub fn read_cache(&mut self, cache: Cache, at: u64, bytes: usize) -> Result<Pending> {
-        let buffer = self.known_cache(cache, at + bytes as u64)?;
-        self.ring.submit(&self.device, self.device.encoder(), &buffer, at, bytes)
+    /// Reads the cells of whole pages of a cache, if it lies here, as the runs submitted so far leave them: `[cells, heads, dim]` in the type's
+    /// own layout, which is also the CPU's.
+    pub async fn read_cells(&mut self, cache: Cache, meta: &Meta, cells: Range<usize>) -> Result<Option<Vec<u8>>> {
+        let Some(buffer) = self.caches.get(&cache).cloned() else { return Ok(None) };
+        let mut coming = Vec::new();
+        for (at, cell) in planes(meta) {
+            let (at, bytes) = (at + cells.start * cell, cells.len() * cell);
+            coming.push(self.ring.submit(&self.device, self.device.encoder(), &buffer, at as u64, bytes)?);
+        }
+        let mut parts = Vec::new();
+        for pending in coming {
+            parts.push(pending.wait_async().await?);
+        }
+        let whole = match &parts[..] {
+            [codes, scales] => quant::gpu_blocks(meta.dtype, codes, scales),
+            _ => parts.swap_remove(0),
+        };
+        Ok(Some(whole))
+    }
+
+    /// Writes the cells of whole pages of a cache, if it lies here, from cell `first` on, which is waited for; `bytes` are as
+    /// [`read_cells`](Self::read_cells) gives them. Returns whether it lies here.
+    pub async fn write_cells(&mut self, cache: Cache, meta: &Meta, first: usize, bytes: &[u8]) -> Result<bool> {
+        let Some(buffer) = self.caches.get(&cache) else { return Ok(false) };
+        self.stage_cells(buffer, meta, first, bytes);
+        // Else staging memory would hold all that is written before the next run.
+        self.device.submit(self.device.encoder());
+        self.device.finish_async().await?;
+        Ok(true)
+    }
+
+    fn stage_cells(&self, buffer: &Buffer, meta: &Meta, first: usize, bytes: &[u8]) {
+        if !meta.dtype.is_quantized() {
+            let cell = meta.span_bytes() / meta.outer();
+            return self.device.write(buffer, (first * cell) as u64, bytes);
+        }
+        let count = bytes.len() / meta.dtype.row_bytes(meta.inner()).expect("cells are whole blocks");
+        let words = quant::gpu_layout(meta.dtype, count, meta.inner(), bytes);
+        let from = quant::gpu_planes(meta.dtype, count, meta.inner()).planes;
+        for ((at, cell), from) in planes(meta).into_iter().zip(from) {
+            let plane = &bytemuck::cast_slice(&words)[4 * from as usize..][..count * cell];
+            self.device.write(buffer, (at + first * cell) as u64, plane);
+        }
     }
 
     /// Copies `count` cells of a cache, a multiple of 64, if it lies here, ahead of the next run.
     pub fn copy_cells(&mut self, cache: Cache, meta: &Meta, [from, to]: [usize; 2], count: usize) -> Result<()> {
         let Some(buffer) = self.caches.get(&cache).cloned() else { return Ok(()) };
-        // Of each plane the bytes before it, and of a cell.
-        let planes: Vec<(usize, usize)> = match meta.dtype.is_quantized() {
-            false => vec![(0, meta.span_bytes() / meta.outer())],
-            true => {
-                let all = quant::gpu_planes(meta.dtype, meta.outer(), meta.inner());
-                let blocks = quant::gpu_padded(meta.inner()) / 32;
-                let of_block = [meta.dtype.block_bytes() - 2, 2];
-                (0..2).map(|p| (4 * all.planes[p] as usize, blocks * of_block[p])).collect()
-            }
-        };
+        let planes = planes(meta);
         // No buffer can be copied to itself.
         let most = planes.iter().map(|(_, cell)| cell * count).max().unwrap_or(0);
         let between = shared(&self.device, &mut self.copied, 0, "copied cells", most)?;
@@ -155,6 +186,17 @@ impl Memory {
         self.caches.insert(cache, buffer.clone());
         Ok(buffer)
     }
+}
+
+/// Of each plane of a cache the bytes before it, and of a cell.
+fn planes(meta: &Meta) -> Vec<(usize, usize)> {
+    if !meta.dtype.is_quantized() {
+        return vec![(0, meta.span_bytes() / meta.outer())];
+    }
+    let all = quant::gpu_planes(meta.dtype, meta.outer(), meta.inner());
+    let blocks = quant::gpu_padded(meta.inner()) / 32;
+    let of_block = [meta.dtype.block_bytes() - 2, 2];
+    (0..2).map(|p| (4 * all.planes[p] as usize, blocks * of_block[p])).collect()
 }
 
 /// Buffer `i` of `all`, of at least `bytes`.

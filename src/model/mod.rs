@@ -1,6 +1,7 @@
 //! Floor 6: a model file made ready: shape, weights where a device can reach them, tokenizer, chat template.
 
 mod converse;
+mod identity;
 mod keys;
 pub mod mix;
 mod overrides;
@@ -12,6 +13,7 @@ use crate::gguf::{Gguf, TensorInfo};
 use crate::ops::Pool;
 use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
+pub use identity::Identity;
 use keys::Keys;
 pub use overrides::Overrides;
 use std::collections::HashMap;

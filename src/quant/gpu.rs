@@ -5,6 +5,7 @@
 //! `bytes::pack_by_parity`. Sizes stay those of the file, but for
 //! Q4_K and Q5_K, whose scales are spread to whole bytes (+3 %).
 
+use super::bytes::pack_nibbles;
 use super::format::{Block, MAX_PLANES, format};
 use crate::base::DType;
 
@@ -58,6 +59,25 @@ pub fn gpu_layout(dtype: DType, rows: usize, k: usize, bytes: &[u8]) -> Vec<u32>
     assert_eq!(Some(bytes.len()), dtype.row_bytes(k).map(|row| row * rows), "{rows} rows of {k} {dtype}");
     let mut out = vec![0; gpu_planes(dtype, rows, k).words];
     (format(dtype).gpu)(bytes, rows, k, &mut out);
+    out
+}
+
+/// Blocks as they lie in a file, made of the planes of one of the types that caches are made of, Q8_0 or Q4_0: what [`gpu_layout`] makes of
+/// rows whose length is a multiple of 32, undone.
+pub fn gpu_blocks(dtype: DType, codes: &[u8], scales: &[u8]) -> Vec<u8> {
+    let of_codes = dtype.block_bytes() - 2;
+    let mut out = Vec::with_capacity(codes.len() + scales.len());
+    for (codes, scale) in codes.chunks_exact(of_codes).zip(scales.chunks_exact(2)) {
+        out.extend_from_slice(scale);
+        match dtype {
+            DType::Q8_0 => out.extend_from_slice(codes),
+            DType::Q4_0 => {
+                let ascending: [u8; 32] = std::array::from_fn(|i| codes[i / 2] >> (4 * (i % 2)) & 15);
+                out.extend_from_slice(&pack_nibbles(&ascending));
+            }
+            _ => panic!("no cache is made of {dtype}"),
+        }
+    }
     out
 }
 

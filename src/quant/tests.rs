@@ -329,6 +329,20 @@ fn panels_keep_the_size() {
 }
 
 #[test]
+fn caches_come_back_from_the_gpus_layout_as_they_were() {
+    for dtype in [DType::Q8_0, DType::Q4_0] {
+        let (rows, k) = (5, 96);
+        let blocks = weights(dtype, rows, k);
+        let words = gpu_layout(dtype, rows, k, &blocks);
+        let (codes, scales) = words.split_at(gpu_planes(dtype, rows, k).planes[1] as usize);
+        let count = rows * k / 32;
+        let codes = &bytemuck::cast_slice::<u32, u8>(codes)[..count * (dtype.block_bytes() - 2)];
+        let scales = &bytemuck::cast_slice::<u32, u8>(scales)[..count * 2];
+        assert_eq!(gpu_blocks(dtype, codes, scales), blocks, "{dtype}");
+    }
+}
+
+#[test]
 fn gpu_layout_keeps_the_size() {
     for &dtype in SUPPORTED {
         let (rows, k) = (3, if dtype.is_quantized() { 512 } else { 500 });

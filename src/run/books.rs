@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::arch::{Cells, MOST_ANCHORS, Spec};
 use crate::base::{Error, ErrorKind, Result};
-use crate::state::{GroupSpec, Item, Pool, PoolSpec, SeqId};
+use crate::state::{GroupSpec, Item, Point, Pool, PoolSpec, SeqId};
 
 /// What a pool over these caches of a model is. Pages count from 1 there.
 pub(super) fn pool_spec(spec: &Spec, cells: &Cells) -> PoolSpec {
@@ -81,6 +81,29 @@ impl Books {
             let left = self.pool.truncate(self.seq, len);
             self.tokens.truncate(left);
         }
+    }
+
+    /// The points from which the sequence can go on, its end the last.
+    pub fn points(&self) -> Vec<Point<'_>> {
+        self.pool.points(self.seq)
+    }
+
+    /// Adds tokens whose cells the caller writes, without the pages that are `gone`, by group: see [`Pool::resume`].
+    pub fn resume(&mut self, tokens: &[u32], gone: &[usize]) -> Result<()> {
+        let items: Vec<Item> = tokens.iter().copied().map(Item::Token).collect();
+        self.pool.resume(self.seq, &items, gone).map_err(full)?;
+        self.tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    /// The windows of the groups of layers.
+    pub fn windows(&self) -> Vec<Option<usize>> {
+        self.spec.groups.iter().map(|group| group.window).collect()
+    }
+
+    /// The sequence's pages in a group, as the pool counts them.
+    pub fn table(&self, group: usize) -> &[u32] {
+        self.pool.table(self.seq, group)
     }
 
     /// Forgets everything: the caches are empty. Returns the tokens that there were.

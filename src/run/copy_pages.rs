@@ -26,7 +26,7 @@ impl Engine {
     }
 
     /// The caches of all layers, and their groups.
-    fn caches(&self) -> Vec<(usize, Cache, Meta)> {
+    pub(super) fn caches(&self) -> Vec<(usize, Cache, Meta)> {
         let mut all: Vec<(usize, Cache, Meta)> = Vec::new();
         let Some(program) = self.programs.first() else { return all };
         for node in &program.graph.nodes {

@@ -35,6 +35,13 @@ pub(super) struct Program {
     pub noted: Option<Vec<Vec<Noted>>>,
 }
 
+impl Program {
+    /// Whether it computes one token of an answer.
+    pub fn decodes(&self) -> bool {
+        self.batch.role == Role::Answer && self.batch.tokens == 1
+    }
+}
+
 /// What the last segment gives.
 pub(super) enum Ran {
     Here(Vec<u8>),
@@ -80,11 +87,10 @@ impl Engine {
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
         let places = self.placement.places(&graph);
         let plan = Plan::new(&graph, |i| places[i]);
-        let decode = |p: &Program| p.batch.role == Role::Answer && p.batch.tokens == 1;
         let parts = match self.parts(&graph, &plan).await {
             // Programs are kept as long as there is room for them: the plan counts with that of a token and one more.
-            Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(decode) => {
-                self.programs.retain(decode);
+            Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(Program::decodes) => {
+                self.programs.retain(Program::decodes);
                 self.parts(&graph, &plan).await?
             }
             parts => parts?,
@@ -106,15 +112,19 @@ impl Engine {
         let logits =
             graph.nodes.last().filter(|node| matches!(node.op, AnyOp::Sample(_)) && self.options.sequences > 0);
         let logits = logits.map_or(0, |node| node.src[1].meta.span_bytes() as u64);
-        let reads = 2 * predict::read_back(&graph, &plan) + logits;
-        while self.device().is_some_and(|device| device.budget_left() < reads)
-            && let Some(old) = self.programs.iter().position(|p| !decode(p))
-        {
-            self.programs.remove(old);
-        }
+        self.make_room(2 * predict::read_back(&graph, &plan) + logits);
         self.programs.push(Program { batch, graph, plan, parts, noted: None });
         self.cpu_weights = super::observe::cpu_weights(&self.programs);
         Ok(self.programs.len() - 1)
+    }
+
+    /// Lets go of programs, but not of what decodes, until the device has room for so many bytes more.
+    pub(super) fn make_room(&mut self, bytes: u64) {
+        while self.device().is_some_and(|device| device.budget_left() < bytes)
+            && let Some(old) = self.programs.iter().position(|p| !p.decodes())
+        {
+            self.programs.remove(old);
+        }
     }
 
     /// Makes the segments of `graph` ready.

@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Puts another device in the place of the one that failed with `error`, and has it compute what lay in the cache.
-    async fn recover(&mut self, mut error: Error) -> Result<()> {
+    pub(super) async fn recover(&mut self, mut error: Error) -> Result<()> {
         let tokens = self.books.reset();
         loop {
             if self.recovering.take_over(&mut self.engine, error, tokens.len()).await? {

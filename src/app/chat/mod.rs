@@ -4,6 +4,7 @@ mod screen;
 mod settings;
 
 use super::args::Length;
+use super::cache_file::{self, CacheFile};
 use super::complete::speed;
 use super::input;
 use super::load::{self, EngineArgs};
@@ -13,8 +14,8 @@ use super::term::{self, Stream};
 use crate::base::{Error, ErrorKind, Result};
 use crate::chat::{Chat, ChatOptions, Conversation, Reply, WhenFull};
 use crate::model::Model;
-use crate::run::{FinishReason, Generation, Session};
-use crate::text::ChatTemplate;
+use crate::run::{FinishReason, Generation, SavedCache, Session};
+use crate::text::{ChatTemplate, Message};
 use clap::Args;
 use screen::Screen;
 use std::ffi::{OsStr, OsString};
@@ -42,6 +43,11 @@ pub struct ChatArgs {
     /// The chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
     #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<OsString>,
+    /// Keep what was computed in FILE: a chat that begins as the last one did, with the same system prompt or as /load FILE goes on with it, only has
+    /// the rest of it computed. The file is made if it is not there, and written anew at the end of the chat. It holds the conversation: only
+    /// its owner can read it.
+    #[arg(long, value_name = "FILE", env = "WGPU_LLM_CACHE_FILE")]
+    cache_file: Option<PathBuf>,
     /// Show in a window beside the terminal where the time goes.
     #[arg(long, env = "WGPU_LLM_PROFILE")]
     profile: bool,
@@ -63,7 +69,8 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let sampling = args.sampling.options()?;
     let first = first_prompt(args)?;
     let mut editor = Editor::new()?;
-    let mut session = load::session(&args.engine)?;
+    let mut cache = args.cache_file.as_deref().map(CacheFile::open).transpose()?;
+    let mut session = load::session_with(&args.engine, cache.as_mut())?;
     let window = if args.profile { Some(load::watch(&mut session)?) } else { None };
     let template = template(session.model(), args.chat_template.as_deref())?;
     let when_full = if args.n_predict == Length::UntilFull { WhenFull::Forget } else { WhenFull::ForgetAndGoOn };
@@ -77,7 +84,12 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         attached: String::new(),
         last: None,
     };
-    let done = console.go_on(first, &mut editor);
+    let mut done = console.go_on(first, &mut editor);
+    // Of a chat that was never begun, or forgotten, nothing is kept: the file stays as it was.
+    let messages = console.conversation.messages();
+    if let Some(cache) = cache.filter(|_| !messages.iter().all(Message::is_system)) {
+        done = cache.finish(&mut console.session, messages, done);
+    }
     load::finish(&args.engine, &mut console.session, done)?;
     if let Some(mut window) = window {
         console.session.engine().set_trace(false)?;
@@ -245,14 +257,16 @@ impl Console {
             }
             ReplCommand::Set { key, value } => self.set(&key, &value)?,
             ReplCommand::Show(topic) => term::note(self.show(topic).trim_end()),
-            ReplCommand::Load(path) => {
-                let text = input::small_file(&path)?;
-                self.conversation = Conversation::from_json(&text).map_err(|e| e.at(path.display()))?;
-                term::note(format_args!("{} messages", self.conversation.messages().len()));
-            }
+            ReplCommand::Load(path) => self.load(&path)?,
             ReplCommand::Save(path) => {
                 self.conversation.save(&path)?;
                 term::note(format_args!("{} messages in {}", self.conversation.messages().len(), path.display()));
+            }
+            ReplCommand::SaveCache(path) => {
+                cache_file::save(&mut self.session, &path, self.conversation.messages())?;
+                let (messages, tokens) = (self.conversation.messages().len(), self.session.fed().len());
+                let tokens = cache_file::count(tokens);
+                term::note(format_args!("{messages} messages and {tokens} in {}", path.display()));
             }
             ReplCommand::Read(path) => {
                 let text = input::small_file(&path)?;
@@ -262,6 +276,24 @@ impl Console {
             ReplCommand::Regen => self.regenerate()?,
         }
         Ok(false)
+    }
+
+    /// Goes on with a saved chat, and with its cache if the file has it.
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let mut cached = String::new();
+        self.conversation = match SavedCache::is_at(path) {
+            false => Conversation::from_json(&input::small_file(path)?).map_err(|e| e.at(path.display()))?,
+            true => {
+                let saved =
+                    SavedCache::open(path)?.ok_or_else(|| Error::usage("the file is gone").at(path.display()))?;
+                let messages = saved.messages().to_vec();
+                cached = format!(" and {}", cache_file::count(saved.tokens().len()));
+                self.session.load_cache(saved)?;
+                Conversation::from(messages)
+            }
+        };
+        term::note(format_args!("{} messages{cached}", self.conversation.messages().len()));
+        Ok(())
     }
 
     /// Another answer to the last question; the old one comes back where that fails.
@@ -316,7 +348,7 @@ impl Console {
                 None => "nothing was answered yet".into(),
             },
             Topic::History => {
-                let line = |m: &crate::text::Message| {
+                let line = |m: &Message| {
                     let text = m.content.as_ref().and_then(|c| c.as_text()).unwrap_or_default();
                     format!("{}: {text}\n", m.role.as_str())
                 };

@@ -5,6 +5,7 @@ mod lines;
 mod several;
 
 use super::args::Length;
+use super::cache_file::CacheFile;
 use super::input::TextArgs;
 use super::load::{self, EngineArgs};
 use super::sampling::SamplingArgs;
@@ -40,6 +41,10 @@ pub struct CompleteCommand {
     /// With --batch-file, the chat template: the name of a well-known one (chatml, llama3 …), or a file. Default: the model's own.
     #[arg(long, value_name = "NAME|FILE", requires = "batch_file", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<OsString>,
+    /// Keep what was computed in FILE: a prompt that begins as the last one did, with its answer or without, only has the rest of it computed. The
+    /// file is made if it is not there, and written anew at the end. It holds the text: only its owner can read it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["parallel", "batch_file"], env = "WGPU_LLM_CACHE_FILE")]
+    cache_file: Option<PathBuf>,
     #[command(flatten)]
     /// The text in its place.
     pub one: CompleteArgs,
@@ -100,8 +105,12 @@ pub fn run(command: &CompleteCommand) -> Result<()> {
     }
     let text = args.text.read()?;
     args.sampling.options()?;
-    let mut session = load::session(&args.engine)?;
-    let done = go_on(args, &text, &mut session);
+    let mut cache = command.cache_file.as_deref().map(CacheFile::open).transpose()?;
+    let mut session = load::session_with(&args.engine, cache.as_mut())?;
+    let mut done = go_on(args, &text, &mut session);
+    if let Some(cache) = cache {
+        done = cache.finish(&mut session, &[], done);
+    }
     load::finish(&args.engine, &mut session, done)?;
     term::check_interrupt()
 }
@@ -129,6 +138,7 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
         let what = format!("keeping {keep} tokens leaves no room in a context of {}", session.context());
         return Err(Error::usage(what).help("choose a smaller --keep, or a larger context (-c)"));
     }
+    let cached = session.shared_with(&prompt);
     let mut answer = session.generate(&prompt, &mut chain, limit, &mut on_token)?;
     let mut window = [&prompt[..], &answer.tokens].concat();
     while shifts && answer.finish == FinishReason::Context && answer.tokens.len() < limit {
@@ -157,7 +167,8 @@ pub fn go_on(args: &CompleteArgs, text: &str, session: &mut Session) -> Result<(
             "the context of {context} tokens is full: the text ends here (-c, or --context-shift)"
         ));
     }
-    term::note(speed(&answer));
+    let cached = if cached > 0 { format!(" ({cached} more were cached)") } else { String::new() };
+    term::note(speed(&answer) + &cached);
     Ok(())
 }
 

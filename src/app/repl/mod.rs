@@ -27,6 +27,8 @@ pub enum ReplCommand {
     Load(PathBuf),
     /// Save the chat.
     Save(PathBuf),
+    /// Save it with what was computed of it.
+    SaveCache(PathBuf),
     /// Forget the chat.
     Clear,
     /// Throw the last answer away and give another.
@@ -71,6 +73,7 @@ pub const HELP: &str = "\
 /regen           another answer to the last prompt
 /clear           forget the chat
 /save FILE       save the chat       /load FILE   go on with a saved one
+/save --cache FILE   save it with what was computed: going on computes none of it again
 /help            this                /exit        leave (exit, quit, bye and Ctrl-D too)
 \"\"\"              begins and ends a prompt of several lines
 Ctrl-C           stops an answer; again leaves
@@ -96,7 +99,12 @@ impl ReplCommand {
             "/regen" => alone(name, rest, ReplCommand::Regen),
             "/exit" | "/bye" | "/quit" => alone(name, rest, ReplCommand::Exit),
             "/load" => file(name, rest).map(ReplCommand::Load),
-            "/save" => file(name, rest).map(ReplCommand::Save),
+            "/save" => {
+                match rest.strip_prefix("--cache").filter(|rest| rest.trim_start() != *rest || rest.is_empty()) {
+                    Some(rest) => file("/save --cache", rest.trim()).map(ReplCommand::SaveCache),
+                    None => file(name, rest).map(ReplCommand::Save),
+                }
+            }
             "/read" => file(name, rest).map(ReplCommand::Read),
             "/show" => show(rest),
             "/set" => set(rest),
@@ -176,6 +184,8 @@ mod tests {
         assert_eq!(parse("/set system  You  are brief."), system);
         assert_eq!(parse("/set system"), ReplCommand::Set { key: "system".into(), value: String::new() });
         assert_eq!(parse("/save a chat.json"), ReplCommand::Save("a chat.json".into()));
+        assert_eq!(parse("/save --cache a chat"), ReplCommand::SaveCache("a chat".into()));
+        assert_eq!(parse("/save --cached"), ReplCommand::Save("--cached".into()));
         assert_eq!(parse("/load \"a chat.json\""), ReplCommand::Load("a chat.json".into()));
         assert_eq!(parse("/read notes.txt"), ReplCommand::Read("notes.txt".into()));
     }
@@ -200,6 +210,7 @@ mod tests {
         assert!(says("/").contains("/help"));
         assert!(says("/clear all").contains("nothing after"));
         assert!(says("/save").contains("/save FILE"));
+        assert!(says("/save --cache").contains("/save --cache FILE"));
         assert!(says("/set temp").contains("/set temp 0.2"));
         assert!(says("/show me").contains("template"));
         assert!(!ReplCommand::is_known("/etc/passwd") && !ReplCommand::is_known(" /help"));

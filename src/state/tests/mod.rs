@@ -4,6 +4,7 @@ mod model;
 mod prefixes;
 mod random;
 mod recurrent;
+mod resume;
 mod sharing;
 mod tree;
 mod windows;
