@@ -83,7 +83,7 @@ fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activation
     acts.meet(gate.dtype);
     let (acts, tokens) = (&*acts, acts.columns());
     let n = y.len() / tokens;
-    let blocks = ColumnBlocks::new(y, tokens, n, n, column_block(n, tokens, pool));
+    let blocks = ColumnBlocks::new(y, tokens, n, n, column_block(n, acts, pool));
     for_each(pool, blocks.len(), |i| {
         let mut part = blocks.take(i);
         let rows = part.range();

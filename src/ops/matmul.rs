@@ -50,17 +50,18 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// Rows of weights that go together: about eight parts per thread even out their speed; of many columns as many as are multiplied at a time,
-/// so that what is made of them stays in the caches. Rather fewer, if then no thread has more to do than another.
-pub(super) fn column_block(n: usize, columns: usize, pool: &dyn Pool) -> usize {
-    let most = match columns {
-        quant::MANY_COLUMNS.. => quant::ROW_BATCH,
-        _ => n.div_ceil(pool.threads() * 8),
-    };
+/// How many of `n` rows of weights go together: about an eighth of a thread's, which evens out the threads' speed; more where what is made
+/// of them is to stay in the caches. Rather fewer, if then no thread has more to do than another.
+pub(super) fn column_block(n: usize, acts: &Activations, pool: &dyn Pool) -> usize {
+    block_of(n, if acts.want_batches() { quant::ROW_BATCH } else { n.div_ceil(pool.threads() * 8) }, pool.threads())
+}
+
+/// The same, of about `most` rows.
+fn block_of(n: usize, most: usize, threads: usize) -> usize {
     let [fewest, most] = [most / 4, most].map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
-    let longest = |rows: usize| n.div_ceil(rows).div_ceil(pool.threads()) * rows;
+    let busiest = |rows: usize| n.div_ceil(rows).div_ceil(threads) * rows;
     let sizes = (fewest..=most).rev().map(|blocks| blocks * quant::ROW_BLOCK);
-    sizes.min_by_key(|rows| longest(*rows)).unwrap_or(quant::ROW_BLOCK)
+    sizes.min_by_key(|rows| busiest(*rows)).unwrap_or(quant::ROW_BLOCK)
 }
 
 /// y = activations · weightsᵀ with matrix `which` of each of `weights`, side by side in the first values of every `stride` of `y`. Their
@@ -75,7 +76,7 @@ pub(super) fn multiply(
 ) {
     let rows = |w: &View| w.meta.shape.dims()[w.meta.shape.dims().len() - 2];
     let n = weights.iter().map(rows).sum();
-    let block = column_block(n, acts.columns(), pool);
+    let block = column_block(n, acts, pool);
     let Some(block) = shared_block(block, weights.iter().map(rows)) else {
         let mut start = 0;
         for w in weights {
@@ -196,25 +197,17 @@ impl Op for MatMul {
 mod tests {
     use super::*;
 
-    struct Team(usize);
-
-    impl Pool for Team {
-        fn threads(&self) -> usize {
-            self.0
-        }
-        fn run(&self, _f: &(dyn Fn(usize) + Sync)) {}
-    }
-
     #[test]
     fn no_thread_gets_more_rows_than_it_must() {
         // Rows of SmolLM2's and of Llama 3.2's matrices.
-        for n in [576, 960, 1536, 2048, 3072, 8192] {
-            for columns in [1, 4, 16, 512] {
-                for threads in [1, 2, 4] {
-                    let block = column_block(n, columns, &Team(threads));
-                    let busiest = n.div_ceil(block).div_ceil(threads) * block;
+        for n in [576_usize, 960, 1536, 2048, 3072, 8192] {
+            for threads in [1, 2, 4] {
+                for most in [n.div_ceil(8 * threads), quant::ROW_BATCH] {
+                    let block = block_of(n, most, threads);
                     assert!(block.is_multiple_of(quant::ROW_BLOCK), "blocks are whole panels");
-                    assert!(busiest <= n.div_ceil(threads).next_multiple_of(quant::ROW_BLOCK), "{n} rows, {columns} columns, {threads} threads: blocks of {block}");
+                    let busiest = n.div_ceil(block).div_ceil(threads) * block;
+                    let fair = n.div_ceil(threads).next_multiple_of(quant::ROW_BLOCK);
+                    assert!(busiest <= fair, "{n} rows, {threads} threads, at most {most}: blocks of {block}");
                 }
             }
         }

@@ -70,8 +70,8 @@ enum Held {
     Floats,
 }
 
-/// From so many columns on a product is bound by arithmetic: threads take whole batches of rows.
-pub const MANY_COLUMNS: usize = 16;
+/// From so many columns on a product is bound by arithmetic.
+const MANY_COLUMNS: usize = 16;
 
 /// Columns of activations of `k` values each, made ready for weights of some type. Buffers are kept from one
 /// [`fill`](Activations::fill) to the next.
@@ -230,6 +230,13 @@ impl Activations {
         matches!(self.held, Held::Ints) && self.precision == Precision::Eight
     }
 
+    /// Whether rows of weights are best taken in batches: columns are so many that they would be fetched too often, or meet weights that are
+    /// unpacked to memory.
+    pub fn want_batches(&self) -> bool {
+        let direct = matches!(self.held, Held::Ints) && !self.in_eight() && Level::best().registers() >= 32;
+        self.columns >= if direct { 4 * MANY_COLUMNS } else { MANY_COLUMNS }
+    }
+
     /// Values per input.
     pub fn k(&self) -> usize {
         self.k
@@ -356,10 +363,10 @@ fn sums<S: Simd>(s: S, codes: &[[i8; 4]; TILE / 4]) -> [[f32; 2]; TILE / CHUNK] 
     let fours = codes.as_chunks::<64>().0.iter().zip(sums.as_flattened_mut().as_chunks_mut::<16>().0);
     for (codes, sums) in fours {
         let mut v = [s.splat(0.0); 4];
-        for i in 0..4 {
+        for (i, v) in v.iter_mut().enumerate() {
             // Codes take the place of weights, which have more bits and meet ones.
             let words = s.weights_signed(s.words(bytemuck::cast_ref(array::<_, 16>(codes, 16 * i))));
-            v[i] = s.to_floats(s.dot_words(s.splat_int(-4 * s.signed_zero()), words, [1; 4], true));
+            *v = s.to_floats(s.dot_words(s.splat_int(-4 * s.signed_zero()), words, [1; 4], true));
         }
         let mut lanes = [0.0; 16];
         s.store(s.fold(v), &mut lanes);
