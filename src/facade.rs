@@ -212,14 +212,19 @@ impl Chat {
         self.conversation.messages()
     }
 
-    /// Writes the messages so far into a file at `path`, with the tokens, keys and values that the model's cache holds: those of the chat that was
-    /// replied to last. A file of that name is replaced when the new one is whole; on Unix only its owner may read it. Returns its size in bytes:
+    /// Writes the messages so far into a file at `path`, with the tokens, keys and values of them that the model's cache holds: all, if this chat was
+    /// the last to be replied to. A file of that name is replaced when the new one is whole; on Unix only its owner may read it. Returns its size in bytes:
     /// as many as the cache takes for these tokens, so hundreds of megabytes for a long conversation. Waits for a reply that is under way.
     ///
     /// # Errors
-    /// `Usage` if there is a file that is no saved cache; `Io`, as when the disk is full; a device that failed for good.
+    /// `Usage` if there is a file that is no saved cache, or no folder for it, or if the cache holds nothing of this chat; `Io`, as when the disk is
+    /// full; a device that failed for good.
     pub fn save_cache(&self, path: impl AsRef<Path>) -> Result<u64> {
         let (mut session, mut size) = (self.model.shared.session(Arc::default()), 0);
+        match &self.replies {
+            Some(replies) => replies.keep_only(&mut session, &self.conversation)?,
+            None => self.model.replies(&self.options)?.keep_only(&mut session, &self.conversation)?,
+        }
         session.save_cache(path.as_ref(), self.messages(), &mut |bytes| size = bytes)?;
         Ok(size)
     }
@@ -229,8 +234,9 @@ impl Chat {
     /// that is under way.
     ///
     /// # Errors
-    /// `Io` if there is no such file; `Usage` if it is no saved cache, of another model, or does not fit the options that this one was loaded with;
-    /// `Unsupported` for another version's; `Format` if it is damaged. Then the messages stay as they are.
+    /// `Io` if there is no such file; `Usage` if there is no such folder, or it is no saved cache, of another model, or does not fit the options that
+    /// this one was loaded with; `Unsupported` for another version's; `Format` if it is damaged: the model's cache may be empty then. The messages
+    /// stay as they are in each case.
     pub fn load_cache(&mut self, path: impl AsRef<Path>) -> Result<usize> {
         let path = path.as_ref();
         let missing = || Error::new(ErrorKind::Io, "there is no such file").at(path.display());

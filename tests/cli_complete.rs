@@ -230,6 +230,10 @@ fn what_was_computed_is_kept_from_run_to_run() {
     ]);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("is of the model"), "{}", stderr(&output));
     assert_eq!(std::fs::read(&path).unwrap(), before);
+    // A prompt that is refused takes nothing of the file away.
+    let output = run(&"hello ".repeat(400), &[&kept[..], &["-c", "256"]].concat());
+    assert!(output.status.code() != Some(0) && stderr(&output).contains("do not fit"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
     // It is for one text.
     let output = run(prompt, &["--cache-file", "kept", "--parallel", "2"]);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("--parallel"), "{}", stderr(&output));

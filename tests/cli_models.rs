@@ -278,6 +278,25 @@ fn a_chat_goes_on_with_what_was_computed() {
     expect(&chat("/show history\n", &flags), 0, "system: Sing.");
     expect(&chat("two\n/clear\n", &flags), 0, "the chat is forgotten");
     assert_eq!(fs::read(place.dir.path().join("chat.cache")).unwrap(), kept);
+    // Nor does a text that would replace it.
+    let complete = place.run(&[&COMPLETE[..], &["--cache-file", "chat.cache"]].concat());
+    expect(&complete, 2, "holds a conversation of 3 messages");
+    assert_eq!(fs::read(place.dir.path().join("chat.cache")).unwrap(), kept);
+    // What was forgotten is in no file, whatever it was.
+    let forgotten = ["one", "a secret of several words"].map(|secret| {
+        let script = format!("{secret}\n/clear\n/save --cache cleared.cache\n");
+        expect(&chat(&script, &["-sys", "Sing."]), 0, "1 messages and ");
+        fs::read(place.dir.path().join("cleared.cache")).unwrap()
+    });
+    assert!(forgotten[0] == forgotten[1], "files of {} and {} bytes", forgotten[0].len(), forgotten[1].len());
+    // Damage to the cells costs the cells alone.
+    let mut damaged = kept.clone();
+    let last = damaged.len() - 100;
+    damaged[last] ^= 1;
+    place.write("damaged.cache", &damaged);
+    let output = chat("/load damaged.cache\n/show history\n", &[]);
+    expect(&output, 0, "the messages are computed anew");
+    expect(&output, 0, "system: Sing.\nuser: one\nassistant: ");
     place.write("letter", "Dear Ann");
     expect(&chat("one\n/save --cache letter\n", &[]), 1, "letter: the file is no saved cache");
     expect(&chat("one\n", &["--cache-file", "letter"]), 2, "letter: the file is no saved cache");

@@ -36,11 +36,24 @@ impl CacheFile {
         Ok(())
     }
 
-    /// Writes the file anew when the work is done. If it failed so that nothing is known of the cells, the file stays as it is.
+    /// An error if the file holds a conversation, which would be lost.
+    pub fn refuse_conversation(&self) -> Result<()> {
+        match self.saved.as_ref().map_or(0, |saved| saved.messages().len()) {
+            0 => Ok(()),
+            n => {
+                let what = format!("the saved cache holds a conversation of {n} messages, which would be lost");
+                Err(Error::usage(what).at(self.path.display()).help("name another file"))
+            }
+        }
+    }
+
+    /// Writes the file anew when the work is done. If it was refused, or failed so that nothing is known of the cells, the file stays as it is.
     pub fn finish<T>(self, session: &mut Session, messages: &[Message], done: Result<T>) -> Result<T> {
-        let sound =
-            |e: &Error| !matches!(e.kind(), ErrorKind::Numeric | ErrorKind::DeviceLost | ErrorKind::OutOfMemory);
-        if session.fed().is_empty() || done.as_ref().is_err_and(|e| !sound(e)) {
+        let stays = |e: &Error| {
+            let refused = matches!(e.kind(), ErrorKind::Usage | ErrorKind::Unsupported | ErrorKind::Format);
+            refused || matches!(e.kind(), ErrorKind::Numeric | ErrorKind::DeviceLost | ErrorKind::OutOfMemory)
+        };
+        if session.fed().is_empty() || done.as_ref().is_err_and(stays) {
             return done;
         }
         match (done, save(session, &self.path, messages)) {

@@ -168,6 +168,13 @@ impl Chat {
         Ok(reply)
     }
 
+    /// Takes back what `session` has of anything but `conversation`: what stays is what a further reply would find computed.
+    pub fn keep_only(&self, session: &mut Session, conversation: &Conversation) -> Result<()> {
+        let (prompt, _) = self.prompt(session.model(), conversation)?;
+        session.truncate(session.shared_with(&prompt));
+        Ok(())
+    }
+
     /// Tokens of the conversation as it stands, with the start of a reply; and the style of the reasoning that it begins in.
     fn prompt(&self, model: &Model, conversation: &Conversation) -> Result<Prompt> {
         model.prompt(&self.template, conversation.messages(), self.options.think)

@@ -9,7 +9,7 @@ use super::attention_cells::{BLOCK, PART, Place, ROWS, STRIDE, pack, score, weig
 use super::attention_few as few;
 use super::places::RowPlaces;
 use super::{Pool, attention_tiles as tiles, for_chunks, for_ranges};
-use crate::base::{Role, View, ViewMut};
+use crate::base::{DType, Role, View, ViewMut};
 use crate::simd::{self, Level};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -158,8 +158,9 @@ impl Task<'_> {
         let rows = tokens.len() * self.group;
         let size = rows * (2 + self.value_dim);
         let kv_heads = self.heads / self.group;
-        // Cells are read in whole rows where that leaves room for all queries.
-        let together = if self.few { kv_heads } else { 1 };
+        // Cells are read in whole rows where vectors read them as they lie: what is decoded of all heads would leave the caches.
+        let as_they_lie = |cache: &View| matches!(cache.meta.dtype, DType::F16 | DType::F32);
+        let together = if self.few && as_they_lie(&self.keys) && as_they_lie(&self.values) { kv_heads } else { 1 };
         SCRATCH.with_borrow_mut(|scratch| {
             let mut part_of = std::mem::take(&mut scratch.part);
             part_of.resize(together * size, 0.0);

@@ -58,7 +58,7 @@ pub(super) fn column_block(n: usize, acts: &Activations, pool: &dyn Pool) -> usi
 
 /// The same, of about `most` rows.
 fn block_of(n: usize, most: usize, threads: usize) -> usize {
-    let [fewest, most] = [most / 4, most].map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
+    let [fewest, most] = [(most / 4).min(n.div_ceil(threads)), most].map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
     let busiest = |rows: usize| n.div_ceil(rows).div_ceil(threads) * rows;
     let sizes = (fewest..=most).rev().map(|blocks| blocks * quant::ROW_BLOCK);
     sizes.min_by_key(|rows| busiest(*rows)).unwrap_or(quant::ROW_BLOCK)
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn no_thread_gets_more_rows_than_it_must() {
-        // Rows of SmolLM2's and of Llama 3.2's matrices.
-        for n in [576_usize, 960, 1536, 2048, 3072, 8192] {
-            for threads in [1, 2, 4] {
+        // Rows of small models' matrices and of experts.
+        for n in [128_usize, 256, 512, 576, 768, 960, 1024, 1536, 2048, 3072, 8192] {
+            for threads in [1, 2, 4, 8, 16, 32] {
                 for most in [n.div_ceil(8 * threads), quant::ROW_BATCH] {
                     let block = block_of(n, most, threads);
                     assert!(block.is_multiple_of(quant::ROW_BLOCK), "blocks are whole panels");

@@ -151,7 +151,7 @@ impl Activations {
         match self.held {
             Held::Ints => {
                 let tiles = k.div_ceil(TILE);
-                team.chunks(room(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
+                team.chunks(first_of(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
                     let x = &x[c * stride..c * stride + k];
                     let limit = match precision {
                         Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
@@ -162,7 +162,7 @@ impl Activations {
             }
             Held::Pairs => {
                 let tiles = k.div_ceil(dot_pairs::TILE);
-                team.chunks(room(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
+                team.chunks(first_of(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
                     let x = x[c * stride..c * stride + k].chunks(dot_pairs::TILE);
                     x.zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
                 });
@@ -178,7 +178,7 @@ impl Activations {
             }
             Held::Floats => {
                 let tiles = k.div_ceil(TILE);
-                team.chunks(room(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
+                team.chunks(first_of(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
                     for (x, to) in x[c * stride..c * stride + k].chunks(TILE).zip(to) {
                         let (to, pad) = to.0.as_flattened_mut().split_at_mut(x.len());
                         to.copy_from_slice(x);
@@ -289,7 +289,7 @@ impl Activations {
 }
 
 /// The first `n` of what is there, to be written; what is beyond stays for later.
-fn room<T: Clone>(all: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
+fn first_of<T: Clone>(all: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
     if all.len() < n {
         all.resize(n, zero);
     }

@@ -1,7 +1,8 @@
 //! Dot products of weight rows with activations: y[column][row] = Σ_k w[row][k] · x[column][k].
 //!
 //! Sums run in the same order whatever the number of columns, the layout and the instruction set, so a token's result depends
-//! neither on the batch around it nor, for quantized weights, on the machine.
+//! on no batch around it. Of quantized weights and 16-bit activations it does not depend on the machine either; 8-bit ones have fused products
+//! where there are some.
 
 use super::activations::Activations;
 use super::format::format;

@@ -1,8 +1,9 @@
 //! The matrix product of block formats, on panels of sixteen interleaved rows. It knows no formats: with w = d · (q − z) + m and
 //! x = s · a, Σ w·x = Σ_groups d·s·(Σ q·a − z·Σ a) + Σ_groups m·s·(Σ a), where the inner sums are integers.
 //!
-//! Few columns read panels as a stream and unpack them in registers: memory is what bounds one of them. More columns share tiles that
-//! are unpacked to the first-level cache. Each column gets the same bits either way.
+//! Columns read panels as a stream and unpack them in registers if there are many of those, or if it is one column, which memory bounds
+//! ([`Direct`]). Elsewhere, and where many columns of 8 bits come, they share tiles that are unpacked to the first-level cache ([`Ints`]). Each column
+//! gets the same bits either way.
 #![allow(clippy::needless_range_loop)] // r and c index several arrays at once
 
 use super::activations::Activations;

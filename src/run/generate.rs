@@ -87,9 +87,11 @@ impl Session {
                 Error::usage("an empty prompt").help("give at least one token: a model cannot start from nothing")
             );
         }
-        self.truncate(self.shared_with(prompt));
+        // Before anything is taken back: a prompt that is refused costs nothing.
+        let shared = self.shared_with(prompt);
+        self.check_at(shared, &prompt[shared..])?;
+        self.truncate(shared);
         let new = &prompt[self.fed().len()..];
-        self.check(new)?;
         let (start, before) = (Instant::now(), self.fed().len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let finish = match self.go_on(new, sampler, &mut run).await {

@@ -199,16 +199,17 @@ impl Session {
 
     /// Errors for tokens that the vocabulary does not have or the context has no room for.
     pub(super) fn check(&self, tokens: &[u32]) -> Result<()> {
+        self.check_at(self.fed().len(), tokens)
+    }
+
+    /// The same after only the first `kept` of the tokens so far.
+    pub(super) fn check_at(&self, kept: usize, tokens: &[u32]) -> Result<()> {
         let vocab = self.model.spec().vocab;
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab) {
             return Err(Error::usage(format!("token {token} is outside the vocabulary of {vocab}")));
         }
-        if self.fed().len() + tokens.len() > self.options.context {
-            let what = format!(
-                "{} tokens do not fit the context of {}",
-                self.fed().len() + tokens.len(),
-                self.options.context
-            );
+        if kept + tokens.len() > self.options.context {
+            let what = format!("{} tokens do not fit the context of {}", kept + tokens.len(), self.options.context);
             return Err(Error::usage(what).help("use a larger context (-c) or a shorter prompt"));
         }
         Ok(())

@@ -44,8 +44,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "NAME|FILE", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<OsString>,
     /// Keep what was computed in FILE: a chat that begins as the last one did, with the same system prompt or as /load FILE goes on with it, only has
-    /// the rest of it computed. The file is made if it is not there, and written anew at the end of the chat. It holds the conversation: only
-    /// its owner can read it.
+    /// the rest of it computed. The file is made if it is not there, and written anew at the end of the chat. It holds the conversation: on
+    /// Unix only its owner can read it.
     #[arg(long, value_name = "FILE", env = "WGPU_LLM_CACHE_FILE")]
     cache_file: Option<PathBuf>,
     /// Show in a window beside the terminal where the time goes.
@@ -88,7 +88,8 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     // Of a chat that was never begun, or forgotten, nothing is kept: the file stays as it was.
     let messages = console.conversation.messages();
     if let Some(cache) = cache.filter(|_| !messages.iter().all(Message::is_system)) {
-        done = cache.finish(&mut console.session, messages, done);
+        let kept = console.chat.keep_only(&mut console.session, &console.conversation);
+        done = cache.finish(&mut console.session, messages, done.and(kept));
     }
     load::finish(&args.engine, &mut console.session, done)?;
     if let Some(mut window) = window {
@@ -263,6 +264,7 @@ impl Console {
                 term::note(format_args!("{} messages in {}", self.conversation.messages().len(), path.display()));
             }
             ReplCommand::SaveCache(path) => {
+                self.chat.keep_only(&mut self.session, &self.conversation)?;
                 cache_file::save(&mut self.session, &path, self.conversation.messages())?;
                 let (messages, tokens) = (self.conversation.messages().len(), self.session.fed().len());
                 let tokens = cache_file::count(tokens);
@@ -287,8 +289,15 @@ impl Console {
                 let saved =
                     SavedCache::open(path)?.ok_or_else(|| Error::usage("the file is gone").at(path.display()))?;
                 let messages = saved.messages().to_vec();
-                cached = format!(" and {}", cache_file::count(saved.tokens().len()));
-                self.session.load_cache(saved)?;
+                let tokens = cache_file::count(saved.tokens().len());
+                // The messages are whole, whatever became of the cells or of the model.
+                match self.session.load_cache(saved) {
+                    Ok(()) => cached = format!(" and {tokens}"),
+                    Err(e) if matches!(e.kind(), ErrorKind::Usage | ErrorKind::Format) && !messages.is_empty() => {
+                        term::warn(format_args!("{}; the messages are computed anew", e.without_help()));
+                    }
+                    Err(e) => return Err(e),
+                }
                 Conversation::from(messages)
             }
         };

@@ -42,7 +42,8 @@ pub struct CompleteCommand {
     #[arg(long, value_name = "NAME|FILE", requires = "batch_file", env = "WGPU_LLM_CHAT_TEMPLATE")]
     chat_template: Option<OsString>,
     /// Keep what was computed in FILE: a prompt that begins as the last one did, with its answer or without, only has the rest of it computed. The
-    /// file is made if it is not there, and written anew at the end. It holds the text: only its owner can read it.
+    /// file is made if it is not there, and written anew at the end. It holds the text: on Unix only its owner can
+    /// read it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["parallel", "batch_file"], env = "WGPU_LLM_CACHE_FILE")]
     cache_file: Option<PathBuf>,
     #[command(flatten)]
@@ -106,6 +107,7 @@ pub fn run(command: &CompleteCommand) -> Result<()> {
     let text = args.text.read()?;
     args.sampling.options()?;
     let mut cache = command.cache_file.as_deref().map(CacheFile::open).transpose()?;
+    cache.as_ref().map_or(Ok(()), CacheFile::refuse_conversation)?;
     let mut session = load::session_with(&args.engine, cache.as_mut())?;
     let mut done = go_on(args, &text, &mut session);
     if let Some(cache) = cache {

@@ -7,7 +7,7 @@ use crate::state::PAGE_CELLS;
 use std::ops::Range;
 
 /// Bytes that are carried at a time: a GPU needs a buffer of that size for them.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 1 << 20;
 
 /// A layer's keys or values.
 pub struct LayerCache {

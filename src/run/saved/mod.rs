@@ -6,7 +6,7 @@ mod header;
 
 use super::Session;
 use super::books::cache_pages;
-use crate::base::{Checksum, Error, ErrorKind, Result, replace_private};
+use crate::base::{Checksum, Error, Result, replace_private};
 use crate::model::Model;
 use crate::ops::CacheTypes;
 use crate::state::PAGE_CELLS;
@@ -118,16 +118,16 @@ impl Session {
     /// as far as it is there. Not in browsers: it waits for the GPU.
     ///
     /// # Errors
-    /// `Usage` if there is a file that is no saved cache; `Io`, as when the disk is full; a device that failed for good.
+    /// `Usage` if there is a file that is no saved cache, or no folder for it, or if the session has no tokens; `Io` if the file that is there
+    /// cannot be read or the new one not be written, as when the disk is full; a device that failed for good.
     pub fn save_cache(&mut self, path: &Path, messages: &[Message], begin: &mut dyn FnMut(u64)) -> Result<()> {
         self.save(path, messages, begin).map_err(|e| e.at(path.display()))
     }
 
     fn save(&mut self, path: &Path, messages: &[Message], begin: &mut dyn FnMut(u64)) -> Result<()> {
-        if let Err(e) = open_own(path)
-            && e.kind() == ErrorKind::Usage
-        {
-            return Err(e);
+        open_own(path)?;
+        if self.fed().is_empty() {
+            return Err(Error::usage("nothing has been computed that could be saved"));
         }
         let mut begin = Some(begin);
         loop {
@@ -220,7 +220,7 @@ impl Session {
     ///
     /// # Errors
     /// `Usage` if it is of another model, has other types, other groups of layers or another context, or more tokens than the context: then the
-    /// session is as it was. `Format` if the file is damaged, and what reading fails with: then the session has no tokens.
+    /// session is as it was. `Format` if the file is damaged, and what reading fails with: then the session may have no tokens.
     pub fn load_cache(&mut self, mut saved: SavedCache) -> Result<()> {
         saved.check(&self.model, self.engine.options.kv)?;
         let at = saved.path.display().to_string();
