@@ -15,6 +15,7 @@ use wgpu_llm::low_level::gpu::{Device, Fault, Trouble};
 use wgpu_llm::low_level::model::{Model, synth::Synthetic};
 use wgpu_llm::low_level::ops::{Random, Serial};
 use wgpu_llm::low_level::plan::Options;
+use wgpu_llm::low_level::quant::Precision;
 use wgpu_llm::low_level::run::batcher::{Batcher, Event, Handle, Request};
 use wgpu_llm::low_level::run::schedule::Finish;
 use wgpu_llm::low_level::run::{Session, StepEngine};
@@ -143,12 +144,12 @@ fn pools(context: usize) -> [Options; 3] {
     [all.clone(), Options { batch: 48, sequences: 8, ..all.clone() }, Options { pool: Some(context), batch: 30, ..all }]
 }
 
-fn a_request_gets_the_same_in_any_company(model: &Arc<Model>, others: usize, longest: u32) {
+fn a_request_gets_the_same_in_any_company(model: &Arc<Model>, answers: Precision, others: usize, longest: u32) {
     let requests = requests(model);
-    let [plenty, ..] = pools(256);
-    let want = alone(&mut batcher(model, None, plenty), &requests);
+    let pools = pools(256).map(|pool| Options { answer_precision: answers, ..pool });
+    let want = alone(&mut batcher(model, None, pools[0].clone()), &requests);
     // Real sizes take their time: the small model goes through all.
-    for (i, options) in pools(256).into_iter().enumerate().skip(if longest < 100 { 2 } else { 0 }) {
+    for (i, options) in pools.into_iter().enumerate().skip(if longest < 100 { 2 } else { 0 }) {
         let mut batcher = batcher(model, None, options);
         let crowd = if i == 2 { (others / 2, longest) } else { (others, 12) };
         let got = among(&mut batcher, model, &requests, crowd, i as u64);
@@ -159,21 +160,22 @@ fn a_request_gets_the_same_in_any_company(model: &Arc<Model>, others: usize, lon
 
 #[test]
 fn a_request_gets_the_same_in_any_company_small() {
-    a_request_gets_the_same_in_any_company(&small(), 60, 150);
+    a_request_gets_the_same_in_any_company(&small(), Precision::Sixteen, 60, 150);
 }
 
 #[test]
 fn a_request_gets_the_same_in_any_company_smollm2() {
     let Some(model) = real("a_request_gets_the_same_in_any_company_smollm2") else { return };
-    a_request_gets_the_same_in_any_company(&model, 10, 20);
+    a_request_gets_the_same_in_any_company(&model, Precision::Sixteen, 10, 20);
 }
 
 /// From 1024 channels on, prompts are rounded otherwise than answers.
 #[test]
 fn a_request_gets_the_same_in_any_company_wide() {
-    for name in ["llama-1b:q4_0", "llama-1b:f16"] {
-        a_request_gets_the_same_in_any_company(&made(name, 1), 10, 20);
-    }
+    let (quantized, plain) = (made("llama-1b:q4_0", 1), made("llama-1b:f16", 1));
+    a_request_gets_the_same_in_any_company(&quantized, Precision::Sixteen, 10, 20);
+    a_request_gets_the_same_in_any_company(&quantized, Precision::Eight, 5, 20);
+    a_request_gets_the_same_in_any_company(&plain, Precision::Sixteen, 10, 20);
 }
 
 #[test]
