@@ -51,13 +51,18 @@ pub(super) fn dot<F: Block>(
             }
         };
         let w = Weights { bytes, step, k: w.k, rows: rows.len() };
-        let wide = level.registers() >= 32;
-        match acts.columns() {
-            _ if acts.in_tiles() => gemm::multiply::<Tiles<Blocks<F>>>(level, w, acts, out),
-            1 => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
-            _ if wide && !acts.in_eight() => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
-            ..=FEW if wide => level.run(Direct::<F> { w, acts, out, format: PhantomData }),
-            _ => gemm::multiply::<Ints<F>>(level, w, acts, out),
+        let many_registers = level.registers() >= 32;
+        let direct = match acts.columns() {
+            1 => true,
+            ..=FEW => many_registers,
+            _ => many_registers && !acts.in_eight(),
+        };
+        if acts.in_tiles() {
+            gemm::multiply::<Tiles<Blocks<F>>>(level, w, acts, out);
+        } else if direct {
+            level.run(Direct::<F> { w, acts, out, format: PhantomData });
+        } else {
+            gemm::multiply::<Ints<F>>(level, w, acts, out);
         }
     });
 }

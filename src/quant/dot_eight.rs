@@ -81,12 +81,15 @@ pub(super) fn add_wide<S: Simd, W: Source, K: Kind, const R: usize, const C: usi
     let mut codes = [&acts[0].low; C];
     let mut terms = [Terms::ZERO; C];
     for c in 0..C {
-        (codes[c], terms[c]) = (&acts[c].low, Terms::of(acts[c], Byte::Low, weights));
+        codes[c] = &acts[c].low;
     }
-    let factors = Factors::<_, K, R, C> { panels, codes, terms: terms.each_ref(), kind: PhantomData };
     while wide != 0 {
         let j = wide.trailing_zeros() as usize % CHUNKS;
         wide &= wide - 1;
+        for c in 0..C {
+            terms[c].set(j, acts[c], Byte::Low, weights);
+        }
+        let factors = Factors::<_, K, R, C> { panels, codes, terms: terms.each_ref(), kind: PhantomData };
         factors.add_chunk(s, j, total);
     }
 }

@@ -140,18 +140,24 @@ impl Terms {
         let mut terms = Terms::ZERO;
         // One loop without calls, which becomes vectors.
         for j in 0..TILE / CHUNK {
-            let [a, b] = tile.low_sums[j];
-            let (a, b, scale) = match byte {
-                Byte::Both => (tile.sums[j][0], tile.sums[j][1], tile.scales[j]),
-                Byte::Low => (a, b, tile.scales[j]),
-                Byte::High => ((tile.sums[j][0] - a) >> 8, (tile.sums[j][1] - b) >> 8, 256.0 * tile.scales[j]),
-            };
-            let (a, b) = if w.halves { (a, b) } else { (a + b, 0) };
-            terms.scales[j] = scale;
-            terms.starts[j] = [-w.zero * a, -w.zero * b];
-            terms.offsets[j] = [a as f32 * scale, b as f32 * scale];
+            terms.set(j, tile, byte, w);
         }
         terms
+    }
+
+    /// Makes those of chunk `j`.
+    #[inline(always)]
+    pub fn set(&mut self, j: usize, tile: &IntTile, byte: Byte, w: Weights) {
+        let [a, b] = tile.low_sums[j];
+        let (a, b, scale) = match byte {
+            Byte::Both => (tile.sums[j][0], tile.sums[j][1], tile.scales[j]),
+            Byte::Low => (a, b, tile.scales[j]),
+            Byte::High => ((tile.sums[j][0] - a) >> 8, (tile.sums[j][1] - b) >> 8, 256.0 * tile.scales[j]),
+        };
+        let (a, b) = if w.halves { (a, b) } else { (a + b, 0) };
+        self.scales[j] = scale;
+        self.starts[j] = [-w.zero * a, -w.zero * b];
+        self.offsets[j] = [a as f32 * scale, b as f32 * scale];
     }
 }
 
