@@ -7,9 +7,12 @@ mod data;
 mod device;
 #[path = "common/fixture.rs"]
 mod fixture;
+#[path = "common/tokens.rs"]
+mod tokens;
 
 use std::path::Path;
 use std::sync::Arc;
+use tokens::tokens;
 use wgpu_llm::low_level::gguf::Gguf;
 use wgpu_llm::low_level::gpu::{Device, Fault, Trouble};
 use wgpu_llm::low_level::model::{Model, synth::Synthetic};
@@ -45,15 +48,9 @@ fn batcher(model: &Arc<Model>, device: Option<Device>, options: Options) -> Batc
     Session::new(model.clone(), device, options).expect("a session").into_batcher()
 }
 
-/// A prompt of random tokens.
-fn prompt(model: &Model, seed: u64, len: usize) -> Vec<u32> {
-    let (mut random, vocab) = (Random(seed), model.spec().vocab as u32);
-    (0..len).map(|_| random.bits() % vocab).collect()
-}
-
 /// Requests that draw in all ways: the greatest logit, on the device, on the host, with log-probabilities, several choices.
 fn requests(model: &Model) -> Vec<Request> {
-    let of = |i: u64, len| Request { ignore_end: true, salt: None, ..Request::new(prompt(model, i, len), 12) };
+    let of = |i: u64, len| Request { ignore_end: true, salt: None, ..Request::new(tokens(model, i, len), 12) };
     let seeded = |seed| SamplerOptions { seed: Some(seed), ..SamplerOptions::default() };
     let penalties = SamplerOptions { repeat_penalty: 1.3, ..seeded(3) };
     vec![
@@ -108,7 +105,7 @@ fn among(
             1 => SamplerOptions { repeat_penalty: 1.1, ..SamplerOptions::default() },
             _ => SamplerOptions::default(),
         };
-        let request = Request::new(prompt(model, seed + 100 + i as u64, len), 1 + (random.bits() % longest) as usize);
+        let request = Request::new(tokens(model, seed + 100 + i as u64, len), 1 + (random.bits() % longest) as usize);
         Request { sampling, priority, ignore_end: true, ..request }
     };
     let mut crowd: Vec<Option<Handle>> = Vec::new();
@@ -203,9 +200,9 @@ fn a_prefix_is_computed_once_and_held_once() {
     let model = small();
     let options = Options { context: 256, sequences: 16, ..Options::default() };
     let mut batcher = batcher(&model, None, options);
-    let system = prompt(&model, 9, 150);
+    let system = tokens(&model, 9, 150);
     let request = |i: u64| {
-        let text = [&system[..], &prompt(&model, 100 + i, 10)].concat();
+        let text = [&system[..], &tokens(&model, 100 + i, 10)].concat();
         Request { sampling: SamplerOptions::greedy(), ignore_end: true, ..Request::new(text, 4) }
     };
     let mut handles: Vec<Handle> = (0..16).map(|i| batcher.submit(request(i)).expect("taken")).collect();

@@ -5,19 +5,23 @@
 mod device;
 #[path = "common/fixture.rs"]
 mod fixture;
+#[path = "common/greedy.rs"]
+mod greedy;
+#[path = "common/tokens.rs"]
+mod tokens;
 
+use greedy::greedy;
 use serde_json::{Value as Json, json};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokens::tokens;
 use wgpu_llm::low_level::base::{Checksum, DType, ErrorKind, Result};
 use wgpu_llm::low_level::gguf::Gguf;
 use wgpu_llm::low_level::gpu::{Device, Fault, Trouble};
 use wgpu_llm::low_level::model::Model;
-use wgpu_llm::low_level::ops::{CACHE_TYPES, CacheTypes, Random, nmse};
+use wgpu_llm::low_level::ops::{CACHE_TYPES, CacheTypes, nmse};
 use wgpu_llm::low_level::plan::Options;
-use wgpu_llm::low_level::run::{Generation, SavedCache, Session};
-use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::run::{SavedCache, Session};
 use wgpu_llm::low_level::text::Message;
 
 const CONTEXT: usize = 512;
@@ -39,17 +43,6 @@ fn options() -> Options {
 
 fn session(model: &Arc<Model>, device: &Option<Device>, options: Options) -> Session {
     Session::new(model.clone(), device.clone(), options).expect("a session")
-}
-
-fn tokens(model: &Model, seed: u64, len: usize) -> Vec<u32> {
-    let (mut random, vocab) = (Random(seed), model.spec().vocab as u32);
-    (0..len).map(|_| random.bits() % vocab).collect()
-}
-
-fn greedy(session: &mut Session, prompt: &[u32], limit: usize) -> Generation {
-    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
-    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
-    session.generate(prompt, &mut sampler, limit, &mut |_| ControlFlow::Continue(())).expect("an answer")
 }
 
 /// A folder, and a file in it that is not there yet.

@@ -5,19 +5,24 @@
 mod device;
 #[path = "common/fixture.rs"]
 mod fixture;
+#[path = "common/greedy.rs"]
+mod greedy;
+#[path = "common/tokens.rs"]
+mod tokens;
 
-use std::ops::ControlFlow;
+use greedy::greedy;
 use std::sync::Arc;
+use tokens::tokens;
 use wgpu_llm::low_level::arch::{Cells, Spec};
 use wgpu_llm::low_level::base::DType;
 use wgpu_llm::low_level::gguf::Gguf;
 use wgpu_llm::low_level::gpu::Device;
 use wgpu_llm::low_level::model::Model;
-use wgpu_llm::low_level::ops::{PAGE_CELLS, Random};
+use wgpu_llm::low_level::ops::PAGE_CELLS;
 use wgpu_llm::low_level::plan::{Options, predict::Sizes};
+use wgpu_llm::low_level::run::Session;
 use wgpu_llm::low_level::run::batcher::{Event, Request};
-use wgpu_llm::low_level::run::{Generation, Session};
-use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
+use wgpu_llm::low_level::sample::SamplerOptions;
 
 /// Windows of 32 tokens in some layers.
 const MODELS: [&str; 3] = ["gemma3-dense", "gpt-oss-moe", "gemma2-dense"];
@@ -34,17 +39,6 @@ fn options(swa_full: bool) -> Options {
 
 fn session(model: &Arc<Model>, device: Option<Device>, swa_full: bool) -> Session {
     Session::new(model.clone(), device, options(swa_full)).expect("a session")
-}
-
-fn tokens(model: &Model, seed: u64, len: usize) -> Vec<u32> {
-    let (mut random, vocab) = (Random(seed), model.spec().vocab as u32);
-    (0..len).map(|_| random.bits() % vocab).collect()
-}
-
-fn greedy(session: &mut Session, prompt: &[u32], limit: usize) -> Generation {
-    let info = VocabInfo { tokens: session.model().spec().vocab, context: session.context(), dry_breakers: &[] };
-    let mut sampler = Sampler::new(&SamplerOptions::greedy(), &info).expect("valid options");
-    session.generate(prompt, &mut sampler, limit, &mut |_| ControlFlow::Continue(())).expect("an answer")
 }
 
 fn windows_change_nothing(device: Option<Device>) {

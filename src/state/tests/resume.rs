@@ -14,7 +14,7 @@ fn resumed(pool: &Pool, seq: SeqId, groups: &[(Option<usize>, usize)]) -> (Pool,
         }
         other.check().unwrap_or_else(|e| panic!("{e}"));
     }
-    assert_eq!(other.drain_page_copies().count(), 0, "whoever writes the cells writes them once");
+    assert_eq!(other.drain_page_copies().count(), 0, "the cells are written once");
     (other, copy)
 }
 
