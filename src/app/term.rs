@@ -3,7 +3,7 @@
 //! The answer goes to stdout alone; everything else to stderr. A reader that leaves early (`| head`) ends the program
 //! quietly.
 
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, remove_unfinished};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -142,6 +142,7 @@ pub fn watch_interrupts() -> Result<()> {
         INTERRUPTED.store(true, Ordering::SeqCst);
         if PRESSES.fetch_add(1, Ordering::SeqCst) > 0 {
             // Whatever it is that does not stop: the user has asked twice. The shell's prompt begins a line of its own.
+            remove_unfinished();
             if Stream::Stderr.is_terminal() {
                 let _ = writeln!(io::stderr());
             }

@@ -13,7 +13,7 @@ pub use checksum::Checksum;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use meta::{Layout, MAX_DIMS, Meta, Shape, View, ViewMut};
-pub use replace::{replace, replace_private, replace_with};
+pub use replace::{remove_unfinished, replace, replace_private, replace_with};
 pub use rng::{Dice, Stream, fresh_seed, uniform};
 pub use role::Role;
 pub use words::human;

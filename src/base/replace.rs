@@ -3,8 +3,30 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Temporary files that are being written.
+struct Unfinished(Mutex<Vec<PathBuf>>);
+
+static UNFINISHED: Unfinished = Unfinished(Mutex::new(Vec::new()));
+
+impl Unfinished {
+    fn change(&self, f: impl FnOnce(&mut Vec<PathBuf>)) {
+        f(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    fn remove(&self) {
+        // What was renamed meanwhile is no longer there under this name.
+        self.change(|paths| paths.drain(..).for_each(|path| drop(fs::remove_file(path))));
+    }
+}
+
+/// Removes the temporary files of all replacements that are under way, which then fail: for a process that is about to end.
+pub fn remove_unfinished() {
+    UNFINISHED.remove();
+}
 
 /// Puts `bytes` into the file at `path`, as [`replace_with`] does. Makes the folder if it is missing.
 pub fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
@@ -20,7 +42,7 @@ pub fn replace_with<E>(
     failed: impl Fn(io::Error) -> E,
     write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), E> {
-    replace_by(path, |path| File::create(path), failed, write)
+    replace_by(&UNFINISHED, path, |path| File::create(path), failed, write)
 }
 
 /// As [`replace_with`], but on Unix only its owner may read the file, also where others may read the one before it.
@@ -38,10 +60,11 @@ pub fn replace_private<E>(
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(path)
     };
-    replace_by(path, create, failed, write)
+    replace_by(&UNFINISHED, path, create, failed, write)
 }
 
 fn replace_by<E>(
+    unfinished: &Unfinished,
     path: &Path,
     create: impl Fn(&Path) -> io::Result<File>,
     failed: impl Fn(io::Error) -> E,
@@ -53,6 +76,7 @@ fn replace_by<E>(
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.{number}.part", std::process::id()));
     let temporary = path.with_file_name(name);
+    unfinished.change(|paths| paths.push(temporary.clone()));
     let write_and_rename = || {
         let mut out = BufWriter::with_capacity(1 << 20, create(&temporary).map_err(&failed)?);
         write(&mut out)?;
@@ -61,10 +85,12 @@ fn replace_by<E>(
         drop(file);
         fs::rename(&temporary, path).map_err(&failed)
     };
-    write_and_rename().inspect_err(|_| {
+    let result = write_and_rename().inspect_err(|_| {
         // The first error is the one that matters.
         let _ = fs::remove_file(&temporary);
-    })?;
+    });
+    unfinished.change(|paths| paths.retain(|path| *path != temporary));
+    result?;
     // The rename itself reaches the disk with the folder; where folders can't be synced, this is all there is.
     #[cfg(unix)]
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -88,6 +114,22 @@ mod tests {
         replace_private(&path, |e| e, |out| out.write_all(b"mine")).expect("written");
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&path).expect("a file"), b"mine");
+    }
+
+    #[test]
+    fn a_process_that_ends_leaves_no_half_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, unfinished) = (folder.path().join("file"), Unfinished(Mutex::default()));
+        fs::write(&path, b"before").expect("written");
+        let write = |out: &mut dyn Write| {
+            out.write_all(b"half")?;
+            unfinished.remove();
+            assert_eq!(fs::read_dir(&folder)?.count(), 1);
+            Ok(())
+        };
+        replace_by(&unfinished, &path, |path| File::create(path), |e: io::Error| e, write).expect_err("it is gone");
+        assert_eq!(fs::read(&path).expect("a file"), b"before");
+        assert!(unfinished.0.lock().expect("no panic").is_empty());
     }
 
     #[test]
