@@ -1,8 +1,9 @@
 //! Runs a segment of a graph on the CPU: resolves every tensor to memory once, then applies op after op.
 
 use super::ThreadPool;
-use crate::base::{Error, ErrorKind, Layout, Meta, Result, View, ViewMut};
-use crate::graph::{BufId, Cache, Graph, Input, Node, Place, Plan, Storage, Tensor, by_size};
+use super::memory::{Buffer, Memory};
+use crate::base::{Layout, Meta, Result, View, ViewMut};
+use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
 use crate::ops::{Pool, Wanted};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -26,18 +27,6 @@ pub trait Weights: Send + Sync {
     fn made(&self, _name: &str) -> Option<Bytes> {
         None
     }
-}
-
-/// Memory that outlives a program: inputs and caches, shared by all programs of a session. So is that of temporaries, which hold
-/// nothing between two runs: segments of a plan find there what earlier ones left.
-#[derive(Default)]
-pub struct Memory {
-    // u64s, so that every element type is aligned.
-    buffers: Vec<Vec<u64>>,
-    inputs: HashMap<Input, usize>,
-    caches: HashMap<Cache, usize>,
-    // Of temporaries, the largest first.
-    temps: Vec<usize>,
 }
 
 /// Most sources of an op, and most that it updates beside its result.
@@ -79,94 +68,6 @@ pub struct Program {
     temps: HashMap<BufId, usize>,
 }
 
-/// Zeros, as the system gives them: a cache of which little is used takes little memory, and no time.
-fn words(bytes: usize) -> Result<Vec<u64>> {
-    bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(8)).map_err(|()| {
-        Error::new(ErrorKind::OutOfSystemMemory, format!("{} MiB of memory cannot be had", bytes >> 20))
-            .help("choose a smaller context with -c, or a smaller model")
-    })
-}
-
-impl Memory {
-    /// The bytes of an input, at least `bytes` of them; zeros the first time.
-    pub fn input(&mut self, input: Input, bytes: usize) -> Result<&mut [u8]> {
-        let i = self.input_index(input, bytes)?;
-        Ok(bytemuck::cast_slice_mut(&mut self.buffers[i]))
-    }
-
-    fn input_index(&mut self, input: Input, bytes: usize) -> Result<usize> {
-        let next = self.buffers.len();
-        let i = *self.inputs.entry(input).or_insert(next);
-        if i == next {
-            self.buffers.push(Vec::new());
-        }
-        self.grow(i, bytes)?;
-        Ok(i)
-    }
-
-    fn grow(&mut self, i: usize, bytes: usize) -> Result<()> {
-        if self.buffers[i].len() * 8 < bytes {
-            let mut grown = words(bytes)?;
-            grown[..self.buffers[i].len()].copy_from_slice(&self.buffers[i]);
-            self.buffers[i] = grown;
-        }
-        Ok(())
-    }
-
-    /// The buffers of slots of these sizes. The largest slot of every program gets the same, and so on.
-    fn temp_indices(&mut self, sizes: &[usize]) -> Result<Vec<usize>> {
-        let mut indices = vec![0; sizes.len()];
-        for (rank, slot) in by_size(sizes).into_iter().enumerate() {
-            if rank == self.temps.len() {
-                self.buffers.push(Vec::new());
-                self.temps.push(self.buffers.len() - 1);
-            }
-            indices[slot] = self.temps[rank];
-            self.grow(indices[slot], sizes[slot])?;
-        }
-        Ok(indices)
-    }
-
-    fn cache_index(&mut self, cache: Cache, bytes: usize) -> Result<usize> {
-        if let Some(i) = self.caches.get(&cache) {
-            assert!(self.buffers[*i].len() * 8 >= bytes, "all graphs of a session have the same context length");
-            return Ok(*i);
-        }
-        self.buffers.push(words(bytes)?);
-        self.caches.insert(cache, self.buffers.len() - 1);
-        Ok(self.buffers.len() - 1)
-    }
-
-    /// Copies `count` cells of a cache, if it lies here.
-    pub fn copy_cells(&mut self, cache: Cache, meta: &Meta, [from, to]: [usize; 2], count: usize) {
-        let Some(i) = self.caches.get(&cache) else { return };
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.buffers[*i]);
-        bytes.copy_within(cell_bytes(meta, from..from + count), cell_bytes(meta, to..to).start);
-    }
-
-    /// Cells of a cache, `[cells, heads, dim]`, if it lies here.
-    pub fn cells(&self, cache: Cache, meta: &Meta, cells: Range<usize>) -> Option<&[u8]> {
-        let i = self.caches.get(&cache)?;
-        Some(&bytemuck::cast_slice(&self.buffers[*i])[cell_bytes(meta, cells)])
-    }
-
-    /// The same, to write.
-    pub fn cells_mut(&mut self, cache: Cache, meta: &Meta, cells: Range<usize>) -> Option<&mut [u8]> {
-        let i = self.caches.get(&cache)?;
-        Some(&mut bytemuck::cast_slice_mut(&mut self.buffers[*i])[cell_bytes(meta, cells)])
-    }
-
-    /// Bytes held by caches and inputs.
-    pub fn bytes(&self) -> usize {
-        self.inputs.values().chain(self.caches.values()).map(|i| self.buffers[*i].len() * 8).sum()
-    }
-
-    /// Bytes held by temporaries.
-    pub fn temp_bytes(&self) -> usize {
-        self.temps.iter().map(|i| self.buffers[*i].len() * 8).sum()
-    }
-}
-
 impl Program {
     /// Prepares `nodes` of `graph` for running in memory planned by `plan`.
     pub fn new(
@@ -179,6 +80,7 @@ impl Program {
     ) -> Result<Self> {
         let sizes = plan.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
         let slots = memory.temp_indices(sizes)?;
+        memory.reserve(graph, &graph.nodes[nodes.clone()]);
         let temps = plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Cpu);
         let temps = temps.map(|((_, buf), slot)| (*buf, slots[*slot])).collect();
         let mut program = Program { steps: Vec::new(), fixed: Vec::new(), temps };
@@ -277,7 +179,7 @@ impl Program {
         let empty = View::empty(tensor.meta);
         let mut views = [empty; MAX_SOURCES];
         // So do those that are updated beside it.
-        let mut updated: [Vec<u64>; MAX_UPDATES] = Default::default();
+        let mut updated: [Buffer; MAX_UPDATES] = Default::default();
         for (buffer, n) in updated.iter_mut().zip(op.updates()) {
             let Location::Shared(s) = step.src[n].0 else { unreachable!("only what outlives a run is updated") };
             *buffer = std::mem::take(&mut memory.buffers[s]);
@@ -285,12 +187,12 @@ impl Program {
         for (n, (location, t)) in step.src.iter().enumerate() {
             views[n] = if op.written().any(|w| w == n) { View::empty(t.meta) } else { self.view(*location, t, memory) };
         }
-        let data = &mut bytemuck::cast_slice_mut::<u64, u8>(&mut out)[start_byte(&tensor)..];
+        let data = &mut out.bytes_mut()[start_byte(&tensor)..];
         let mut places = op.updates();
         let mut more = updated.each_mut().map(|buffer| {
             let t = places.next().map_or(&tensor, |n| &step.src[n].1);
-            let start = if buffer.is_empty() { 0 } else { start_byte(t) };
-            ViewMut { meta: t.meta, data: &mut bytemuck::cast_slice_mut(buffer)[start..] }
+            let start = if buffer.bytes().is_empty() { 0 } else { start_byte(t) };
+            ViewMut { meta: t.meta, data: &mut buffer.bytes_mut()[start..] }
         });
         let dst = ViewMut { meta: tensor.meta, data };
         op.cpu(&views[..step.src.len()], dst, &mut more[..op.updates().len()], pool);
@@ -316,7 +218,7 @@ impl Program {
     fn bytes<'a>(&'a self, location: Location, memory: &'a Memory) -> &'a [u8] {
         match location {
             Location::Fixed(i) | Location::Panels(i) => (*self.fixed[i]).as_ref(),
-            Location::Shared(i) => bytemuck::cast_slice(&memory.buffers[i]),
+            Location::Shared(i) => memory.buffers[i].bytes(),
         }
     }
 
@@ -330,12 +232,12 @@ impl Program {
 
     /// The bytes of a temporary, to read a result or carry it to another device.
     pub fn temp<'a>(&self, buf: BufId, memory: &'a Memory) -> &'a [u8] {
-        bytemuck::cast_slice(&memory.buffers[self.temps[&buf]])
+        memory.buffers[self.temps[&buf]].bytes()
     }
 
     /// The bytes of a temporary, to fill with what another device computed.
     pub fn temp_mut<'a>(&self, buf: BufId, memory: &'a mut Memory) -> &'a mut [u8] {
-        bytemuck::cast_slice_mut(&mut memory.buffers[self.temps[&buf]])
+        memory.buffers[self.temps[&buf]].bytes_mut()
     }
 }
 
@@ -344,12 +246,6 @@ pub(super) fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
     let sources =
         nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.wants(n), t.buf)));
     sources.filter(|(wanted, _)| *wanted == Wanted::Panels).map(|(_, buf)| buf).collect()
-}
-
-/// Where cells of a cache lie in it.
-fn cell_bytes(meta: &Meta, cells: Range<usize>) -> Range<usize> {
-    let cell = meta.dtype.row_bytes(meta.inner()).expect("cells are whole blocks");
-    cells.start * cell..cells.end * cell
 }
 
 fn start_byte(t: &Tensor) -> usize {

@@ -129,7 +129,8 @@ impl Engine {
         Level::asked()?;
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
         let gpu = device.map(|device| GpuSide::new(device, &model, &mut placement, options)).transpose()?;
-        let (options, cells, memory) = (options.clone(), options.cells(model.spec()), cpu::Memory::default());
+        let (options, cells, memory) =
+            (options.clone(), options.cells(model.spec()), cpu::Memory::of_sequences(options.sequences));
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
         let (trace, stop, fed, tables, places, laid) = (None, None, 0, Default::default(), Vec::new(), 0);
         let mut engine = Engine {

@@ -217,7 +217,7 @@ impl Engine {
             trace.forget();
         }
         self.programs.clear();
-        self.memory = cpu::Memory::default();
+        self.memory = cpu::Memory::of_sequences(self.options.sequences);
         self.gpu.take().map(|gpu| gpu.device)
     }
 

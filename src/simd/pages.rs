@@ -9,9 +9,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Parts begin on a multiple of this: a cache line.
-const ALIGN: usize = 64;
-
 /// A block of bytes, zero at first and taken from the system only as it is touched, to be handed out in parts.
 pub struct Arena {
     data: NonNull<u8>,
@@ -25,21 +22,24 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
+    /// Parts begin on a multiple of this: a cache line.
+    pub const ALIGN: usize = 64;
+
     /// `length` bytes; `None` where they cannot be had.
     pub fn new(length: usize) -> Option<Arc<Self>> {
         // No more alignment than allocations have anyway: with more, the allocator would write the zeros.
-        let layout = Layout::from_size_align(length.checked_add(ALIGN)?, 16).ok()?;
+        let layout = Layout::from_size_align(length.checked_add(Self::ALIGN)?, 16).ok()?;
         // SAFETY: the layout's size is not zero.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         advise(data, layout.size());
-        let used = AtomicUsize::new(data.as_ptr().align_offset(ALIGN));
+        let used = AtomicUsize::new(data.as_ptr().align_offset(Self::ALIGN));
         Some(Arc::new(Arena { data, layout, used }))
     }
 
     /// The next `length` bytes, on a multiple of 64; `None` where so many are not left.
     pub fn take(self: &Arc<Self>, length: usize) -> Option<Part> {
         let next = |start: usize| {
-            let end = start.checked_add(length.checked_next_multiple_of(ALIGN)?)?;
+            let end = start.checked_add(length.checked_next_multiple_of(Self::ALIGN)?)?;
             (end <= self.layout.size()).then_some(end)
         };
         let start = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
@@ -108,7 +108,7 @@ mod tests {
         let mut parts: Vec<Part> = (0..3).map(|_| arena.take(1000).unwrap()).collect();
         for (i, part) in parts.iter_mut().enumerate() {
             assert!(part.len() == 1000 && part.iter().all(|b| *b == 0));
-            assert!((part.as_ptr() as usize).is_multiple_of(ALIGN));
+            assert!((part.as_ptr() as usize).is_multiple_of(Arena::ALIGN));
             part.fill(i as u8 + 1);
         }
         assert!(arena.take(10_000).is_none() && arena.take(usize::MAX).is_none());
