@@ -33,7 +33,8 @@ fn a_run_is_told_kernel_by_kernel_and_its_files_hold_no_text() {
         .expect("written");
     let files = ["--trace", "trace.json", "--profile-json", "summary.json"];
     // The token that ends an answer is never drawn: an answer without a token has no table.
-    let args = "profile --no-window -m model.gguf --device cpu -n 4 -l 99-inf -p zyxwvut".split(' ').collect::<Vec<_>>();
+    let args =
+        "profile --no-window -m model.gguf --device cpu -n 4 -l 99-inf -p zyxwvut".split(' ').collect::<Vec<_>>();
     let output = run(dir.path(), &[&args[..], &files].concat());
     for says in ["KERNEL", "linear/cpu ffn_down", "answer: ", "prompt: "] {
         expect(&output, 0, says);

@@ -2,7 +2,7 @@
 #![allow(clippy::needless_range_loop)] // r, n and j index several arrays at once
 
 use super::places::PAGE_CELLS;
-use crate::base::View;
+use crate::base::{Meta, View};
 use crate::quant;
 use crate::simd::{Kernel, Level, Simd, array, array_mut};
 use bytemuck::Pod;
@@ -33,6 +33,36 @@ pub(super) struct Place<'a> {
     pub rows: usize,
     /// The kv heads.
     pub kvs: Range<usize>,
+    /// What is read after these cells, if that is known.
+    pub next: Option<&'a Next<'a>>,
+}
+
+/// Cells of a cache that are read soon.
+pub(super) struct Next<'a> {
+    cache: View<'a>,
+    place: Place<'a>,
+}
+
+/// Up to sixteen rows that are read so much later that it is time to fetch them: of the cache that is read now, or of the `next`.
+pub(super) struct Ahead<'a> {
+    row: usize,
+    count: usize,
+    next: Option<&'a Next<'a>>,
+}
+
+impl<'a> Next<'a> {
+    pub fn new(cache: &View<'a>, place: &Place<'a>) -> Self {
+        Next { cache: *cache, place: Place { next: None, ..place.clone() } }
+    }
+
+    /// Brings a head of a row near.
+    #[inline(always)]
+    fn fetch<S: Simd>(&self, s: S, row: usize, head: usize) {
+        let Meta { shape, dtype, .. } = self.cache.meta;
+        let width = shape[2] / dtype.block() * dtype.block_bytes();
+        let start = (row * shape[1] + self.place.kvs.start + head) * width;
+        (0..width).step_by(64).for_each(|i| s.prefetch(self.cache.data.as_ptr().wrapping_add(start + i)));
+    }
 }
 
 impl Place<'_> {
@@ -60,14 +90,21 @@ impl Place<'_> {
         }
     }
 
-    /// The first row of the block that is read so much later that it is time to fetch it, if there is one.
+    /// What is to be fetched when a block is read: the fourth after it, here or of what follows.
     #[inline(always)]
-    pub fn ahead(&self, block: usize) -> usize {
-        let cell = block + AHEAD;
-        match self.table {
-            Some(table) => table[(cell / PAGE_CELLS).min(table.len() - 1)] as usize * PAGE_CELLS + cell % PAGE_CELLS,
-            None => cell.saturating_sub(self.cells.start),
-        }
+    pub fn ahead(&self, block: usize) -> Ahead<'_> {
+        let of = |place: &Place, cell: usize| match cell < place.cells.end {
+            true => (place.row(cell.max(place.cells.start)), BLOCK.min(place.cells.end - cell)),
+            false => (0, 0),
+        };
+        let (cell, end) = (block + AHEAD, self.cells.end.next_multiple_of(BLOCK));
+        let ((row, count), next) = match self.next {
+            Some(Next { place, .. }) if cell >= end => {
+                (of(place, place.cells.start / BLOCK * BLOCK + cell - end), self.next)
+            }
+            _ => (of(self, cell), None),
+        };
+        Ahead { row, count, next }
     }
 }
 
@@ -128,10 +165,16 @@ impl<'a, T: Number> Rows<'a, T> {
         &self.data[row * self.stride + head * self.width..][..self.width]
     }
 
-    /// Brings a row near that is read soon: rows of one head lie too far apart for the hardware to see it coming.
+    /// Brings the `j`-th row of what is read soon near: rows of one head lie too far apart for the hardware to see them coming.
     #[inline(always)]
-    pub fn fetch<S: Simd>(self, s: S, row: usize, head: usize) {
-        let start = row * self.stride + head * self.width;
+    pub fn fetch<S: Simd>(self, s: S, ahead: &Ahead, j: usize, head: usize) {
+        if j >= ahead.count {
+            return;
+        }
+        if let Some(next) = ahead.next {
+            return next.fetch(s, ahead.row + j, head);
+        }
+        let start = (ahead.row + j) * self.stride + head * self.width;
         for c in (0..self.width).step_by(64 / size_of::<T>()) {
             s.prefetch(self.data.as_ptr().wrapping_add(start + c).cast());
         }
@@ -227,7 +270,7 @@ impl<T: Number> Kernel for Score<'_, T> {
                     }
                 }
                 for j in 0..BLOCK {
-                    keys.fetch(s, ahead + j, head);
+                    keys.fetch(s, &ahead, j, head);
                 }
                 let rows = head * place.rows..(head + 1) * place.rows;
                 let q = &q[rows.start * dim..rows.end * dim];
@@ -291,7 +334,7 @@ impl<T: Number> Kernel for Weigh<'_, T> {
             for head in 0..place.kvs.len() {
                 let mut cells = [&values.data[..0]; BLOCK];
                 for (j, cell) in cells.iter_mut().enumerate() {
-                    values.fetch(s, ahead + j, head);
+                    values.fetch(s, &ahead, j, head);
                     *cell = values.head(rows[j], head);
                 }
                 let rows = head * place.rows..(head + 1) * place.rows;

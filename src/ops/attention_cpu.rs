@@ -5,7 +5,7 @@
 //! in order: a decoded token's parts run on several threads, a prompt's one after the other, to the same bits.
 
 use super::attention::Attention;
-use super::attention_cells::{BLOCK, PART, Place, ROWS, STRIDE, pack, score, weigh};
+use super::attention_cells::{BLOCK, Next, PART, Place, ROWS, STRIDE, pack, score, weigh};
 use super::attention_few as few;
 use super::places::RowPlaces;
 use super::{Pool, attention_tiles as tiles, for_chunks, for_ranges};
@@ -122,7 +122,8 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
         let width = heads * value_dim;
         if tiles.len() >= TILES_PER_THREAD * pool.threads() {
             let ranges = tiles.iter().map(|tile| tile.start * width..tile.end * width);
-            return for_ranges(pool, y, ranges, |i, y| task.whole(tiles[i].clone(), y));
+            // Threads take several at a time.
+            return for_ranges(pool, y, ranges, |i, y| task.whole(&tiles[i], tiles.get(i + 1), y));
         }
         let mut rest = &tiles[..];
         while let [first, ..] = rest {
@@ -152,15 +153,16 @@ impl Task<'_> {
         }
     }
 
-    /// All heads of some tokens, whose results are `y`, on one thread.
-    fn whole(&self, tokens: Range<usize>, y: &mut [f32]) {
-        let parts = self.parts(&tokens);
+    /// All heads of some tokens, whose results are `y`, on one thread, which goes on with the `next` ones.
+    fn whole(&self, tokens: &Range<usize>, next: Option<&Range<usize>>, y: &mut [f32]) {
+        let parts = self.parts(tokens);
         let rows = tokens.len() * self.group;
         let size = rows * (2 + self.value_dim);
         let kv_heads = self.heads / self.group;
         // Cells are read in whole rows where vectors read them as they lie: what is decoded of all heads would leave the caches.
         let as_they_lie = |cache: &View| matches!(cache.meta.dtype, DType::F16 | DType::F32);
         let together = if self.few && as_they_lie(&self.keys) && as_they_lie(&self.values) { kv_heads } else { 1 };
+        let next = next.filter(|_| together == kv_heads);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut part_of = std::mem::take(&mut scratch.part);
             part_of.resize(together * size, 0.0);
@@ -168,7 +170,13 @@ impl Task<'_> {
                 let mut softmax = [Softmax::EMPTY; TILE_OF_UNITS];
                 let mut many = vec![Softmax::EMPTY; (together * rows).saturating_sub(TILE_OF_UNITS)];
                 for part in parts.clone() {
-                    self.attend(&tokens, first..first + together, part, scratch, &mut part_of);
+                    let place = |tile, part| self.place(tile, first..first + together, part);
+                    let next = match part + 1 < parts.end {
+                        true => Some(place(tokens, part + 1)),
+                        false => next.map(|tile| place(tile, self.parts(tile).start)),
+                    };
+                    let next = next.map(|place| Next::new(&self.keys, &place));
+                    self.attend(tokens, (&place(tokens, part), next.as_ref()), part, scratch, &mut part_of);
                     let mut softmax = softmax.iter_mut().chain(&mut many);
                     for (kv, part) in (first..).zip(part_of.chunks(size)) {
                         self.merge(&Queries { tokens: tokens.clone(), kv }, part, softmax.by_ref().take(rows), y);
@@ -204,7 +212,8 @@ impl Task<'_> {
                     let parts = self.parts(tile);
                     if i < shares * parts.len() {
                         let (kvs, part) = (some(i / parts.len()), parts.start + i % parts.len());
-                        return SCRATCH.with_borrow_mut(|s| self.attend(tile, kvs, part, s, result));
+                        let place = self.place(tile, kvs, part);
+                        return SCRATCH.with_borrow_mut(|s| self.attend(tile, (&place, None), part, s, result));
                     }
                     i -= shares * parts.len();
                 }
@@ -247,7 +256,7 @@ impl Task<'_> {
     }
 
     /// Where a row's result begins, counted from that of the first token.
-    fn place(&self, queries: &Queries, row: usize) -> usize {
+    fn result_at(&self, queries: &Queries, row: usize) -> usize {
         (row / self.group * self.heads + queries.kv * self.group + row % self.group) * self.value_dim
     }
 
@@ -260,7 +269,7 @@ impl Task<'_> {
         y: &mut [f32],
     ) {
         for (row, (part, softmax)) in part.chunks(2 + self.value_dim).zip(softmax).enumerate() {
-            let at = self.place(queries, row);
+            let at = self.result_at(queries, row);
             softmax.merge(&mut y[at..at + self.value_dim], Softmax { m: part[0], l: part[1] }, &part[2..]);
         }
     }
@@ -268,7 +277,7 @@ impl Task<'_> {
     /// Sinks, and the division.
     fn finish(&self, queries: &Queries, softmax: impl Iterator<Item = Softmax>, y: &mut [f32]) {
         for (row, mut softmax) in softmax.take(queries.tokens.len() * self.group).enumerate() {
-            let at = self.place(queries, row);
+            let at = self.result_at(queries, row);
             let y = &mut y[at..at + self.value_dim];
             if let Some(sinks) = self.sinks {
                 let sink = sinks[queries.kv * self.group + row % self.group];
@@ -278,32 +287,49 @@ impl Task<'_> {
         }
     }
 
-    /// Part `part` of the cells for all queries of some tokens and kv heads: `result` is `[kvs, rows, 2 + value_dim]`.
-    fn attend(&self, tokens: &Range<usize>, kvs: Range<usize>, part: usize, scratch: &mut Scratch, result: &mut [f32]) {
+    /// The cells of part `part` that a token sees.
+    fn seen(&self, token: usize, part: usize) -> Range<usize> {
+        let all = self.cells(token);
+        all.start.max(part * PART)..all.end.min((part + 1) * PART)
+    }
+
+    /// Where part `part` of the cells of some tokens lies.
+    fn place(&self, tokens: &Range<usize>, kvs: Range<usize>, part: usize) -> Place<'_> {
+        let queries = match self.units {
+            Some(_) => tiles::QUERIES,
+            None if self.few => 1,
+            None => ROWS,
+        };
+        let seen = || tokens.clone().map(|t| self.seen(t, part));
+        let cells =
+            seen().map(|cells| cells.start).min().unwrap_or(0)..seen().map(|cells| cells.end).max().unwrap_or(0);
+        let rows = (tokens.len() * self.group).next_multiple_of(queries);
+        Place { cells, table: Some(self.places.table(tokens.end - 1)), start: part * PART, rows, kvs, next: None }
+    }
+
+    /// Part `part` of the cells for all queries of some tokens and the kv heads of `place`: `result` is `[kvs, rows, 2 + value_dim]`.
+    fn attend(
+        &self,
+        tokens: &Range<usize>,
+        (place, next): (&Place, Option<&Next>),
+        part: usize,
+        scratch: &mut Scratch,
+        result: &mut [f32],
+    ) {
         let rows = tokens.len() * self.group;
-        let (queries, channels) = match self.units {
-            Some(_) => (tiles::QUERIES, tiles::CHUNK),
-            None if self.few => (1, BLOCK),
-            None => (ROWS, BLOCK),
-        };
-        let padded = rows.next_multiple_of(queries);
-        let seen = |t: usize| {
-            let all = self.cells(t);
-            all.start.max(part * PART)..all.end.min((part + 1) * PART)
-        };
-        let first = tokens.clone().map(|t| seen(t).start).min().unwrap_or(0);
-        let end = tokens.clone().map(|t| seen(t).end).max().unwrap_or(0);
+        let (kvs, padded) = (&place.kvs, place.rows);
+        let channels = if self.units.is_some() { tiles::CHUNK } else { BLOCK };
         let (dim, width) = (self.dim.next_multiple_of(channels), self.value_dim.next_multiple_of(BLOCK));
-        self.gather(tokens, &kvs, (padded, dim), &mut scratch.q);
+        self.gather(tokens, kvs, (padded, dim), &mut scratch.q);
         let Scratch { q, scores, cells, turned, y, tiles, .. } = scratch;
         scores.resize(kvs.len() * padded * STRIDE, 0.0);
         turned.resize(dim * BLOCK, 0.0);
-        let table = Some(self.places.table(tokens.end - 1));
-        let place = Place { cells: first..end, table, start: part * PART, rows: padded, kvs: kvs.clone() };
+        let values = Next::new(&self.values, place);
+        let of_keys = Place { next: Some(&values), ..place.clone() };
         match self.units {
-            Some(level) => tiles::score(level, &self.keys, &place, cells, (q, dim), tiles, scores),
-            None if self.few => few::score(&self.keys, &place, cells, (q, dim), scores),
-            None => score(&self.keys, &place, cells, (q, dim), turned, scores),
+            Some(level) => tiles::score(level, &self.keys, &of_keys, cells, (q, dim), tiles, scores),
+            None if self.few => few::score(&self.keys, &of_keys, cells, (q, dim), scores),
+            None => score(&self.keys, &of_keys, cells, (q, dim), turned, scores),
         }
         y.clear();
         y.resize(kvs.len() * padded * width, 0.0);
@@ -311,7 +337,7 @@ impl Task<'_> {
         for (i, scores) in scores.chunks_mut(STRIDE).enumerate().filter(|(i, _)| i % padded < rows) {
             let (kv, row) = (i / padded, i % padded);
             let token = tokens.start + row / self.group;
-            let (seen, start) = (seen(token), part * PART);
+            let (seen, start) = (self.seen(token, part), part * PART);
             let here = if seen.is_empty() { 0..0 } else { seen.start - start..seen.end - start };
             let slope = self.slopes.get((kvs.start + kv) * self.group + row % self.group).copied().unwrap_or(0.0);
             let behind = self.position(token) - seen.start.min(self.position(token));
@@ -320,9 +346,10 @@ impl Task<'_> {
             scores[here.end..].fill(0.0);
             result[(kv * rows + row) * size..][..2].copy_from_slice(&[softmax.m, softmax.l]);
         }
+        let place = &Place { next, ..place.clone() };
         match self.units {
-            Some(level) => tiles::weigh(level, &self.values, &place, cells, scores, tiles, (y, width)),
-            None => weigh(&self.values, &place, cells, scores, (y, width)),
+            Some(level) => tiles::weigh(level, &self.values, place, cells, scores, tiles, (y, width)),
+            None => weigh(&self.values, place, cells, scores, (y, width)),
         }
         for (i, y) in y.chunks(width).enumerate().filter(|(i, _)| i % padded < rows) {
             let result = &mut result[(i / padded * rows + i % padded) * size..][..size];

@@ -1,7 +1,7 @@
 //! Scores of the few queries of an answer: keys are read as they lie, for turning them would cost more than the products.
 #![allow(clippy::needless_range_loop)] // r and n index several arrays at once
 
-use super::attention_cells::{BLOCK, Number, Place, Rows, STRIDE, with_rows};
+use super::attention_cells::{Ahead, BLOCK, Number, Place, Rows, STRIDE, with_rows};
 use crate::base::View;
 use crate::simd::{Kernel, Level, Simd, array, array_mut};
 
@@ -35,7 +35,7 @@ impl<T: Number> Kernel for Score<'_, T> {
                 let rows = head * place.rows..(head + 1) * place.rows;
                 let mut row = rows.start;
                 while row < rows.end {
-                    let at = At { cells: &cells, ahead: (row == rows.start).then_some(ahead), head };
+                    let at = At { cells: &cells, ahead: (row == rows.start).then_some(&ahead), head };
                     let (q, scores) = (&q[row * dim..], &mut scores[row * STRIDE + block - place.start..]);
                     row += match rows.end - row {
                         4.. if S::REGISTERS >= 32 => score_rows::<S, T, 4>(s, keys, at, q, dim, scores),
@@ -53,8 +53,8 @@ impl<T: Number> Kernel for Score<'_, T> {
 struct At<'a> {
     /// The cells' rows in the cache.
     cells: &'a [usize; BLOCK],
-    /// The first row that is fetched, if this is to be done.
-    ahead: Option<usize>,
+    /// What is to be fetched meanwhile.
+    ahead: Option<&'a Ahead<'a>>,
     head: usize,
 }
 
@@ -75,7 +75,7 @@ fn score_rows<S: Simd, T: Number, const R: usize>(
         for n in 0..CELLS {
             k[n] = keys.head(at.cells[CELLS * i + n], at.head);
             if let Some(ahead) = at.ahead {
-                keys.fetch(s, ahead + CELLS * i + n, at.head);
+                keys.fetch(s, ahead, CELLS * i + n, at.head);
             }
         }
         for c in (0..dim).step_by(BLOCK) {

@@ -133,7 +133,7 @@ impl<T: Number> Kernel for Score<'_, T> {
         let mut panels = [room(first, per), room(second, per)];
         for block in (place.cells.start / CHUNK * CHUNK..place.cells.end).step_by(CHUNK) {
             let cells = [0, BLOCK].map(|half| place.rows(block + half));
-            let ahead = place.ahead(block);
+            let ahead = [0, BLOCK].map(|half| place.ahead(block + half));
             for head in 0..heads {
                 for (half, panel) in panels.iter_mut().enumerate() {
                     for (j, to) in panel.as_chunks_mut::<TERMS>().0.iter_mut().enumerate() {
@@ -144,7 +144,7 @@ impl<T: Number> Kernel for Score<'_, T> {
                         }
                     }
                     for j in 0..BLOCK {
-                        keys.fetch(s, ahead + half * BLOCK + j, head);
+                        keys.fetch(s, &ahead[half], j, head);
                     }
                 }
                 let sums = room(sums, place.rows / QUERIES);
@@ -236,7 +236,7 @@ impl<T: Number> Kernel for Weigh<'_, T> {
                 for block in (block..block + CELLS).step_by(BLOCK) {
                     let ahead = place.ahead(block);
                     for j in 0..BLOCK {
-                        values.fetch(s, ahead + j, head);
+                        values.fetch(s, &ahead, j, head);
                     }
                 }
             }
@@ -263,7 +263,7 @@ mod tests {
         crate::quant::encode(dtype, &random(1, all * kv_heads * n), n, &mut cache);
         let view = View::new(Meta::new(dtype, [all, kv_heads, n]), &cache);
         let pages: Vec<u32> = (0..11).rev().collect();
-        let place = Place { cells, table: Some(&pages), start: PART, rows, kvs };
+        let place = Place { cells, table: Some(&pages), start: PART, rows, kvs, next: None };
         let (dim, width) = (n.next_multiple_of(CHUNK), n.next_multiple_of(BLOCK));
         let q = random(2, 2 * rows * n);
         let (mut tiled, mut plain) = (vec![0.0; 2 * rows * dim], vec![0.0; 2 * rows * width]);

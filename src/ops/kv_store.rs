@@ -5,10 +5,11 @@
 //! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
 use super::places::{RowPlaces, places_len};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, for_chunks};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, share_out};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -73,34 +74,52 @@ pub(super) fn check_cache(name: &str, cache: &Meta, x: &Meta) -> Result<()> {
     Ok(())
 }
 
-/// Writes row `t` to its cell, rounded to the cache's type.
+/// Writes a row into its cell, rounded to the cache's type.
+fn write_cell(dtype: DType, x: &[f32], out: &mut [u8]) {
+    match dtype {
+        DType::F32 => out.copy_from_slice(bytemuck::cast_slice(x)),
+        DType::F16 => simd::f32_to_f16(x, bytemuck::cast_slice_mut(out)),
+        _ => quant::encode(dtype, x, x.len(), out),
+    }
+}
+
+thread_local! {
+    // Kept, so that a decoded token allocates nothing once warm.
+    static CELLS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes the keys and values `row(t)` of each row that has a cell to it, rounded to the caches' types.
 pub(super) fn write_cells<'a>(
-    cache: &mut ViewMut,
+    [keys, values]: [ViewMut; 2],
     (places, rows): (&RowPlaces, usize),
-    row: impl Fn(usize) -> &'a [f32] + Sync,
+    row: impl Fn(usize) -> [&'a [f32]; 2] + Sync,
     pool: &dyn Pool,
 ) {
-    let (n, dtype) = (cache.meta.inner(), cache.meta.dtype);
-    let bytes = dtype.row_bytes(n).expect("whole blocks");
-    let write = |x: &[f32], out: &mut [u8]| match dtype {
-        DType::F32 => out.copy_from_slice(bytemuck::cast_slice(x)),
-        DType::F16 => {
-            simd::f32_to_f16(x, bytemuck::cast_slice_mut(out))
-        }
-        _ => quant::encode(dtype, x, n, out),
-    };
-    let mut t = 0;
-    while t < rows {
-        let Some(first) = places.cell(t) else {
-            t += 1;
-            continue;
-        };
-        // Rows whose cells follow each other are shared out among the threads.
-        let count = (1..rows - t).find(|i| places.cell(t + i) != Some(first + i)).unwrap_or(rows - t);
-        let cells = &mut cache.data[first * bytes..(first + count) * bytes];
-        for_chunks(pool, cells, bytes, |i, out| write(row(t + i), out));
-        t += count;
-    }
+    let bytes = |cache: &ViewMut| cache.meta.dtype.row_bytes(cache.meta.inner()).expect("whole blocks");
+    let (sizes, dtypes) = ([bytes(&keys), bytes(&values)], [keys.meta.dtype, values.meta.dtype]);
+    CELLS.with_borrow_mut(|cells| {
+        cells.clear();
+        cells.extend((0..rows).filter_map(|t| Some((places.cell(t)?, t))));
+        // In the order of the caches, which are cut into what each thread writes.
+        cells.sort_unstable();
+        let (mut rest, mut first) = ([keys.data, values.data], 0);
+        let parts = cells.iter().map(|&(cell, t)| {
+            let skip = cell - first;
+            first = cell + 1;
+            let mut i = 0;
+            let out = rest.each_mut().map(|rest| {
+                let (size, all) = (sizes[i], std::mem::take(rest));
+                i += 1;
+                let (out, after) = all[skip * size..].split_at_mut(size);
+                *rest = after;
+                out
+            });
+            (t, out)
+        });
+        share_out(pool, parts, |(t, out)| {
+            row(t).into_iter().zip(out).zip(dtypes).for_each(|((x, out), dtype)| write_cell(dtype, x, out));
+        });
+    });
 }
 
 /// An error unless `places` has the places of `rows` rows in the tables of `group`.
@@ -165,11 +184,11 @@ impl Op for KvStore {
         unreachable!("it updates the values too");
     }
 
-    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
         let rows = src[2].meta.outer();
         let places = RowPlaces::new(src[4].u32(), rows, self.group);
-        write_cells(&mut dst, (&places, rows), |t| src[2].row(t), pool);
-        write_cells(&mut more[0], (&places, rows), |t| src[3].row(t), pool);
+        let values = ViewMut { meta: more[0].meta, data: &mut *more[0].data };
+        write_cells([dst, values], (&places, rows), |t| [src[2].row(t), src[3].row(t)], pool);
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, _caps: &Caps) -> Vec<Kernel> {

@@ -2,7 +2,7 @@
 //! The variance is taken around the mean in a second pass: E[x²] − E[x]² cancels in f32.
 //! Shader: shaders/layer_norm.wgsl. Source: arXiv 1607.06450.
 
-use super::rms_norm::{infer_norm, norm_row, norm_threads};
+use super::rms_norm::{infer_norm, norm_row, norm_threads, part_of};
 use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line, Work};
 use crate::base::{Meta, Result, View, ViewMut};
 
@@ -11,6 +11,22 @@ use crate::base::{Meta, Result, View, ViewMut};
 pub struct LayerNorm {
     /// Added to the variance.
     pub eps: f32,
+}
+
+impl LayerNorm {
+    /// Normalises one row in place.
+    pub(super) fn row(&self, y: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>) {
+        let mean = y.iter().sum::<f32>() / y.len() as f32;
+        let var = y.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / y.len() as f32;
+        let scale = 1.0 / (var + self.eps).sqrt();
+        y.iter_mut().for_each(|y| *y = (*y - mean) * scale);
+        if let Some(w) = weight {
+            y.iter_mut().zip(w).for_each(|(y, w)| *y *= w);
+        }
+        if let Some(b) = bias {
+            y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
+        }
+    }
 }
 
 impl Op for LayerNorm {
@@ -27,18 +43,8 @@ impl Op for LayerNorm {
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
         let dim = dst.meta.shape.row();
         for_chunks(pool, dst.f32(), dim, |r, y| {
-            let x = norm_row(&src[0], r);
-            let mean = x.iter().sum::<f32>() / dim as f32;
-            let var = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / dim as f32;
-            let scale = 1.0 / (var + self.eps).sqrt();
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * scale);
-            let part = |w: &View| r % w.meta.shape.rows() * dim;
-            if let Some(w) = src.get(1) {
-                y.iter_mut().zip(&w.f32()[part(w)..]).for_each(|(y, w)| *y *= w);
-            }
-            if let Some(b) = src.get(2) {
-                y.iter_mut().zip(&b.f32()[part(b)..]).for_each(|(y, b)| *y += b);
-            }
+            y.copy_from_slice(norm_row(&src[0], r));
+            self.row(y, part_of(src.get(1), r, dim), part_of(src.get(2), r, dim));
         });
     }
 

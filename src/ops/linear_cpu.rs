@@ -32,50 +32,52 @@ fn view_mut<'a>(meta: Meta, values: &'a mut [f32]) -> ViewMut<'a> {
 
 pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Pool) {
     let at = op.places();
+    if !op.ids {
+        return dense(op, src, &at, dst, pool);
+    }
     SCRATCH.with_borrow_mut(|Scratch { normed, products }| {
-        let x = norm(op, src, &at, normed, pool);
-        if op.ids { experts(op, src, &at, &x, products, dst, pool) } else { dense(op, src, &at, &x, dst, pool) }
+        let mut x = src[at.x];
+        if op.norm.is_some() {
+            let meta = Meta::f32(x.meta.shape);
+            normed.resize(meta.shape.elements(), 0.0);
+            for_chunks(pool, normed, x.meta.inner(), |t, y| input(op, src, &at, t, y));
+            x = view(meta, normed);
+        }
+        experts(op, src, &at, &x, products, dst, pool);
     });
 }
 
-/// What is multiplied: x, or its norm in `normed`.
-fn norm<'a>(op: &Linear, src: &[View<'a>], at: &Places, normed: &'a mut Vec<f32>, pool: &dyn Pool) -> View<'a> {
-    let x = src[at.x];
-    let Some(norm) = op.norm else { return x };
-    let empty = View::empty(x.meta);
-    let mut sources = [x, empty, empty];
-    for (to, i) in sources[1..].iter_mut().zip(at.norm.clone()) {
-        *to = src[i];
+/// What is multiplied of token `t`: x or its norm.
+fn input(op: &Linear, src: &[View], at: &Places, t: usize, y: &mut [f32]) {
+    y.copy_from_slice(src[at.x].row(t));
+    let mut params = src[at.norm.clone()].iter().map(|view| view.f32());
+    match op.norm {
+        Some(PreNorm::Rms { eps, .. }) => RmsNorm { eps }.row(y, params.next()),
+        Some(PreNorm::Layer { eps, .. }) => LayerNorm { eps }.row(y, params.next(), params.next()),
+        None => {}
     }
-    let sources = &sources[..1 + at.norm.len()];
-    let meta = Meta::f32(x.meta.shape);
-    normed.resize(meta.shape.elements(), 0.0);
-    match norm {
-        PreNorm::Rms { eps, .. } => RmsNorm { eps }.cpu(sources, view_mut(meta, normed), pool),
-        PreNorm::Layer { eps, .. } => LayerNorm { eps }.cpu(sources, view_mut(meta, normed), pool),
-    }
-    view(meta, normed)
 }
 
-fn dense(op: &Linear, src: &[View], at: &Places, x: &View, mut dst: ViewMut, pool: &dyn Pool) {
+fn dense(op: &Linear, src: &[View], at: &Places, mut dst: ViewMut, pool: &dyn Pool) {
+    let x = &src[at.x];
     let (tokens, k) = (x.meta.outer(), x.meta.inner());
     let weights = &src[..op.parts];
     let width: usize = weights.iter().map(|w| w.meta.outer()).sum();
     let y = dst.f32();
     ACTIVATIONS.with_borrow_mut(|acts| {
         // One preparation for all, which are of one type.
-        acts.fill(&Shared(pool), (weights[0].meta.dtype, op.precision, op.role), x.f32(), [x.meta.stride, tokens, k]);
+        let (team, kind) = (Shared(pool), (weights[0].meta.dtype, op.precision, op.role));
+        match op.norm {
+            Some(_) => acts.fill_made(&team, kind, &|t, y| input(op, src, at, t, y), [tokens, k]),
+            None => acts.fill(&team, kind, x.f32(), [x.meta.stride, tokens, k]),
+        }
         if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
             return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
         }
-        multiply(weights, 0, acts, y, width, pool);
+        let plain = matches!(op.then, Then::Store) && !op.bias;
+        let then = |t: usize, from: usize, y: &mut [f32]| finish(op, src, at, t, from, y);
+        multiply(weights, 0, acts, y, width, if plain { None } else { Some(&then) }, pool);
     });
-    // One token is cut as well, so that its activations use every thread.
-    let plain = matches!(op.then, Then::Store) && !op.bias;
-    if !plain && !matches!(op.then, Then::Glu(_)) {
-        let part = if tokens == 1 { width.div_ceil(pool.threads()).max(256).min(width) } else { width };
-        for_chunks(pool, y, part, |i, y| finish(op, src, at, i * part / width, i * part % width, y));
-    }
 }
 
 /// A gate and its partner, multiplied and joined some rows at a time, while the caches hold both products.

@@ -64,14 +64,18 @@ fn block_of(n: usize, most: usize, threads: usize) -> usize {
     sizes.min_by_key(|rows| busiest(*rows)).unwrap_or(quant::ROW_BLOCK)
 }
 
-/// y = activations · weightsᵀ with matrix `which` of each of `weights`, side by side in the first values of every `stride` of `y`. Their
-/// rows are shared out among the threads together: a round for each would wait for its slowest thread.
+/// What follows products: `then(t, from, y)` is given those of token `t` from column `from` on.
+pub(super) type After<'a> = &'a (dyn Fn(usize, usize, &mut [f32]) + Sync);
+
+/// y = activations · weightsᵀ with matrix `which` of each of `weights`, side by side in the first values of every `stride` of `y`, and what
+/// follows. Their rows are shared out among the threads together: a round for each would wait for its slowest thread.
 pub(super) fn multiply(
     weights: &[View],
     which: usize,
     acts: &mut Activations,
     y: &mut [f32],
     stride: usize,
+    then: Option<After>,
     pool: &dyn Pool,
 ) {
     let rows = |w: &View| w.meta.shape.dims()[w.meta.shape.dims().len() - 2];
@@ -80,7 +84,9 @@ pub(super) fn multiply(
     let Some(block) = shared_block(block, weights.iter().map(rows)) else {
         let mut start = 0;
         for w in weights {
-            multiply(std::slice::from_ref(w), which, acts, &mut y[start..], stride, pool);
+            let later = then.map(|then| move |t: usize, from: usize, y: &mut [f32]| then(t, start + from, y));
+            let later = later.as_ref().map(|later| later as After);
+            multiply(std::slice::from_ref(w), which, acts, &mut y[start..], stride, later, pool);
             start += rows(w);
         }
         return;
@@ -93,9 +99,14 @@ pub(super) fn multiply(
         let mut range = part.range();
         for w in weights {
             if range.start < rows(w) {
-                return quant::dot_rows(&matrix(w, which), range, acts, &mut part);
+                quant::dot_rows(&matrix(w, which), range, acts, &mut part);
+                break;
             }
             range = range.start - rows(w)..range.end - rows(w);
+        }
+        if let Some(then) = then {
+            let from = part.range().start;
+            (0..part.rows()).for_each(|t| then(t, from, part.row(t)));
         }
     });
 }
@@ -144,11 +155,10 @@ impl Op for MatMul {
         ACTIVATIONS.with_borrow_mut(|acts| {
             let kind = (w.meta.dtype, Precision::Sixteen, Role::Prompt);
             acts.fill(&Shared(pool), kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
-            multiply(&src[..1], 0, acts, dst.f32(), n, pool);
+            let bias = src.get(2).map(|b| b.f32());
+            let bias = bias.map(|b| move |_, from: usize, y: &mut [f32]| y.iter_mut().zip(&b[from..]).for_each(|(y, b)| *y += b));
+            multiply(&src[..1], 0, acts, dst.f32(), n, bias.as_ref().map(|add| add as After), pool);
         });
-        if let Some(bias) = src.get(2) {
-            for_chunks(pool, dst.f32(), n, |_, y| y.iter_mut().zip(bias.f32()).for_each(|(y, b)| *y += b));
-        }
     }
 
     fn gpu(&self, src: &[Meta], _dst: &Meta, caps: &Caps) -> Vec<Kernel> {

@@ -37,7 +37,7 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, (precision, role):
         product.resize(chosen.len() * n, 0.0);
         ACTIVATIONS.with_borrow_mut(|acts| {
             acts.fill(&Shared(pool), (w.meta.dtype, precision, role), gathered, [k, chosen.len(), k]);
-            multiply(std::slice::from_ref(w), expert, acts, product, n, pool);
+            multiply(std::slice::from_ref(w), expert, acts, product, n, None, pool);
         });
         let bias = src.get(3).map(|b| b.row(expert));
         for (i, product) in chosen.iter().zip(product.chunks(n)) {

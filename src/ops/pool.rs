@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most parts that work is split into at first; more threads than that share them.
-const MAX_PARTS: usize = 64;
+const MAX_PARTS: usize = 32;
 
 /// A team of threads. The caller is one of them.
 pub trait Pool: Sync {
@@ -35,30 +35,68 @@ impl Pool for Serial {
     }
 }
 
-/// Calls `f(i, chunk)` for every `len` values of `data`, shared out among the threads as they come free.
+/// In cache lines of its own (two, for processors that fetch pairs): threads that take from different parts do not meet.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// Part `p` of `parts` of `n` things.
+fn part_of(n: usize, p: usize, parts: usize) -> Range<usize> {
+    (n * p / parts).min(n)..(n * (p + 1) / parts).min(n)
+}
+
+/// Calls `f(i, chunk)` for every `len` values of `data`: each thread goes through a part of its own, which is the same from call to call, so
+/// that rows stay in its caches, and then helps the others.
 ///
 /// The last chunk may be shorter. Work below one chunk per thread runs on the caller alone.
 pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let alone = pool.threads() == 1 || data.len() <= len;
-    share_out(pool, alone, data.chunks_mut(len.max(1)).enumerate(), f);
+    let len = len.max(1);
+    let n = data.len().div_ceil(len);
+    if pool.threads() == 1 || n < 2 {
+        return data.chunks_mut(len).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    }
+    let (parts, mut rest) = (pool.threads().min(MAX_PARTS), data);
+    // A lock around an iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
+    let shares: [_; MAX_PARTS] = std::array::from_fn(|p| {
+        let part = part_of(n, p, parts);
+        let all = std::mem::take(&mut rest);
+        let (now, later) = all.split_at_mut((part.len() * len).min(all.len()));
+        rest = later;
+        Apart(Mutex::new(part.zip(now.chunks_mut(len))))
+    });
+    pool.share(&|thread| {
+        for p in (0..parts).map(|p| (thread + p) % parts) {
+            let next = || shares[p].0.lock().expect("no thread panics while it holds an iterator").next();
+            while let Some((i, chunk)) = next() {
+                f(i, chunk);
+            }
+        }
+    });
 }
 
-/// Hands out the parts, all to the caller if it is to be `alone`.
-fn share_out<'a, T: Send + 'a>(
-    pool: &dyn Pool,
-    alone: bool,
-    parts: impl Iterator<Item = (usize, &'a mut [T])> + Send,
-    f: impl Fn(usize, &mut [T]) + Sync,
-) {
-    if alone {
-        return parts.for_each(|(i, part)| f(i, part));
+/// Most parts that are taken at once.
+const RUN: usize = 16;
+
+/// Calls `f` with each of some parts, shared out among the threads as they come free: several at a time while many are left. A single one is
+/// the caller's.
+pub fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
+    if pool.threads() == 1 || parts.len() < 2 {
+        return parts.for_each(f);
     }
-    // A lock around the iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
     let parts = Mutex::new(parts);
-    let next = || parts.lock().expect("no thread panics while it holds the iterator").next();
+    let next = || {
+        let mut run = [const { None }; RUN];
+        let mut parts = parts.lock().expect("no thread panics while it holds the iterator");
+        let count = parts.len().div_ceil(2 * pool.threads()).min(RUN);
+        run[..count].fill_with(|| parts.next());
+        run
+    };
     pool.share(&|_| {
-        while let Some((i, part)) = next() {
-            f(i, part);
+        loop {
+            let run = next();
+            if run[0].is_none() {
+                break;
+            }
+            run.into_iter().flatten().for_each(&f);
         }
     });
 }
@@ -70,7 +108,6 @@ pub fn for_ranges<T: Send>(
     ranges: impl ExactSizeIterator<Item = Range<usize>> + Send,
     f: impl Fn(usize, &mut [T]) + Sync,
 ) {
-    let alone = pool.threads() == 1 || ranges.len() < 2;
     let (mut rest, mut start) = (data, 0);
     let parts = ranges.enumerate().map(move |(i, range)| {
         let (part, after) = std::mem::take(&mut rest).split_at_mut(range.end - start);
@@ -78,7 +115,7 @@ pub fn for_ranges<T: Send>(
         (rest, start) = (after, range.end);
         (i, part)
     });
-    share_out(pool, alone, parts, f);
+    share_out(pool, parts, |(i, part)| f(i, part));
 }
 
 /// Calls `f(i)` for `0..n`: each thread goes through a part of its own in order, so that it reads what belongs to it as one
@@ -88,13 +125,13 @@ pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
         return (0..n).for_each(f);
     }
     let parts = pool.threads().min(MAX_PARTS);
-    let done = [const { AtomicUsize::new(0) }; MAX_PARTS];
+    let done = [const { Apart(AtomicUsize::new(0)) }; MAX_PARTS];
     pool.share(&|thread| {
-        for part in (0..parts).map(|p| (thread + p) % parts) {
-            let (start, end) = (n * part / parts, n * (part + 1) / parts);
+        for p in (0..parts).map(|p| (thread + p) % parts) {
+            let part = part_of(n, p, parts);
             loop {
-                let i = start + done[part].fetch_add(1, Ordering::Relaxed);
-                if i >= end {
+                let i = part.start + done[p].0.fetch_add(1, Ordering::Relaxed);
+                if i >= part.end {
                     break;
                 }
                 f(i);

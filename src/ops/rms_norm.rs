@@ -33,6 +33,22 @@ pub(super) fn norm_row<'a>(x: &View<'a>, r: usize) -> &'a [f32] {
     &x.row(r / per_token)[r % per_token * dim..][..dim]
 }
 
+/// What meets row `r`, of `dim` values, of the weights or biases of all rows of a token.
+pub(super) fn part_of<'a>(all: Option<&View<'a>>, r: usize, dim: usize) -> Option<&'a [f32]> {
+    all.map(|w| &w.f32()[r % w.meta.shape.rows() * dim..][..dim])
+}
+
+impl RmsNorm {
+    /// Normalises one row in place.
+    pub(super) fn row(&self, y: &mut [f32], weight: Option<&[f32]>) {
+        let scale = 1.0 / (simd::dot(y, y) / y.len() as f32 + self.eps).sqrt();
+        match weight {
+            Some(w) => y.iter_mut().zip(w).for_each(|(y, w)| *y = *y * scale * w),
+            None => y.iter_mut().for_each(|y| *y *= scale),
+        }
+    }
+}
+
 /// Values of a row that a thread keeps in registers.
 const HELD: u32 = 32;
 
@@ -56,17 +72,9 @@ impl Op for RmsNorm {
 
     fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
         let dim = dst.meta.shape.row();
-        let weight = src.get(1);
         for_chunks(pool, dst.f32(), dim, |r, y| {
-            let x = norm_row(&src[0], r);
-            let scale = 1.0 / (simd::dot(x, x) / dim as f32 + self.eps).sqrt();
-            match weight {
-                Some(w) => {
-                    let w = &w.f32()[r % w.meta.shape.rows() * dim..][..dim];
-                    y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = x * scale * w);
-                }
-                None => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale),
-            }
+            y.copy_from_slice(norm_row(&src[0], r));
+            self.row(y, part_of(src.get(1), r, dim));
         });
     }
 

@@ -8,6 +8,7 @@
 
 use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
+use std::cell::RefCell;
 use std::f64::consts::TAU;
 
 /// Sources: x `[tokens, heads, dim]` (or `[tokens, dim]`), positions `[tokens]` `u32`, table `[dims / 2]` `u32` from [`RopeTable`].
@@ -93,6 +94,53 @@ impl RopeTable {
     }
 }
 
+/// Of each pair the sine and the cosine of its angle, times `mscale`.
+pub(super) struct Angles<'a> {
+    sin: &'a [f32],
+    cos: &'a [f32],
+}
+
+thread_local! {
+    // Kept, so that a decoded token allocates nothing once warm.
+    static ANGLES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Rope {
+    /// Calls `f` with the angles of position `position`.
+    pub(super) fn with_angles(&self, position: u32, turns: &[u32], f: impl FnOnce(&Angles)) {
+        ANGLES.with_borrow_mut(|angles| {
+            angles.resize(2 * turns.len(), 0.0);
+            let (sin, cos) = angles.split_at_mut(turns.len());
+            for ((sin, cos), turn) in sin.iter_mut().zip(&mut *cos).zip(turns) {
+                // Signed: the angle lies in −π … π.
+                let angle = position.wrapping_mul(*turn) as i32 as f64 * (TAU / 4294967296.0);
+                (*sin, *cos) = ((angle as f32).sin() * self.mscale, (angle as f32).cos() * self.mscale);
+            }
+            f(&Angles { sin, cos });
+        });
+    }
+
+    /// Turns the heads of one token, of `dim` channels each, in place.
+    pub(super) fn turn(&self, angles: &Angles, dim: usize, y: &mut [f32]) {
+        let pairs = angles.sin.len();
+        let turned = |x0: &mut f32, x1: &mut f32, sin: f32, cos: f32| {
+            (*x0, *x1) = (*x0 * cos - *x1 * sin, *x0 * sin + *x1 * cos);
+        };
+        for head in y.chunks_mut(dim) {
+            let (turns, head) = (angles.sin.iter().zip(angles.cos), &mut head[..2 * pairs]);
+            match self.pairs {
+                Pairs::Adjacent => {
+                    head.as_chunks_mut().0.iter_mut().zip(turns).for_each(|([x0, x1], (sin, cos))| turned(x0, x1, *sin, *cos));
+                }
+                Pairs::Halves => {
+                    let (a, b) = head.split_at_mut(pairs);
+                    a.iter_mut().zip(b).zip(turns).for_each(|((x0, x1), (sin, cos))| turned(x0, x1, *sin, *cos));
+                }
+            }
+        }
+    }
+}
+
 impl Pairs {
     fn channels(self, j: usize, pairs: usize) -> (usize, usize) {
         match self {
@@ -124,17 +172,7 @@ impl Op for Rope {
         let (dim, inner) = (dst.meta.shape.row(), dst.meta.inner());
         for_chunks(pool, dst.f32(), inner, |t, y| {
             y.copy_from_slice(src[0].row(t));
-            for (j, turn) in turns.iter().enumerate() {
-                // Signed: the angle lies in −π … π.
-                let angle = pos[t].wrapping_mul(*turn) as i32 as f64 * (TAU / 4294967296.0);
-                let (sin, cos) = ((angle as f32).sin() * self.mscale, (angle as f32).cos() * self.mscale);
-                let (a, b) = self.pairs.channels(j, turns.len());
-                for head in y.chunks_mut(dim) {
-                    let (x0, x1) = (head[a], head[b]);
-                    head[a] = x0 * cos - x1 * sin;
-                    head[b] = x0 * sin + x1 * cos;
-                }
-            }
+            self.with_angles(pos[t], turns, |angles| self.turn(angles, dim, y));
         });
     }
 

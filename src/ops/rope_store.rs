@@ -6,7 +6,8 @@
 
 use super::kv_store::{CacheTypes, cache_flags, check_cache, check_places, rounding, scale_planes, write_cells};
 use super::places::{PAGE_CELLS, RowPlaces, positions};
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work};
+use super::rope::Angles;
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work, share_out};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
@@ -39,8 +40,8 @@ pub struct HeadNorm {
 }
 
 thread_local! {
-    // Kept so that a decoded token allocates nothing once warm.
-    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    // Keys of a batch, kept so that a decoded token allocates nothing once warm.
+    static TURNED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 impl RopeStore {
@@ -49,28 +50,23 @@ impl RopeStore {
         if wide { ([1, heads * dim], [1, heads * dim]) } else { ([heads, dim], [weight / dim, dim]) }
     }
 
-    /// The parts of the op on one of q and k, as the plain ops' code does them: from `x` by way of `between` to `y`.
-    fn turn(&self, src: &[View], x: View, weight: Option<&View>, between: &mut [f32], y: ViewMut, pool: &dyn Pool) {
-        let [tokens, heads, dim] = [x.meta.shape[0], x.meta.shape[1], x.meta.shape[2]];
-        let rope = |x: View, y: ViewMut| self.rope.cpu(&[x, positions(&src[2], tokens), src[3]], y, pool);
-        let (Some(norm), Some(weight)) = (self.norm, weight) else { return rope(x, y) };
-        let (rows, weights) = self.shapes(norm.wide, heads, dim, weight.meta.shape.elements());
-        let of_norm = |m: Meta| m.reshape([tokens, rows[0], rows[1]]);
-        let weight = View { meta: Meta::f32(weights), ..*weight };
-        let apply = |x: View, y: ViewMut| match norm.layer {
-            true => LayerNorm { eps: norm.eps }.cpu(&[x, weight], y, pool),
-            false => RmsNorm { eps: norm.eps }.cpu(&[x, weight], y, pool),
+    /// One token's q or k, in place: its heads of `dim` channels are normalised and turned, as the plain ops' code does it.
+    fn ready(&self, angles: &Angles, weight: Option<&View>, dim: usize, y: &mut [f32]) {
+        let (Some(norm), Some(weight)) = (self.norm, weight.map(|w| w.f32())) else {
+            return self.rope.turn(angles, dim, y);
         };
-        let packed = Meta::f32(x.meta.shape);
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(between);
         if norm.after {
-            rope(x, ViewMut { meta: packed, data: bytes });
-            let x = View::new(of_norm(packed), bytes);
-            apply(x, ViewMut { meta: of_norm(packed), ..y });
-        } else {
-            let x = View { meta: of_norm(x.meta), ..x };
-            apply(x, ViewMut { meta: of_norm(packed), data: bytes });
-            rope(View::new(packed, bytes), y);
+            self.rope.turn(angles, dim, y);
+        }
+        let row = if norm.wide { y.len() } else { dim };
+        for (y, weight) in y.chunks_mut(row).zip(weight.chunks(row).cycle()) {
+            match norm.layer {
+                true => LayerNorm { eps: norm.eps }.row(y, Some(weight), None),
+                false => RmsNorm { eps: norm.eps }.row(y, Some(weight)),
+            }
+        }
+        if !norm.after {
+            self.rope.turn(angles, dim, y);
         }
     }
 }
@@ -129,25 +125,31 @@ impl Op for RopeStore {
         unreachable!("it updates the cache too");
     }
 
-    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
-        let qk = src[0];
-        let (dim, kv_heads) = (qk.meta.shape[2], more[0].meta.shape[1]);
-        let count = qk.meta.shape[1] - kv_heads;
-        let q = View { meta: heads(qk.meta, count), ..qk };
-        let k = View { meta: heads(qk.meta, kv_heads), data: &qk.data[4 * count * dim..], ..qk };
-        let rows = qk.meta.outer();
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+        let qk = &src[0];
+        let (dim, rows, turns) = (qk.meta.shape[2], qk.meta.outer(), src[3].u32());
         let places = RowPlaces::new(src[2].u32(), rows, self.group);
-        SCRATCH.with_borrow_mut(|[between, turned]| {
-            between.resize(q.meta.shape.elements().max(k.meta.shape.elements()), 0.0);
-            self.turn(src, q, src.get(6), between, dst, pool);
-            let meta = Meta::f32(k.meta.shape);
-            turned.resize(meta.shape.elements(), 0.0);
-            let to = ViewMut { meta, data: bytemuck::cast_slice_mut(turned) };
-            self.turn(src, k, src.get(7), between, to, pool);
-            let n = meta.inner();
-            write_cells(&mut more[0], (&places, rows), |t| &turned[t * n..(t + 1) * n], pool);
+        let positions = positions(&src[2], rows);
+        let q_row = dst.meta.inner();
+        let k_row = qk.meta.inner() - q_row;
+        let [keys, values] = more else { unreachable!("keys and values are updated") };
+        TURNED.with_borrow_mut(|turned| {
+            turned.resize(rows * k_row, 0.0);
+            let of_q = dst.f32().chunks_mut(q_row);
+            let parts = of_q.zip(turned.chunks_mut(k_row)).enumerate();
+            share_out(pool, parts, |(t, (q, k))| {
+                let (of_q, of_k) = qk.row(t).split_at(q_row);
+                q.copy_from_slice(of_q);
+                k.copy_from_slice(of_k);
+                self.rope.with_angles(positions.u32()[t], turns, |angles| {
+                    self.ready(angles, src.get(6), dim, q);
+                    self.ready(angles, src.get(7), dim, k);
+                });
+            });
+            let row = |t: usize| [&turned[t * k_row..(t + 1) * k_row], src[1].row(t)];
+            let caches = [keys, values].map(|cache| ViewMut { meta: cache.meta, data: &mut *cache.data });
+            write_cells(caches, (&places, rows), row, pool);
         });
-        write_cells(&mut more[1], (&places, rows), |t| src[1].row(t), pool);
     }
 
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel> {

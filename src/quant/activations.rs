@@ -8,10 +8,12 @@
 
 use super::dot_pairs::{self, PairTile};
 use super::dot_tiles;
+use super::fixed_point::Quantize;
 use super::format::format;
-use super::tile::{Byte, CHUNK, FloatTile, IntTile, TILE, Terms, Weights};
+use super::tile::{Byte, FloatTile, IntTile, TILE, Terms, Weights};
 use crate::base::{DType, Role};
-use crate::simd::{Kernel, Level, Simd, TILE_ROWS, Tile, Tiles, array, array_mut, dot};
+use crate::simd::{Level, TILE_ROWS, Tile, Tiles, dot};
+use std::cell::RefCell;
 
 /// How many times the root mean square of its column the largest value of a chunk must be for the chunk to keep 16 bits where
 /// the rest is rounded to 8. Of normal values hardly any is; what trained models have of outliers makes most of the error:
@@ -91,6 +93,35 @@ pub struct Activations {
     pairs: Vec<PairTile>,
     /// `[tiles, groups of sixteen columns, chunks]`, with an even number of groups, for units that multiply tiles.
     tiles: Vec<Tile>,
+    /// `[columns, k]`: inputs that were made and are cut into `tiles`.
+    made: Vec<f32>,
+}
+
+/// Where columns come from.
+pub(super) enum Inputs<'a> {
+    /// They are there, `stride` values apart.
+    There { x: &'a [f32], stride: usize },
+    /// Column c is written where it is wanted.
+    Made(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+}
+
+thread_local! {
+    // Kept, so that a decoded token allocates nothing once warm.
+    static COLUMN: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Inputs<'_> {
+    /// Calls `f` with the `k` values of column `c`.
+    fn with(&self, c: usize, k: usize, f: impl FnOnce(&[f32])) {
+        match self {
+            Inputs::There { x, stride } => f(&x[c * stride..c * stride + k]),
+            Inputs::Made(make) => COLUMN.with_borrow_mut(|column| {
+                let column = first_of(column, k, 0.0);
+                make(c, column);
+                f(column);
+            }),
+        }
+    }
 }
 
 impl Activations {
@@ -106,6 +137,7 @@ impl Activations {
             floats: Vec::new(),
             pairs: Vec::new(),
             tiles: Vec::new(),
+            made: Vec::new(),
         }
     }
 
@@ -133,8 +165,31 @@ impl Activations {
         x: &[f32],
         [stride, columns, k]: [usize; 3],
     ) {
-        assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
+        self.take(level, team, (dtype, precision, role), &Inputs::There { x, stride }, [columns, k]);
+    }
+
+    /// The same of inputs that `make(c, x)` writes to `x`, such as norms: the thread that rounds one makes it first, while its cache holds it.
+    pub fn fill_made(
+        &mut self,
+        team: &impl Team,
+        kind: (DType, Precision, Role),
+        make: &(dyn Fn(usize, &mut [f32]) + Sync),
+        [columns, k]: [usize; 2],
+    ) {
+        self.take(Level::best(), team, kind, &Inputs::Made(make), [columns, k]);
+    }
+
+    /// Takes `columns` inputs of `k` values.
+    pub(super) fn take(
+        &mut self,
+        level: Level,
+        team: &impl Team,
+        (dtype, precision, role): (DType, Precision, Role),
+        inputs: &Inputs,
+        [columns, k]: [usize; 2],
+    ) {
+        assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         (self.k, self.columns) = (k, columns);
         let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && role.is_prompt());
         self.held = match (dtype, tiles) {
@@ -152,41 +207,58 @@ impl Activations {
             Held::Ints => {
                 let tiles = k.div_ceil(TILE);
                 team.chunks(first_of(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
-                    let x = &x[c * stride..c * stride + k];
-                    let limit = match precision {
-                        Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
-                        Precision::Eight => OUTLIER * rms(x),
-                    };
-                    x.chunks(TILE).zip(to).for_each(|(x, to)| level.run(Quantize { x, to, limit, terms }));
+                    inputs.with(c, k, |x| {
+                        let limit = match precision {
+                            Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
+                            Precision::Eight => OUTLIER * rms(x),
+                        };
+                        level.run(Quantize { x, to, limit, terms });
+                    });
                 });
             }
             Held::Pairs => {
                 let tiles = k.div_ceil(dot_pairs::TILE);
                 team.chunks(first_of(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
-                    let x = x[c * stride..c * stride + k].chunks(dot_pairs::TILE);
-                    x.zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
+                    inputs.with(c, k, |x| {
+                        x.chunks(dot_pairs::TILE).zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
+                    });
                 });
             }
-            Held::Tiles(_) => {
-                let groups = columns.div_ceil(dot_tiles::COLUMNS) * 2;
-                self.tiles.resize(k.div_ceil(dot_tiles::TILE) * groups * dot_tiles::CHUNKS, Tile([[0; _]; _]));
-                team.chunks(&mut self.tiles, dot_tiles::CHUNKS, |i, to| {
-                    let (first, c) = (i / groups * dot_tiles::TILE, i % groups * TILE_ROWS);
-                    let sizes = [columns.saturating_sub(c), first, dot_tiles::TILE.min(k - first)];
-                    level.run(dot_tiles::Round { x: x.get(c * stride..).unwrap_or_default(), stride, sizes, to });
-                });
-            }
+            Held::Tiles(_) => self.cut_tiles(level, team, inputs),
             Held::Floats => {
                 let tiles = k.div_ceil(TILE);
                 team.chunks(first_of(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
-                    for (x, to) in x[c * stride..c * stride + k].chunks(TILE).zip(to) {
-                        let (to, pad) = to.0.as_flattened_mut().split_at_mut(x.len());
-                        to.copy_from_slice(x);
-                        pad.fill(0.0);
-                    }
+                    inputs.with(c, k, |x| {
+                        for (x, to) in x.chunks(TILE).zip(to) {
+                            let (to, pad) = to.0.as_flattened_mut().split_at_mut(x.len());
+                            to.copy_from_slice(x);
+                            pad.fill(0.0);
+                        }
+                    });
                 });
             }
         }
+    }
+
+    /// Rounds inputs to tiles.
+    fn cut_tiles(&mut self, level: Level, team: &impl Team, inputs: &Inputs) {
+        let (k, columns) = (self.k, self.columns);
+        let groups = columns.div_ceil(dot_tiles::COLUMNS) * 2;
+        self.tiles.resize(k.div_ceil(dot_tiles::TILE) * groups * dot_tiles::CHUNKS, Tile([[0; _]; _]));
+        // A tile has values of many columns.
+        let (x, stride) = match *inputs {
+            Inputs::There { x, stride } => (x, stride),
+            Inputs::Made(make) => {
+                let made = first_of(&mut self.made, columns * k, 0.0);
+                team.chunks(made, k, make);
+                (&*made, k)
+            }
+        };
+        team.chunks(&mut self.tiles, dot_tiles::CHUNKS, |i, to| {
+            let (first, c) = (i / groups * dot_tiles::TILE, i % groups * TILE_ROWS);
+            let sizes = [columns.saturating_sub(c), first, dot_tiles::TILE.min(k - first)];
+            level.run(dot_tiles::Round { x: x.get(c * stride..).unwrap_or_default(), stride, sizes, to });
+        });
     }
 
     /// Gets ready for weights of type `dtype`, of the same `k`: to be called before the first product with them.
@@ -299,80 +371,4 @@ fn first_of<T: Clone>(all: &mut Vec<T>, n: usize, zero: T) -> &mut [T] {
 /// The root of the mean square.
 fn rms(x: &[f32]) -> f32 {
     (dot(x, x) / x.len().max(1) as f32).sqrt()
-}
-
-/// Quantizes up to [`TILE`] values, a multiple of [`CHUNK`].
-struct Quantize<'a> {
-    x: &'a [f32],
-    to: &'a mut IntTile,
-    /// Chunks whose largest value is not above this get no low bytes.
-    limit: f32,
-    /// What terms are of and for.
-    terms: Option<(Byte, Weights)>,
-}
-
-impl Kernel for Quantize<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Quantize { x, to, limit, terms } = self;
-        to.wide = 0;
-        let high = to.high.as_flattened_mut();
-        let low = to.low.as_flattened_mut();
-        let (x, _) = x.as_chunks::<CHUNK>();
-        // What rounding leaves is at most half; 128 would be out of range, and 127 is off by a 65,000th of the largest value.
-        let (top, bottom) = (s.splat(127.0), s.splat(-127.0));
-        for (b, x) in x.iter().enumerate() {
-            let halves = [s.floats(array(x, 0)), s.floats(array(x, 16))];
-            let amax = s.amax(halves[0], halves[1]);
-            // The inverse of less would overflow; such a chunk is as good as zero.
-            let inverse = s.splat(if amax > 1e-36 { 127.0 / amax } else { 0.0 });
-            to.scales[b] = amax / (127.0 * 256.0);
-            let wide = amax > limit;
-            to.wide |= u16::from(wide) << b;
-            for (i, v) in halves.into_iter().enumerate() {
-                let at = CHUNK * b + 16 * i;
-                let v = s.mul(v, inverse);
-                s.store_i8(v, array_mut(high, at));
-                if !wide {
-                    low[at..at + 16].fill(0);
-                    continue;
-                }
-                let rest = s.mul(s.sub(v, s.widen_i8(array(high, at))), s.splat(256.0));
-                s.store_i8(s.max(s.min(rest, top), bottom), array_mut(low, at));
-            }
-        }
-        let (high, low) = (sums(s, &to.high), sums(s, &to.low));
-        for b in 0..TILE / CHUNK {
-            for i in 0..2 {
-                let [high, low] = [high[b][i] as i32, low[b][i] as i32];
-                (to.sums[b][i], to.low_sums[b][i]) = (256 * high + low, low);
-            }
-        }
-        if let Some((bytes, weights)) = terms {
-            to.terms = Terms::of(to, bytes, weights);
-        }
-    }
-}
-
-/// The sums of both halves of each chunk, exact.
-#[inline(always)]
-fn sums<S: Simd>(s: S, codes: &[[i8; 4]; TILE / 4]) -> [[f32; 2]; TILE / CHUNK] {
-    let mut sums = [[0.0; 2]; TILE / CHUNK];
-    let fours = codes.as_chunks::<64>().0.iter().zip(sums.as_flattened_mut().as_chunks_mut::<16>().0);
-    for (codes, sums) in fours {
-        let mut v = [s.splat(0.0); 4];
-        for (i, v) in v.iter_mut().enumerate() {
-            // Codes take the place of weights, which have more bits and meet ones.
-            let words = s.weights_signed(s.words(bytemuck::cast_ref(array::<_, 16>(codes, 16 * i))));
-            *v = s.to_floats(s.dot_words(s.splat_int(-4 * s.signed_zero()), words, [1; 4], true));
-        }
-        let mut lanes = [0.0; 16];
-        s.store(s.fold(v), &mut lanes);
-        for (l, sum) in lanes.into_iter().enumerate() {
-            sums[l % 4 * 4 + l / 4] = sum;
-        }
-    }
-    sums
 }

@@ -15,6 +15,7 @@ mod dot_pairs;
 mod dot_part;
 mod dot_plain;
 mod dot_tiles;
+mod fixed_point;
 mod format;
 mod gemm;
 mod gpu;

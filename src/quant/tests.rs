@@ -292,6 +292,32 @@ fn threads_share_the_rows() {
 }
 
 #[test]
+fn inputs_that_are_made_where_they_are_wanted_are_the_same() {
+    let (rows, columns) = (16, 5);
+    for (dtype, k) in [(DType::Q4_1, 576), (DType::F16, 100), (DType::F32, 31)] {
+        let (w, x) = (weights(dtype, rows, k), normal("activations", columns * k));
+        for level in Level::available() {
+            for precision in [Precision::Sixteen, Precision::SixteenOrTiles, Precision::Eight] {
+                for role in [Role::Prompt, Role::Answer] {
+                    let want = run_as(level, (dtype, precision, role), &w, rows, &x, [columns, k, k]);
+                    let mut acts = Activations::new();
+                    let make = |c: usize, to: &mut [f32]| to.copy_from_slice(&x[c * k..][..k]);
+                    acts.take(level, &Alone, (dtype, precision, role), &activations::Inputs::Made(&make), [columns, k]);
+                    acts.meet_at(level, dtype);
+                    let mut out = vec![f32::NAN; columns * rows];
+                    let to = &mut Columns::whole(&mut out, columns, rows, rows);
+                    dot_rows_at(level, &rows_of(dtype, &w, k), 0..rows, &acts, to);
+                    assert!(
+                        out.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "{dtype} {level:?} {precision:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn activations_are_reused_and_let_nan_through() {
     let (dtype, k) = (DType::Q8_0, 64);
     let kind = (dtype, Precision::Sixteen, Role::Prompt);

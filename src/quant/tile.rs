@@ -137,8 +137,19 @@ impl Terms {
     /// Those of some bytes of `tile`.
     #[inline(always)]
     pub fn of(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
+        // A loop of its own for each case, without a branch in it: each becomes vectors.
+        match (byte, w.halves) {
+            (Byte::Both, true) => Self::all(tile, Byte::Both, Weights { halves: true, ..w }),
+            (Byte::Both, false) => Self::all(tile, Byte::Both, Weights { halves: false, ..w }),
+            (Byte::High, true) => Self::all(tile, Byte::High, Weights { halves: true, ..w }),
+            (Byte::High, false) => Self::all(tile, Byte::High, Weights { halves: false, ..w }),
+            (Byte::Low, _) => Self::all(tile, Byte::Low, w),
+        }
+    }
+
+    #[inline(always)]
+    fn all(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
         let mut terms = Terms::ZERO;
-        // One loop without calls, which becomes vectors.
         for j in 0..TILE / CHUNK {
             terms.set(j, tile, byte, w);
         }

@@ -64,6 +64,11 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
     fn prefetch_near(self, at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const u8) {
+        // SAFETY: a hint. Every processor with AVX-512 has the instruction, which the intrinsic is not compiled to.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
+    }
 
     #[inline(always)]
     fn words(self, v: &[u8; 64]) -> __m512i {

@@ -31,6 +31,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn prefetch_near(self, at: *const u8) {
         self.prefetch(at);
     }
+    /// Takes the cache line at `at` away from other cores, of which it may be written soon. Any address will do.
+    #[inline(always)]
+    fn prefetch_to_write(self, _at: *const u8) {}
     /// Fetches what follows the `bytes` at `at` by [`AHEAD`](Simd::AHEAD) and [`NEAR`](Simd::NEAR), in a stream that leaves out `skip` bytes
     /// after the next `left`.
     #[inline(always)]
