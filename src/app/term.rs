@@ -142,10 +142,10 @@ pub fn watch_interrupts() -> Result<()> {
         INTERRUPTED.store(true, Ordering::SeqCst);
         if PRESSES.fetch_add(1, Ordering::SeqCst) > 0 {
             // Whatever it is that does not stop: the user has asked twice. The shell's prompt begins a line of its own.
-            remove_unfinished();
             if Stream::Stderr.is_terminal() {
                 let _ = writeln!(io::stderr());
             }
+            remove_unfinished();
             std::process::exit(Exit::Interrupted as i32);
         }
     })

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// Temporary files that are being written.
 struct Unfinished(Mutex<Vec<PathBuf>>);
@@ -13,19 +13,21 @@ struct Unfinished(Mutex<Vec<PathBuf>>);
 static UNFINISHED: Unfinished = Unfinished(Mutex::new(Vec::new()));
 
 impl Unfinished {
-    fn change(&self, f: impl FnOnce(&mut Vec<PathBuf>)) {
-        f(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()));
+    fn paths(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn remove(&self) {
-        // What was renamed meanwhile is no longer there under this name.
-        self.change(|paths| paths.drain(..).for_each(|path| drop(fs::remove_file(path))));
+    /// No file is made or renamed while what this gives is held.
+    fn remove(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        let mut paths = self.paths();
+        paths.drain(..).for_each(|path| drop(fs::remove_file(path)));
+        paths
     }
 }
 
-/// Removes the temporary files of all replacements that are under way, which then fail: for a process that is about to end.
+/// Removes the temporary files of all replacements that are under way. They wait from now on, as do later ones: for a process that ends next.
 pub fn remove_unfinished() {
-    UNFINISHED.remove();
+    std::mem::forget(UNFINISHED.remove());
 }
 
 /// Puts `bytes` into the file at `path`, as [`replace_with`] does. Makes the folder if it is missing.
@@ -76,20 +78,24 @@ fn replace_by<E>(
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.{number}.part", std::process::id()));
     let temporary = path.with_file_name(name);
-    unfinished.change(|paths| paths.push(temporary.clone()));
     let write_and_rename = || {
-        let mut out = BufWriter::with_capacity(1 << 20, create(&temporary).map_err(&failed)?);
+        let mut paths = unfinished.paths();
+        let file = create(&temporary).map_err(&failed)?;
+        paths.push(temporary.clone());
+        drop(paths);
+        let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
         let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
         file.sync_all().map_err(&failed)?;
         drop(file);
+        let _paths = unfinished.paths();
         fs::rename(&temporary, path).map_err(&failed)
     };
     let result = write_and_rename().inspect_err(|_| {
         // The first error is the one that matters.
         let _ = fs::remove_file(&temporary);
     });
-    unfinished.change(|paths| paths.retain(|path| *path != temporary));
+    unfinished.paths().retain(|path| *path != temporary);
     result?;
     // The rename itself reaches the disk with the folder; where folders can't be synced, this is all there is.
     #[cfg(unix)]
@@ -123,7 +129,7 @@ mod tests {
         fs::write(&path, b"before").expect("written");
         let write = |out: &mut dyn Write| {
             out.write_all(b"half")?;
-            unfinished.remove();
+            drop(unfinished.remove());
             assert_eq!(fs::read_dir(&folder)?.count(), 1);
             Ok(())
         };

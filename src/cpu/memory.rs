@@ -63,22 +63,27 @@ fn words(bytes: usize) -> Result<Vec<u64>> {
 
 impl Memory {
     /// Memory for so many sequences. The caches of several are written all over and lie in large pages, since reading them through small ones
-    /// takes attention a fifth more time. A single one fills the beginning of each cache, and large pages would take more than it needs.
+    /// takes attention a fifth more time. A single one fills the beginning of each cache, and large pages would take more than it needs: up to
+    /// 2 MiB for each.
     pub fn of_sequences(sequences: usize) -> Self {
         Memory { large_pages: sequences > 1, ..Memory::default() }
     }
 
-    /// Takes room for the caches of some nodes of `graph`, if they are to lie in large pages.
+    /// Takes room for the caches of some nodes of `graph` that are not there yet, if they are to lie in large pages.
     pub(super) fn reserve(&mut self, graph: &Graph, nodes: &[Node]) {
-        if !self.large_pages || self.arena.is_some() {
+        if !self.large_pages {
             return;
         }
         let tensors = nodes.iter().flat_map(|node| &node.src);
-        let caches: HashSet<_> =
-            tensors.filter(|t| matches!(graph.storage(t), Storage::Cache(_))).map(|t| t.buf).collect();
+        let caches: HashSet<_> = tensors
+            .filter(|t| matches!(graph.storage(t), Storage::Cache(c) if !self.caches.contains_key(c)))
+            .map(|t| t.buf)
+            .collect();
         let bytes = |buf: &BufId| graph.buffers[buf.0 as usize].meta.span_bytes().next_multiple_of(Arena::ALIGN);
         let bytes: usize = caches.iter().map(bytes).sum();
-        self.arena = if bytes > 0 { Arena::new(bytes) } else { None };
+        if bytes > 0 {
+            self.arena = Arena::new(bytes);
+        }
     }
 
     /// The bytes of an input, at least `bytes` of them; zeros the first time.

@@ -220,7 +220,7 @@ fn work(shared: &Shared, index: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{for_chunks, for_each};
+    use crate::ops::{for_chunks, for_each, for_ranges, share_out_alike};
     use std::sync::atomic::AtomicUsize;
 
     #[test]
@@ -249,6 +249,24 @@ mod tests {
             sum.fetch_add(i, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 4950);
+    }
+
+    #[test]
+    fn every_part_is_handed_out_once_however_it_is_cut() {
+        let pool = ThreadPool::new(3);
+        for (len, chunk) in [(0, 4), (1, 4), (2, 1), (7, 3), (8, 4), (100, 1), (1001, 10), (5, 0)] {
+            let mut data = vec![0u32; len];
+            for_chunks(&pool, &mut data, chunk, |i, part| part.iter_mut().for_each(|v| *v += 1 + i as u32));
+            assert!(data.iter().enumerate().all(|(i, v)| *v == 1 + (i / chunk.max(1)) as u32), "{len} by {chunk}");
+            // Every third value belongs to no range.
+            let ranges = (0..len / 3).map(|i| 3 * i..3 * i + 2);
+            for_ranges(&pool, &mut data, ranges, |i, part| part.fill(u32::MAX - i as u32));
+            let filled = |i: usize| i % 3 < 2 && i / 3 < len / 3;
+            assert!(data.iter().enumerate().all(|(i, v)| filled(i) == (*v == u32::MAX - (i / 3) as u32)), "{len}");
+            data.fill(0);
+            share_out_alike(&pool, data.iter_mut(), |v| *v += 1);
+            assert!(data.iter().all(|v| *v == 1), "{len}");
+        }
     }
 
     #[test]

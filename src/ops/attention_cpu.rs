@@ -122,8 +122,8 @@ pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Poo
         let width = heads * value_dim;
         if tiles.len() >= TILES_PER_THREAD * pool.threads() {
             let ranges = tiles.iter().map(|tile| tile.start * width..tile.end * width);
-            // Threads take several at a time.
-            return for_ranges(pool, y, ranges, |i, y| task.whole(&tiles[i], tiles.get(i + 1), y));
+            // Threads take them about by turns.
+            return for_ranges(pool, y, ranges, |i, y| task.whole(&tiles[i], tiles.get(i + pool.threads()), y));
         }
         let mut rest = &tiles[..];
         while let [first, ..] = rest {
@@ -153,7 +153,7 @@ impl Task<'_> {
         }
     }
 
-    /// All heads of some tokens, whose results are `y`, on one thread, which goes on with the `next` ones.
+    /// All heads of some tokens, whose results are `y`, on one thread, which probably goes on with the `next` ones.
     fn whole(&self, tokens: &Range<usize>, next: Option<&Range<usize>>, y: &mut [f32]) {
         let parts = self.parts(tokens);
         let rows = tokens.len() * self.group;
@@ -212,8 +212,11 @@ impl Task<'_> {
                     let parts = self.parts(tile);
                     if i < shares * parts.len() {
                         let (kvs, part) = (some(i / parts.len()), parts.start + i % parts.len());
-                        let place = self.place(tile, kvs, part);
-                        return SCRATCH.with_borrow_mut(|s| self.attend(tile, (&place, None), part, s, result));
+                        // A thread goes from part to part.
+                        let place = |part| self.place(tile, kvs.clone(), part);
+                        let next = (part + 1 < parts.end).then(|| Next::new(&self.keys, &place(part + 1)));
+                        let place = (&place(part), next.as_ref());
+                        return SCRATCH.with_borrow_mut(|s| self.attend(tile, place, part, s, result));
                     }
                     i -= shares * parts.len();
                 }

@@ -5,7 +5,7 @@
 //! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
 use super::places::{RowPlaces, places_len};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, share_out};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, share_out_alike};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
@@ -104,7 +104,7 @@ pub(super) fn write_cells<'a>(
         cells.sort_unstable();
         let (mut rest, mut first) = ([keys.data, values.data], 0);
         let parts = cells.iter().map(|&(cell, t)| {
-            let skip = cell - first;
+            let skip = cell.checked_sub(first).expect("each cell is of one row");
             first = cell + 1;
             let mut i = 0;
             let out = rest.each_mut().map(|rest| {
@@ -116,7 +116,7 @@ pub(super) fn write_cells<'a>(
             });
             (t, out)
         });
-        share_out(pool, parts, |(t, out)| {
+        share_out_alike(pool, parts, |(t, out)| {
             row(t).into_iter().zip(out).zip(dtypes).for_each(|((x, out), dtype)| write_cell(dtype, x, out));
         });
     });

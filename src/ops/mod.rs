@@ -19,7 +19,7 @@ mod work;
 pub use case::{Case, Exact, Fill, Input, Random, Rows, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};
 pub use places::{NO_ROW, PAGE_CELLS, lay_tables, places_len, places_of_one};
-pub use pool::{Pool, Serial, for_chunks, for_each, for_ranges, share_out};
+pub use pool::{Pool, Serial, for_chunks, for_each, for_ranges, share_out_alike};
 pub use work::Work;
 
 use crate::base::{Meta, Result, View, ViewMut};

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most parts that work is split into at first; more threads than that share them.
-const MAX_PARTS: usize = 32;
+const MAX_PARTS: usize = 64;
 
 /// A team of threads. The caller is one of them.
 pub trait Pool: Sync {
@@ -41,23 +41,23 @@ struct Apart<T>(T);
 
 /// Part `p` of `parts` of `n` things.
 fn part_of(n: usize, p: usize, parts: usize) -> Range<usize> {
-    (n * p / parts).min(n)..(n * (p + 1) / parts).min(n)
+    n * p / parts..n * (p + 1) / parts
 }
 
 /// Calls `f(i, chunk)` for every `len` values of `data`: each thread goes through a part of its own, which is the same from call to call, so
 /// that rows stay in its caches, and then helps the others.
 ///
-/// The last chunk may be shorter. Work below one chunk per thread runs on the caller alone.
+/// The last chunk may be shorter. A single one is the caller's.
 pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let len = len.max(1);
     let n = data.len().div_ceil(len);
     if pool.threads() == 1 || n < 2 {
         return data.chunks_mut(len).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
-    let (parts, mut rest) = (pool.threads().min(MAX_PARTS), data);
+    let (parts, mut rest) = (pool.threads().min(MAX_PARTS).min(n), data);
     // A lock around an iterator hands out disjoint slices without unsafe code; it is held for nanoseconds.
     let shares: [_; MAX_PARTS] = std::array::from_fn(|p| {
-        let part = part_of(n, p, parts);
+        let part = if p < parts { part_of(n, p, parts) } else { n..n };
         let all = std::mem::take(&mut rest);
         let (now, later) = all.split_at_mut((part.len() * len).min(all.len()));
         rest = later;
@@ -73,12 +73,26 @@ pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl 
     });
 }
 
-/// Most parts that are taken at once.
+/// The most parts that a thread takes at once.
 const RUN: usize = 16;
 
-/// Calls `f` with each of some parts, shared out among the threads as they come free: several at a time while many are left. A single one is
-/// the caller's.
-pub fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
+/// Calls `f` with each of some parts, shared out among the threads as they come free. A single one is the caller's.
+fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
+    share_out_runs(pool, 1, parts, f);
+}
+
+/// Calls `f` with each of some parts of equal work, shared out among the threads as they come free, several at a time while many are left. A
+/// single one is the caller's.
+pub fn share_out_alike<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
+    share_out_runs(pool, RUN, parts, f);
+}
+
+fn share_out_runs<T: Send>(
+    pool: &dyn Pool,
+    most: usize,
+    parts: impl ExactSizeIterator<Item = T> + Send,
+    f: impl Fn(T) + Sync,
+) {
     if pool.threads() == 1 || parts.len() < 2 {
         return parts.for_each(f);
     }
@@ -86,7 +100,7 @@ pub fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = 
     let next = || {
         let mut run = [const { None }; RUN];
         let mut parts = parts.lock().expect("no thread panics while it holds the iterator");
-        let count = parts.len().div_ceil(2 * pool.threads()).min(RUN);
+        let count = parts.len().div_ceil(2 * pool.threads()).min(most);
         run[..count].fill_with(|| parts.next());
         run
     };
@@ -101,7 +115,8 @@ pub fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = 
     });
 }
 
-/// Calls `f(i, &mut data[range])` for the `i`-th of some ranges, which ascend and do not overlap, shared out as by [`for_chunks`].
+/// Calls `f(i, &mut data[range])` for the `i`-th of some ranges, which ascend and do not overlap, shared out among the
+/// threads as they come free.
 pub fn for_ranges<T: Send>(
     pool: &dyn Pool,
     data: &mut [T],
@@ -130,6 +145,10 @@ pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
         for p in (0..parts).map(|p| (thread + p) % parts) {
             let part = part_of(n, p, parts);
             loop {
+                // A part that is done is only looked at: its line stays where it is.
+                if done[p].0.load(Ordering::Relaxed) >= part.len() {
+                    break;
+                }
                 let i = part.start + done[p].0.fetch_add(1, Ordering::Relaxed);
                 if i >= part.end {
                     break;

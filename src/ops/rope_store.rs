@@ -7,7 +7,7 @@
 use super::kv_store::{CacheTypes, cache_flags, check_cache, check_places, rounding, scale_planes, write_cells};
 use super::places::{PAGE_CELLS, RowPlaces, positions};
 use super::rope::Angles;
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work, share_out};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work, share_out_alike};
 use super::work::row_bytes;
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
@@ -137,7 +137,7 @@ impl Op for RopeStore {
             turned.resize(rows * k_row, 0.0);
             let of_q = dst.f32().chunks_mut(q_row);
             let parts = of_q.zip(turned.chunks_mut(k_row)).enumerate();
-            share_out(pool, parts, |(t, (q, k))| {
+            share_out_alike(pool, parts, |(t, (q, k))| {
                 let (of_q, of_k) = qk.row(t).split_at(q_row);
                 q.copy_from_slice(of_q);
                 k.copy_from_slice(of_k);

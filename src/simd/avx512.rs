@@ -67,7 +67,7 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
     #[inline(always)]
     fn prefetch_to_write(self, at: *const u8) {
         // SAFETY: a hint. Every processor with AVX-512 has the instruction, which the intrinsic is not compiled to.
-        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at.addr(), options(nostack, preserves_flags, nomem)) }
     }
 
     #[inline(always)]
