@@ -106,12 +106,9 @@ pub(super) fn write_cells<'a>(
         let parts = cells.iter().map(|&(cell, t)| {
             let skip = cell.checked_sub(first).expect("each cell is of one row");
             first = cell + 1;
-            let mut i = 0;
-            let out = rest.each_mut().map(|rest| {
-                let (size, all) = (sizes[i], std::mem::take(rest));
-                i += 1;
-                let (out, after) = all[skip * size..].split_at_mut(size);
-                *rest = after;
+            let out = [0, 1].map(|i| {
+                let (out, after) = std::mem::take(&mut rest[i])[skip * sizes[i]..].split_at_mut(sizes[i]);
+                rest[i] = after;
                 out
             });
             (t, out)

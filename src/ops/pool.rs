@@ -76,18 +76,14 @@ pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl 
 /// The most parts that a thread takes at once.
 const RUN: usize = 16;
 
-/// Calls `f` with each of some parts, shared out among the threads as they come free. A single one is the caller's.
-fn share_out<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
-    share_out_runs(pool, 1, parts, f);
-}
-
 /// Calls `f` with each of some parts of equal work, shared out among the threads as they come free, several at a time while many are left. A
 /// single one is the caller's.
 pub fn share_out_alike<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
-    share_out_runs(pool, RUN, parts, f);
+    share_out(pool, RUN, parts, f);
 }
 
-fn share_out_runs<T: Send>(
+/// The same of any parts, at most `most` at a time.
+fn share_out<T: Send>(
     pool: &dyn Pool,
     most: usize,
     parts: impl ExactSizeIterator<Item = T> + Send,
@@ -130,7 +126,8 @@ pub fn for_ranges<T: Send>(
         (rest, start) = (after, range.end);
         (i, part)
     });
-    share_out(pool, parts, |(i, part)| f(i, part));
+    // One at a time: their work may differ.
+    share_out(pool, 1, parts, |(i, part)| f(i, part));
 }
 
 /// Calls `f(i)` for `0..n`: each thread goes through a part of its own in order, so that it reads what belongs to it as one

@@ -71,7 +71,7 @@ impl RopeStore {
     }
 }
 
-/// Heads `start ..` of `meta` `[tokens, heads, dim]`, as many as `count`.
+/// `meta` `[tokens, heads, dim]` with `count` heads.
 fn heads(meta: Meta, count: usize) -> Meta {
     Meta { shape: [meta.shape[0], count, meta.shape[2]].into(), ..meta }
 }
