@@ -1,6 +1,6 @@
 //! What can be said of the GPU kernels where no GPU is at hand, as Markdown: `cargo bench --bench gpu_figures`.
 //!
-//! Dispatches and bytes per token are counted from the plan. Times are of whatever device there is, which may be a CPU that pretends
+//! Dispatches and bytes per token are counted from the schedule. Times are of whatever device there is, which may be a CPU that pretends
 //! to be one: only their ratios mean anything. Instructions are tools/kernel-stats' business.
 
 #[path = "../tests/common/fixture.rs"]
@@ -13,7 +13,7 @@ use wgpu_llm::low_level::arch::{Batch, Spec, build};
 use wgpu_llm::low_level::base::{DType, Meta, Result};
 use wgpu_llm::low_level::gguf::Gguf;
 use wgpu_llm::low_level::gpu::{Device, Memory, Program, Selector, Source, Weights, submissions};
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Storage};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Schedule, Storage};
 use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::model::synth::Synthetic;
 use wgpu_llm::low_level::ops::{
@@ -173,9 +173,9 @@ fn decode(device: &Device, model: &Arc<Model>, graph: &Graph, runs: usize) -> (f
         graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Places)).expect("places").meta.outer();
     let mut memory = Memory::new(device, places);
     let mut weights = Weights::new(device, Arc::new(File(model.clone())));
-    let plan = Plan::single(graph, Place::Gpu);
+    let schedule = Schedule::single(graph, Place::Gpu);
     let nodes = 0..graph.nodes.len();
-    let mut program = Program::new(device, graph, nodes, &plan, &mut memory, &mut weights).expect("a program");
+    let mut program = Program::new(device, graph, nodes, &schedule, &mut memory, &mut weights).expect("a program");
     let greedy = SampleParams { temp: 0.0, top_k: 1, top_p: 1.0, min_p: 0.0, seed: 0, draw: DrawNumber::From(0) };
     memory.write_input(Input::Sampler, bytemuck::cast_slice(&greedy.words())).expect("written");
     memory.write_input(Input::Tokens, bytemuck::cast_slice(&[1u32])).expect("written");
@@ -281,8 +281,8 @@ fn time(
     memory: &mut Memory,
     weights: &mut Weights,
 ) -> f64 {
-    let (plan, choose) = (Plan::single(graph, Place::Gpu), |_: usize, all: Vec<Kernel>| choose(all));
-    let program = Program::new_async(device, graph, 0..1, &plan, memory, weights, &choose);
+    let (schedule, choose) = (Schedule::single(graph, Place::Gpu), |_: usize, all: Vec<Kernel>| choose(all));
+    let program = Program::with_kernels(device, graph, 0..1, &schedule, memory, weights, &choose);
     let mut program = pollster::block_on(program).expect("a program");
     let output = graph.output.expect("a result");
     let mut times: Vec<f64> = (0..10)

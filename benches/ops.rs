@@ -1,6 +1,6 @@
 //! Every op: at the shapes of its own cases, and at those that it has in the graphs of real models, on the CPU and on a GPU.
 //!
-//! `cargo bench --bench ops -- cpu/model/llama-1b` and so on; see benches/README.md. Figures mean something only beside others of
+//! `cargo bench --bench ops -- cpu/model/llama-1b` and so on; see benches/README.md. RunCost mean something only beside others of
 //! the same run.
 
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
@@ -14,9 +14,9 @@ use wgpu_llm::low_level::arch::{self, Batch};
 use wgpu_llm::low_level::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use wgpu_llm::low_level::cpu::{Bytes, Panels, ThreadPool};
 use wgpu_llm::low_level::gpu::{self, Device, Selector};
-use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Node, Place, Plan, Storage, Tensor};
+use wgpu_llm::low_level::graph::{Cache, CachePart, Graph, Node, Place, Schedule, Storage, Tensor};
 use wgpu_llm::low_level::model::{Model, synth::Synthetic};
-use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input, Rows, Wanted, places_len};
+use wgpu_llm::low_level::ops::{AnyOp, Case, Fill, Input, Rows, WeightLayout, places_len};
 
 /// Models whose ops are measured, cut to one layer, and the tokens of their vocabulary: one large head is enough.
 const MODELS: &[(&str, usize)] = &[("llama-1b:q4_0", 32768), ("qwen3-30b-a3b:q4_k_m", 512), ("gpt-oss-20b:mxfp4", 512)];
@@ -145,10 +145,10 @@ impl Job {
                 out.copy_from_slice(&bytes[at..][..out.len()]);
                 Ok(())
             };
-            let whole = piece.weight && piece.meta == piece.whole && self.op.wants(i) == Wanted::Panels;
+            let whole = piece.weight && piece.meta == piece.whole && self.op.weight_layout(i) == WeightLayout::Packed;
             let made = whole.then(|| panels.get(&format!("{copy}.{i}"), &piece.meta, pool, &read).expect("memory"));
             match made.flatten() {
-                Some(part) => (part, Layout::Panels),
+                Some(part) => (part, Layout::Packed),
                 None => (Arc::new(bytes.clone()), Layout::Rows),
             }
         };
@@ -158,7 +158,7 @@ impl Job {
     fn views<'a>(&self, sources: &'a [(Bytes, Layout)]) -> Vec<View<'a>> {
         let view = |(i, (piece, (bytes, layout))): (usize, (&Piece, &'a (Bytes, Layout)))| match layout {
             _ if self.op.written().any(|w| w == i) => View::empty(piece.meta),
-            Layout::Panels => View { meta: piece.meta, data: (**bytes).as_ref(), layout: Layout::Panels },
+            Layout::Packed => View { meta: piece.meta, data: (**bytes).as_ref(), layout: Layout::Packed },
             Layout::Rows => piece.view((**bytes).as_ref()),
         };
         self.src.iter().zip(sources).enumerate().map(view).collect()
@@ -212,10 +212,10 @@ impl Job {
             src.push(Tensor { meta: piece.meta, offset: piece.offset, ..buffer });
         }
         graph.output = Some(graph.op("bench", self.op.clone(), &src)?);
-        let plan = Plan::single(&graph, Place::Gpu);
+        let schedule = Schedule::single(&graph, Place::Gpu);
         let mut memory = gpu::Memory::new(device, 1);
         let mut weights = gpu::Weights::new(device, Arc::new(Tensors(tensors)));
-        gpu::Program::new(device, &graph, 0..1, &plan, &mut memory, &mut weights)
+        gpu::Program::new(device, &graph, 0..1, &schedule, &mut memory, &mut weights)
     }
 }
 

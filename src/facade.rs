@@ -5,8 +5,9 @@ use crate::chat::{self, ChatOptions, Conversation, Delta, Reply, ResponseStream}
 use crate::graph::Place;
 use crate::model;
 use crate::open::{self, DeviceOptions, Listener, Notice};
-use crate::plan::{Options, Placement};
-use crate::run::{FinishReason, Generation, SavedCache, Session};
+use crate::plan::{DeviceMap, Options};
+use crate::run::schedule::FinishReason;
+use crate::run::{Generation, SavedCache, Session};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, Segment, StopStrings};
 use std::ops::ControlFlow;
@@ -51,7 +52,7 @@ impl Loader {
         self
     }
 
-    /// With these types of the cache, threads, sizes of batches and precisions. What else is in it is planned: context, placement, layers on
+    /// With these types of the cache, threads, sizes of batches and precisions. What else is in it is planned: context, device map, layers on
     /// the GPU, system memory.
     pub fn options(mut self, options: Options) -> Loader {
         self.open.options = options;
@@ -79,15 +80,15 @@ impl Loader {
     pub fn load(self) -> Result<Model> {
         let file = Arc::new(model::Model::open_with(&self.path, &self.overrides)?);
         let opened = self.open.open(file.clone())?;
-        let (placed, context) = (placed(&opened.fit.placement, &opened.why), opened.session.context());
+        let (placed, context) = (placed(&opened.fit.device_map, &opened.why), opened.session.context());
         let shared = Shared { file, placed, context, session: Mutex::new(opened.session) };
         Ok(Model { shared: Arc::new(shared) })
     }
 }
 
 /// Where a model runs and why, in words.
-pub(crate) fn placed(placement: &Placement, why: &str) -> String {
-    let on = match placement.single() {
+pub(crate) fn placed(device_map: &DeviceMap, why: &str) -> String {
+    let on = match device_map.single() {
         Some(Place::Cpu) => "the CPU",
         Some(Place::Gpu) => "the GPU",
         None => "GPU and CPU",
@@ -329,7 +330,7 @@ impl Response<'_> {
                 match reply {
                     Ok(reply) => {
                         // What nobody has heard was stopped: it is as if nothing had been asked.
-                        if !reply.is_empty() && (self.heard || reply.generation.finish != FinishReason::Interrupted) {
+                        if !reply.is_empty() && (self.heard || reply.generation.finish != FinishReason::Cancelled) {
                             self.chat.conversation = conversation;
                         }
                         self.reply = Some(reply);

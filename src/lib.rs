@@ -76,11 +76,11 @@ pub use model::Overrides;
 pub use open::{DeviceChoice, DeviceOptions, Notice};
 pub use ops::CacheTypes;
 pub use plan::fit::Layers;
-pub use plan::{Options, Override, Rules};
+pub use plan::{DeviceOverrides, Options, TensorOverride};
 pub use quant::Precision;
+pub use run::Generation;
 pub use run::batcher::{Event, Handle, Request, Times, TokenLogprobs, Usage};
-pub use run::schedule::Finish;
-pub use run::{FinishReason, Generation};
+pub use run::schedule::FinishReason;
 pub use sample::SamplerOptions;
 #[cfg(not(target_arch = "wasm32"))]
 pub use service::Service;

@@ -51,7 +51,7 @@ impl Loader {
         self.open.options.sequences = sequences.max(1);
         let file = Arc::new(model::Model::open_with(&self.path, &self.overrides)?);
         let Opened { session, fit, why } = self.open.open(file.clone())?;
-        let placed = facade::placed(&fit.placement, &why);
+        let placed = facade::placed(&fit.device_map, &why);
         Ok(Service { client: session.into_batcher().spawn()?, file, placed })
     }
 }

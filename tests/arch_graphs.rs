@@ -252,7 +252,7 @@ fn a_batch_without_rows_fills_the_cache_all_the_same() {
         fill(&mut memory, Input::Places, &places_of_one(0, n, 1));
         assert!(runner.run(&mut memory, &pool).is_empty());
         let decode = build(&f.spec, &Batch { kv: DType::F32.into(), ..DECODE }).unwrap();
-        let logits = Runner::new(&f, decode, &mut memory).feed(n, &mut memory, &pool).concat();
+        let logits = Runner::new(&f, decode, &mut memory).decode(n, &mut memory, &pool).concat();
         let want: Vec<f64> = f.logits.last().unwrap().iter().map(|x| f64::from(*x)).collect();
         let error = nmse(&logits, &want);
         assert!(error < 1e-4, "{name}: nmse {error:.1e}");

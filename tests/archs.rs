@@ -37,7 +37,7 @@ fn run(f: &Fixture, chunks: &[usize], kv: DType, pool: &ThreadPool) -> Vec<Vec<f
     let mut all = Vec::new();
     for &tokens in chunks {
         let runner = runners.entry(tokens).or_insert_with(|| Runner::new(f, whole(f, tokens, kv), &mut memory));
-        all.extend(runner.feed(all.len(), &mut memory, pool));
+        all.extend(runner.decode(all.len(), &mut memory, pool));
     }
     all
 }
@@ -63,7 +63,7 @@ fn ties(f: &Fixture, pool: &ThreadPool) -> Range<usize> {
             part.nodes.truncate(i + 1);
             part.output = Some(part.nodes[i].dst);
             let mut memory = Memory::default();
-            let row = Runner::new(f, part, &mut memory).feed(0, &mut memory, pool).swap_remove(ties.start);
+            let row = Runner::new(f, part, &mut memory).decode(0, &mut memory, pool).swap_remove(ties.start);
             row[..row.len() / 2].iter().map(|id| *id as u32).collect()
         };
         routers.map(until).collect()

@@ -154,7 +154,7 @@ fn tokens_are_submitted_ahead_and_nothing_is_made_for_them() {
         assert!(engine.runs_ahead());
         let mut run = |ahead: bool| -> (Vec<u32>, Counters, Counters) {
             let mut tokens =
-                vec![engine.feed_and_sample(&f.tokens[..8], 0, &GREEDY).expect("runs").wait().expect("a token")];
+                vec![engine.decode_and_sample(&f.tokens[..8], 0, &GREEDY).expect("runs").wait().expect("a token")];
             let before = device.counters();
             let mut tickets = Vec::new();
             for _ in 0..6 {

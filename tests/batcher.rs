@@ -14,13 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use tokens::tokens;
 use wgpu_llm::low_level::gguf::Gguf;
-use wgpu_llm::low_level::gpu::{Device, Fault, Trouble};
+use wgpu_llm::low_level::gpu::{Device, FaultKind, InjectedFault};
 use wgpu_llm::low_level::model::{Model, synth::Synthetic};
 use wgpu_llm::low_level::ops::{Random, Serial};
 use wgpu_llm::low_level::plan::Options;
 use wgpu_llm::low_level::quant::Precision;
 use wgpu_llm::low_level::run::batcher::{Batcher, Event, Handle, Request};
-use wgpu_llm::low_level::run::schedule::Finish;
+use wgpu_llm::low_level::run::schedule::FinishReason;
 use wgpu_llm::low_level::run::{Session, StepEngine};
 use wgpu_llm::low_level::sample::SamplerOptions;
 
@@ -217,7 +217,7 @@ fn a_prefix_is_computed_once_and_held_once() {
     for handle in &mut handles {
         while let Some(event) = handle.try_next() {
             if let Event::Done { usage, finish, .. } = event {
-                assert_eq!(finish, Finish::Limit);
+                assert_eq!(finish, FinishReason::Limit);
                 computed += usage.prompt_tokens - usage.cached_tokens;
             }
         }
@@ -235,7 +235,7 @@ fn a_lost_gpu_loses_no_token_of_any_request() {
     for at in [3, 9, 20] {
         let device = open().expect("there was one a moment ago");
         let mut batcher = batcher(&model, Some(device.clone()), options());
-        device.inject([Fault { trouble: Trouble::Lost, at }]);
+        device.inject([InjectedFault { kind: FaultKind::Lost, at }]);
         let got = among(&mut batcher, &model, &all, (0, 1), at);
         compare(&format!("lost at {at}"), &want, &got);
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokens::tokens;
 use wgpu_llm::low_level::base::{Checksum, DType, ErrorKind, Result};
 use wgpu_llm::low_level::gguf::Gguf;
-use wgpu_llm::low_level::gpu::{Device, Fault, Trouble};
+use wgpu_llm::low_level::gpu::{Device, FaultKind, InjectedFault};
 use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::ops::{CACHE_TYPES, CacheTypes, nmse};
 use wgpu_llm::low_level::plan::Options;
@@ -92,11 +92,11 @@ fn goes_on(on: On, device: &Option<Device>, kv: CacheTypes) {
     let file = save(&mut first, &path);
     let mut fresh = on.session(&model, device, options);
     load(&mut fresh, &path).expect("loaded");
-    assert_eq!(fresh.fed(), first.fed(), "{on:?}, {kv}");
-    assert_eq!(first.fed().len(), 158, "the last token of the answer was never computed");
+    assert_eq!(fresh.cached_tokens(), first.cached_tokens(), "{on:?}, {kv}");
+    assert_eq!(first.cached_tokens().len(), 158, "the last token of the answer was never computed");
     assert_eq!(save(&mut fresh, &path), file, "{on:?}, {kv}: saved again");
 
-    let prompt = [first.fed(), &answer.tokens[8..], &tokens(&model, 2, 60)].concat();
+    let prompt = [first.cached_tokens(), &answer.tokens[8..], &tokens(&model, 2, 60)].concat();
     let [a, b] = [&mut first, &mut fresh].map(|session| greedy(session, &prompt, 12));
     assert_eq!(a.tokens, b.tokens, "{on:?}, {kv}");
     assert_eq!((a.prompt_tokens, b.prompt_tokens), (61, 61), "only what is new is computed");
@@ -173,7 +173,7 @@ fn windows_come_back(on: On, device: &Option<Device>, models: &[&str]) {
         };
         assert_eq!(save(&mut load_fresh(), &path), file, "{name}: saved again");
         // On from the end, again from where the last answer and the first began, and another way from there.
-        let end = [first.fed(), &tokens(&model, 9, 30)].concat();
+        let end = [first.cached_tokens(), &tokens(&model, 9, 30)].concat();
         let branch = [&prompt[..], &tokens(&model, 10, 50)].concat();
         for (prompt, new) in [(&end, 30), (&next, 1), (&prompt, 1), (&branch, 50)] {
             let mut kept = load_fresh();
@@ -207,11 +207,11 @@ fn a_gpu_that_is_lost_meanwhile_costs_time_alone() {
     let device = Some(device.reopen().expect("it is there"));
     let mut first = session(&model, &device, options());
     greedy(&mut first, &tokens(&model, 12, 100), 5);
-    let fed = first.fed().to_vec();
-    let lost = Fault { trouble: Trouble::Lost, at: 3 };
+    let fed = first.cached_tokens().to_vec();
+    let lost = InjectedFault { kind: FaultKind::Lost, at: 3 };
     device.as_ref().expect("opened").inject([lost]);
     save(&mut first, &path);
-    assert_eq!(first.fed(), fed, "the file was written by the GPU that took its place");
+    assert_eq!(first.cached_tokens(), fed, "the file was written by the GPU that took its place");
     let again = first.device().expect("opened again").reopen().expect("it is there");
     let mut other = session(&model, &Some(again.clone()), options());
     load(&mut other, &path).expect("loaded");
@@ -222,7 +222,7 @@ fn a_gpu_that_is_lost_meanwhile_costs_time_alone() {
     // While the cells are written.
     let again = other.device().expect("opened again").reopen().expect("it is there");
     let mut other = session(&model, &Some(again.clone()), options());
-    again.inject([Fault { at: 1, ..lost }]);
+    again.inject([InjectedFault { at: 1, ..lost }]);
     load(&mut other, &path).expect("loaded");
     assert!(other.device().is_some_and(|device| device.check().is_ok()), "another took its place");
     let got = greedy(&mut other, &prompt, 20);
@@ -236,7 +236,7 @@ fn refused(model: &Arc<Model>, path: &Path, options: Options) -> String {
     session.logits(&[1, 2, 3], &[2]).expect("logits");
     let error = load(&mut session, path).expect_err("refused");
     if error.kind() == ErrorKind::Usage {
-        assert_eq!(session.fed(), [1, 2, 3], "the session is as it was");
+        assert_eq!(session.cached_tokens(), [1, 2, 3], "the session is as it was");
     }
     let text = error.to_string();
     assert!(text.starts_with(&path.display().to_string()), "{text}");
@@ -339,7 +339,7 @@ fn no_bytes_make_the_reader_fail_otherwise() {
                     matches!(e.kind(), ErrorKind::Format | ErrorKind::Usage | ErrorKind::Unsupported),
                     "{what}: {e}"
                 );
-                assert!(session.fed().is_empty(), "{what}");
+                assert!(session.cached_tokens().is_empty(), "{what}");
                 e.to_string()
             }
         }

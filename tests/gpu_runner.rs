@@ -11,7 +11,7 @@ use wgpu_llm::low_level::base::{DType, Error, ErrorKind, Meta, Result};
 use wgpu_llm::low_level::cpu;
 use wgpu_llm::low_level::gpu::roofline::{self, Limit};
 use wgpu_llm::low_level::gpu::{Check, Device, Memory, Program, Source, Weights};
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Tensor};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Schedule, Tensor};
 use wgpu_llm::low_level::ops::Input as Made;
 use wgpu_llm::low_level::ops::{Add, AnyOp, Case, Fill, GetRows, MatMul, Random, RmsNorm, Serial, Stack, Unary};
 
@@ -25,7 +25,7 @@ impl Source for Tensors {
     }
 }
 
-impl cpu::Weights for Tensors {
+impl cpu::WeightSource for Tensors {
     fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         Ok(Arc::new(self.0[name].clone()))
     }
@@ -67,8 +67,8 @@ impl Net {
     fn program(&self, device: &Device) -> Result<(Program, Memory)> {
         let mut memory = Memory::new(device, self.x.len());
         let mut weights = Weights::new(device, self.tensors.clone());
-        let plan = Plan::single(&self.graph, Place::Gpu);
-        let program = Program::new(device, &self.graph, 0..self.nodes(), &plan, &mut memory, &mut weights)?;
+        let schedule = Schedule::single(&self.graph, Place::Gpu);
+        let program = Program::new(device, &self.graph, 0..self.nodes(), &schedule, &mut memory, &mut weights)?;
         memory.write_input(Input::Rows, bytemuck::cast_slice(&self.x))?;
         Ok((program, memory))
     }
@@ -76,9 +76,9 @@ impl Net {
     /// The result on the CPU.
     fn want(&self) -> Vec<f32> {
         let mut memory = cpu::Memory::default();
-        let plan = Plan::single(&self.graph, Place::Cpu);
+        let schedule = Schedule::single(&self.graph, Place::Cpu);
         let mut program =
-            cpu::Program::new(&self.graph, 0..self.nodes(), &plan, &mut memory, &*self.tensors, &Serial).unwrap();
+            cpu::Program::new(&self.graph, 0..self.nodes(), &schedule, &mut memory, &*self.tensors, &Serial).unwrap();
         let bytes: &[u8] = bytemuck::cast_slice(&self.x);
         memory.input(Input::Rows, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
         program.run(&self.graph, &mut memory, &cpu::ThreadPool::new(2), None);
@@ -147,8 +147,8 @@ fn long_work_is_cut_into_submissions() {
     let tensors = Tensors(HashMap::from([("w".into(), vec![0; 4 << 22])]));
     let mut memory = Memory::new(&device, 2048 * 2048);
     let mut weights = Weights::new(&device, Arc::new(tensors));
-    let plan = Plan::single(&graph, Place::Gpu);
-    let program = Program::new(&device, &graph, 0..4, &plan, &mut memory, &mut weights).unwrap();
+    let schedule = Schedule::single(&graph, Place::Gpu);
+    let program = Program::new(&device, &graph, 0..4, &schedule, &mut memory, &mut weights).unwrap();
     // 17 GFLOP each: more than two thirds of a submission on the slow GPU that is assumed is left for no second one.
     assert!(program.submissions() > 1, "{} submissions", program.submissions());
     assert!(program.longest_submission() <= 0.1, "{} s", program.longest_submission());
@@ -163,9 +163,9 @@ fn one_long_product_is_cut_too() {
     let x = graph.input(Input::Rows, Meta::f32([2048, 2048]));
     graph.op("product", MatMul, &[w, x]).unwrap();
     let tensors = Tensors(HashMap::from([("w".into(), vec![0; 8192 * 2048 * 4])]));
-    let (mut memory, plan) = (Memory::new(&device, 2048 * 2048), Plan::single(&graph, Place::Gpu));
+    let (mut memory, schedule) = (Memory::new(&device, 2048 * 2048), Schedule::single(&graph, Place::Gpu));
     let mut weights = Weights::new(&device, Arc::new(tensors));
-    let program = Program::new(&device, &graph, 0..1, &plan, &mut memory, &mut weights).unwrap();
+    let program = Program::new(&device, &graph, 0..1, &schedule, &mut memory, &mut weights).unwrap();
     assert!(program.submissions() > 2 && program.longest_submission() <= 0.1, "{} s", program.longest_submission());
 }
 
@@ -190,16 +190,17 @@ fn segments_share_their_temporaries_with_the_cpu() {
     let Some(device) = device::open("segments_share_their_temporaries_with_the_cpu") else { return };
     let net = net(3, 64, 6);
     for cut in [1, 7, net.nodes() - 1] {
-        let plan = Plan::new(&net.graph, |i| if i < cut { Place::Cpu } else { Place::Gpu });
+        let schedule = Schedule::new(&net.graph, |i| if i < cut { Place::Cpu } else { Place::Gpu });
         let (mut here, mut there) = (cpu::Memory::default(), Memory::new(&device, net.x.len()));
         let mut weights = Weights::new(&device, net.tensors.clone());
-        let mut first = cpu::Program::new(&net.graph, 0..cut, &plan, &mut here, &*net.tensors, &Serial).unwrap();
-        let mut second = Program::new(&device, &net.graph, cut..net.nodes(), &plan, &mut there, &mut weights).unwrap();
+        let mut first = cpu::Program::new(&net.graph, 0..cut, &schedule, &mut here, &*net.tensors, &Serial).unwrap();
+        let mut second =
+            Program::new(&device, &net.graph, cut..net.nodes(), &schedule, &mut there, &mut weights).unwrap();
         let bytes: &[u8] = bytemuck::cast_slice(&net.x);
         here.input(Input::Rows, bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
         there.write_input(Input::Rows, bytes).unwrap();
         first.run(&net.graph, &mut here, &cpu::ThreadPool::new(2), None);
-        for copy in &plan.copies {
+        for copy in &schedule.copies {
             let bytes =
                 first.temp(copy.buf, &here)[..net.graph.buffers[copy.buf.0 as usize].meta.span_bytes()].to_vec();
             second.write_temp(copy.buf, &bytes).unwrap();

@@ -13,9 +13,9 @@ use wgpu_llm::low_level::graph::Place;
 use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::ops::nmse;
 use wgpu_llm::low_level::plan::budget::Budget;
-use wgpu_llm::low_level::plan::fit::{Fit, Layers, Request};
+use wgpu_llm::low_level::plan::fit::{DevicePlan, Layers, Request};
 use wgpu_llm::low_level::plan::rates::DeviceRates;
-use wgpu_llm::low_level::plan::{Options, Rules};
+use wgpu_llm::low_level::plan::{DeviceOverrides, Options};
 use wgpu_llm::low_level::run::Session;
 
 const TOKENS: u32 = 40;
@@ -64,7 +64,7 @@ fn large_heads_run_on_small_devices() {
         let Some(device) = device(test, shared) else { return };
         let model = model(dim);
         let mut session = Session::new(model.clone(), Some(device), options()).expect("a session");
-        assert_eq!(session.engine().placement().single(), Some(Place::Gpu), "heads of {dim} in {shared} KiB");
+        assert_eq!(session.engine().device_map().single(), Some(Place::Gpu), "heads of {dim} in {shared} KiB");
         gives_what_the_cpu_gives(&model, &mut session);
     }
 }
@@ -82,19 +82,19 @@ fn attention_without_a_kernel_is_left_to_the_cpu() {
     for layers in [Layers::Auto, Layers::All, Layers::Count(3)] {
         let Some(device) = device(test, 16) else { return };
         let budget = Budget::new(None, None, Some(1 << 30), None);
-        let request = Request { layers, rules: Rules::default(), budget, contexts: vec![256] };
-        let fit = Fit::new(&model, Some(&device), &options(), &request, &mut speeds).expect("a plan");
-        let places: Vec<_> = fit.placement.blocks.iter().map(|b| (b.main, b.cache)).collect();
+        let request = Request { layers, overrides: DeviceOverrides::default(), budget, contexts: vec![256] };
+        let fit = DevicePlan::new(&model, Some(&device), &options(), &request, &mut speeds).expect("a plan");
+        let places: Vec<_> = fit.device_map.blocks.iter().map(|b| (b.main, b.cache)).collect();
         assert_eq!(places, [(Place::Gpu, Place::Cpu); 2], "{layers:?}: {}", fit.why);
         for part in ["attention of 2 of its layers is left to the CPU", "cannot run on"] {
             assert!(fit.why.contains(part), "{layers:?}: {part}: {}", fit.why);
         }
-        let planned = Options { placement: Some(fit.placement), ..options() };
+        let planned = Options { device_map: Some(fit.device_map), ..options() };
         gives_what_the_cpu_gives(&model, &mut Session::new(model.clone(), Some(device), planned).expect("a session"));
     }
     // Whoever plans nothing gets the same.
     let Some(device) = device(test, 16) else { return };
     let mut session = Session::new(model.clone(), Some(device), options()).expect("a session");
-    assert!(session.engine().placement().blocks.iter().all(|b| (b.main, b.cache) == (Place::Gpu, Place::Cpu)));
+    assert!(session.engine().device_map().blocks.iter().all(|b| (b.main, b.cache) == (Place::Gpu, Place::Cpu)));
     gives_what_the_cpu_gives(&model, &mut session);
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use wgpu_llm::low_level::base::{DType, Error, Meta, Result};
 use wgpu_llm::low_level::gpu::{Device, Memory, Program, Source, Weights, probe};
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Schedule};
 use wgpu_llm::low_level::ops::{Kernel, Linear, PreNorm, Random};
 use wgpu_llm::low_level::quant::{self, Precision};
 
@@ -55,9 +55,9 @@ fn rounded(device: &Device, dtype: DType, variant: &str, x: &[f32], norm: Option
     kernels.iter().find(|kernel| kernel.variant == variant)?;
     let mut memory = Memory::new(device, x.len());
     let mut weights = Weights::new(device, Arc::new(weights));
-    let plan = Plan::single(&graph, Place::Gpu);
+    let schedule = Schedule::single(&graph, Place::Gpu);
     let only = |_, kernels: Vec<Kernel>| kernels.into_iter().filter(|k| k.variant == variant).collect();
-    let program = Program::new_async(device, &graph, 0..1, &plan, &mut memory, &mut weights, &only);
+    let program = Program::with_kernels(device, &graph, 0..1, &schedule, &mut memory, &mut weights, &only);
     let mut program = pollster::block_on(program).expect("a program");
     memory.write_input(Input::Rows, bytemuck::cast_slice(x)).expect("as large as that");
     let bytes = program.run_read(&y).and_then(|pending| pending.wait()).expect("a result");

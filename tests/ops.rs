@@ -2,7 +2,7 @@
 
 use wgpu_llm::low_level::base::DType;
 use wgpu_llm::low_level::cpu::ThreadPool;
-use wgpu_llm::low_level::ops::{AnyOp, Pool, Serial};
+use wgpu_llm::low_level::ops::{AnyOp, Serial, Threads};
 use wgpu_llm::low_level::run::selftest::{Trial, describe};
 use wgpu_llm::low_level::simd::Level;
 
@@ -14,7 +14,7 @@ fn cpu_ops_match_their_oracles() {
         let trial = Trial::new(case, n as u64 * 16);
         let case = trial.case();
         assert!(trial.result().dtype != DType::F16 || case.op.in_place().is_some());
-        for pool in [&Serial as &dyn Pool, &pool] {
+        for pool in [&Serial as &dyn Threads, &pool] {
             let error = trial.run(pool);
             checked += 1;
             if error > case.nmse {

@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wgpu_llm::low_level::base::{ErrorKind, Result};
 use wgpu_llm::low_level::gguf::Gguf;
-use wgpu_llm::low_level::gpu::{Device, Fault, Memory, Trouble};
+use wgpu_llm::low_level::gpu::{Device, FaultKind, InjectedFault, Memory};
 use wgpu_llm::low_level::graph::Input;
 use wgpu_llm::low_level::model::Model;
-use wgpu_llm::low_level::plan::{Options, Placement};
-use wgpu_llm::low_level::run::{FinishReason, Generation, Session};
+use wgpu_llm::low_level::plan::{DeviceMap, Options};
+use wgpu_llm::low_level::run::schedule::FinishReason;
+use wgpu_llm::low_level::run::{Generation, Session};
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const BATCH: usize = 8;
@@ -65,12 +66,12 @@ fn generate(session: &mut Session, options: &SamplerOptions) -> Result<Generatio
     session.generate(&prompt(), &mut sampler, TOKENS, &mut |_| ControlFlow::Continue(()))
 }
 
-fn fault(trouble: Trouble, at: u64) -> Fault {
-    Fault { trouble, at }
+fn fault(kind: FaultKind, at: u64) -> InjectedFault {
+    InjectedFault { kind, at }
 }
 
 /// Generates while `faults` happen, and compares with what comes without them; gives what was told.
-fn goes_on(device: &Device, gpu_layers: Option<usize>, options: &SamplerOptions, faults: &[Fault]) -> Told {
+fn goes_on(device: &Device, gpu_layers: Option<usize>, options: &SamplerOptions, faults: &[InjectedFault]) -> Told {
     let device = device.reopen().expect("it is there");
     let (mut session, told) = session(Some(device.clone()), gpu_layers);
     let want = generate(&mut session, options).expect("an answer");
@@ -81,7 +82,7 @@ fn goes_on(device: &Device, gpu_layers: Option<usize>, options: &SamplerOptions,
     assert_eq!(got.tokens, want.tokens, "{faults:?}");
     assert_eq!((got.finish, got.prompt_tokens), (want.finish, want.prompt_tokens), "{faults:?}");
     let fed: Vec<u32> = prompt().into_iter().chain(want.tokens).collect();
-    assert_eq!(session.fed(), &fed[..fed.len() - 1], "{faults:?}");
+    assert_eq!(session.cached_tokens(), &fed[..fed.len() - 1], "{faults:?}");
     told
 }
 
@@ -91,7 +92,7 @@ fn an_answer_goes_on_after_the_device_is_lost_at_any_moment() {
     for options in &ways() {
         // In the prompt, with its last batch, with the first tokens in flight, late.
         for at in [1, 2, 6, PROMPT_SUBMISSIONS, PROMPT_SUBMISSIONS + 1, PROMPT_SUBMISSIONS + 2, 30] {
-            let told = goes_on(&device, None, options, &[fault(Trouble::Lost, at)]);
+            let told = goes_on(&device, None, options, &[fault(FaultKind::Lost, at)]);
             let told = told.lock().unwrap();
             let [(Some(_), 1, _, text)] = &told[..] else { panic!("lost once, at {at}: {told:?}") };
             assert!(text.contains("was lost: waiting for it failed; it was opened again"), "{text}");
@@ -104,7 +105,7 @@ fn an_answer_goes_on_where_layers_are_on_both_devices() {
     let Some(device) = device::open("an_answer_goes_on_where_layers_are_on_both_devices") else { return };
     for options in &ways() {
         for at in [1, 9, 20] {
-            let told = goes_on(&device, Some(2), options, &[fault(Trouble::Lost, at)]);
+            let told = goes_on(&device, Some(2), options, &[fault(FaultKind::Lost, at)]);
             assert!(matches!(told.lock().unwrap()[..], [(Some(_), 1, ..)]), "{told:?}");
         }
     }
@@ -115,7 +116,7 @@ fn three_losses_in_ten_minutes_and_the_session_stays_on_the_cpu() {
     let Some(device) = device::open("three_losses_in_ten_minutes_and_the_session_stays_on_the_cpu") else { return };
     for options in &ways() {
         // The second while the prompt is computed anew, the third late in the answer.
-        let losses = [PROMPT_SUBMISSIONS + 3, 5, PROMPT_SUBMISSIONS + 9].map(|at| fault(Trouble::Lost, at));
+        let losses = [PROMPT_SUBMISSIONS + 3, 5, PROMPT_SUBMISSIONS + 9].map(|at| fault(FaultKind::Lost, at));
         let told = goes_on(&device, None, options, &losses);
         let told = told.lock().unwrap();
         let [(Some(_), 1, ..), (Some(_), 2, ..), (None, 3, tokens, text)] = &told[..] else { panic!("{told:?}") };
@@ -128,10 +129,10 @@ fn three_losses_in_ten_minutes_and_the_session_stays_on_the_cpu() {
 fn too_little_memory_in_the_middle_of_an_answer() {
     let Some(device) = device::open("too_little_memory_in_the_middle_of_an_answer") else { return };
     let [greedy, ..] = ways();
-    let told = goes_on(&device, None, &greedy, &[fault(Trouble::OutOfMemory, 20)]);
+    let told = goes_on(&device, None, &greedy, &[fault(FaultKind::OutOfMemory, 20)]);
     let told = told.lock().unwrap();
     assert!(matches!(&told[..], [(Some(_), 1, _, text)] if text.contains("out of memory")), "{told:?}");
-    let told = goes_on(&device, None, &greedy, &[20, 15].map(|at| fault(Trouble::OutOfMemory, at)));
+    let told = goes_on(&device, None, &greedy, &[20, 15].map(|at| fault(FaultKind::OutOfMemory, at)));
     assert!(matches!(told.lock().unwrap()[..], [(Some(_), 1, ..), (None, 2, ..)]), "{told:?}");
 }
 
@@ -141,14 +142,14 @@ fn too_little_memory_for_a_plan_makes_another() {
     for options in &ways() {
         let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
         let layers = session.model().spec().layers.len();
-        session.when_short_of_memory(move |_| Some(Placement::last(layers, 2)));
+        session.when_short_of_memory(move |_| Some(DeviceMap::last(layers, 2)));
         let want = generate(&mut session, options).unwrap();
         session.truncate(0);
         let before = session.engine().device().expect("a GPU").counters().bytes;
-        session.engine().device().expect("a GPU").inject([fault(Trouble::OutOfMemory, 20)]);
+        session.engine().device().expect("a GPU").inject([fault(FaultKind::OutOfMemory, 20)]);
         assert_eq!(generate(&mut session, options).unwrap().tokens, want.tokens);
         let device = session.engine().device().cloned().expect("still there");
-        assert_eq!(session.engine().placement().gpu_layers(), 2);
+        assert_eq!(session.engine().device_map().gpu_layers(), 2);
         assert!(device.counters().bytes < before, "{before} {:?}", device.counters());
         let told = told.lock().unwrap();
         let [(Some(_), 1, _, text)] = &told[..] else { panic!("{told:?}") };
@@ -159,8 +160,8 @@ fn too_little_memory_for_a_plan_makes_another() {
     for on_gpu in [true, false] {
         let (mut session, told) = session(Some(device.reopen().expect("it is there")), None);
         let layers = session.model().spec().layers.len();
-        session.when_short_of_memory(move |_| (!on_gpu).then(|| Placement::cpu(layers)));
-        session.engine().device().expect("a GPU").inject([fault(Trouble::OutOfMemory, 20)]);
+        session.when_short_of_memory(move |_| (!on_gpu).then(|| DeviceMap::cpu(layers)));
+        session.engine().device().expect("a GPU").inject([fault(FaultKind::OutOfMemory, 20)]);
         assert_eq!(generate(&mut session, &SamplerOptions::greedy()).unwrap().tokens.len(), TOKENS);
         assert_eq!(session.engine().device().is_some(), on_gpu);
         let told = told.lock().unwrap();
@@ -173,7 +174,7 @@ fn too_little_memory_for_a_plan_makes_another() {
 fn a_device_that_does_not_answer_is_given_up() {
     let Some(device) = device::open("a_device_that_does_not_answer_is_given_up") else { return };
     let [greedy, ..] = ways();
-    let told = goes_on(&device, None, &greedy, &[fault(Trouble::Silent, 20)]);
+    let told = goes_on(&device, None, &greedy, &[fault(FaultKind::Silent, 20)]);
     let told = told.lock().unwrap();
     assert!(matches!(&told[..], [(Some(_), 1, _, text)] if text.contains("no answer for 4 s")), "{told:?}");
 }
@@ -200,7 +201,7 @@ fn a_session_that_has_gone_to_the_cpu_keeps_nothing_on_the_gpu() {
     let Some(device) = device::open("a_session_that_has_gone_to_the_cpu_keeps_nothing_on_the_gpu") else { return };
     let (mut session, told) = session(Some(device.clone()), None);
     let [greedy, ..] = ways();
-    device.inject([1, 1, 1].map(|at| fault(Trouble::Lost, at)));
+    device.inject([1, 1, 1].map(|at| fault(FaultKind::Lost, at)));
     let first = generate(&mut session, &greedy).unwrap();
     assert!(matches!(told.lock().unwrap()[..], [.., (None, 3, ..)]), "{told:?}");
     assert!(session.engine().device().is_none() && device.counters().bytes == 0, "{:?}", device.counters());
@@ -217,7 +218,7 @@ fn logits_of_a_text_go_on_too() {
     let (text, rows) = (prompt(), [3, 20, 44]);
     let want = session.logits(&text, &rows).unwrap();
     session.truncate(0);
-    device.inject([fault(Trouble::Lost, 5)]);
+    device.inject([fault(FaultKind::Lost, 5)]);
     let got = session.logits(&text, &rows).unwrap();
     assert_eq!(told.lock().unwrap().len(), 1);
     let most = want.iter().flatten().zip(got.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -235,11 +236,11 @@ fn computing_anew_can_be_stopped() {
     let (asked, pressed) = (stop.clone(), stop.clone());
     session.stop_when(move || asked.load(Ordering::Relaxed));
     session.when_recovered(move |_| pressed.store(true, Ordering::Relaxed));
-    device.inject([fault(Trouble::Lost, PROMPT_SUBMISSIONS + 6)]);
+    device.inject([fault(FaultKind::Lost, PROMPT_SUBMISSIONS + 6)]);
     let part = generate(&mut session, &greedy).unwrap();
-    assert_eq!(part.finish, FinishReason::Interrupted);
+    assert_eq!(part.finish, FinishReason::Cancelled);
     assert!(part.tokens.len() > 2 && want.tokens.starts_with(&part.tokens), "{part:?}");
-    assert!(session.fed().is_empty(), "nothing was computed anew");
+    assert!(session.cached_tokens().is_empty(), "nothing was computed anew");
     stop.store(false, Ordering::Relaxed);
     assert_eq!(generate(&mut session, &greedy).unwrap().tokens, want.tokens);
     assert!(told.lock().unwrap().is_empty(), "another listener has taken its place");
@@ -251,7 +252,7 @@ fn a_trace_goes_on_and_keeps_the_names_of_devices() {
     let name = device.info().name.clone();
     let (mut session, told) = session(Some(device.clone()), None);
     session.engine().set_trace(true).unwrap();
-    device.inject([PROMPT_SUBMISSIONS + 4, 1, 1].map(|at| fault(Trouble::Lost, at)));
+    device.inject([PROMPT_SUBMISSIONS + 4, 1, 1].map(|at| fault(FaultKind::Lost, at)));
     let [greedy, ..] = ways();
     assert_eq!(generate(&mut session, &greedy).unwrap().tokens.len(), TOKENS);
     assert!(matches!(told.lock().unwrap()[..], [.., (None, 3, ..)]), "{told:?}");
@@ -266,13 +267,13 @@ fn a_trace_goes_on_and_keeps_the_names_of_devices() {
 #[test]
 fn a_wait_for_a_lost_device_ends_with_a_typed_error() {
     let Some(device) = device::open("a_wait_for_a_lost_device_ends_with_a_typed_error") else { return };
-    for trouble in [Trouble::Lost, Trouble::OutOfMemory] {
+    for kind in [FaultKind::Lost, FaultKind::OutOfMemory] {
         let device = device.reopen().unwrap();
-        device.inject([fault(trouble, 1)]);
+        device.inject([fault(kind, 1)]);
         let begin = Instant::now();
         let mut memory = Memory::new(&device, 16);
         let error = memory.read_input(Input::Tokens, 4).and_then(|pending| pending.wait()).unwrap_err();
-        let want = if trouble == Trouble::Lost { ErrorKind::DeviceLost } else { ErrorKind::OutOfMemory };
+        let want = if kind == FaultKind::Lost { ErrorKind::DeviceLost } else { ErrorKind::OutOfMemory };
         assert_eq!(error.kind(), want, "{error}");
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     }

@@ -14,7 +14,8 @@ use wgpu_llm::low_level::model::{Model, synth::Synthetic};
 use wgpu_llm::low_level::ops::Serial;
 use wgpu_llm::low_level::plan::Options;
 use wgpu_llm::low_level::quant::Precision;
-use wgpu_llm::low_level::run::{FinishReason, Generation, Session};
+use wgpu_llm::low_level::run::schedule::FinishReason;
+use wgpu_llm::low_level::run::{Generation, Session};
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
 const BATCH: usize = 8;
@@ -73,9 +74,9 @@ fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>, asks: &[usiz
         left.store(*n, Ordering::Relaxed);
         session.truncate(0);
         let stopped = generate(&mut session, &prompt);
-        let rest = session.fed().len();
-        assert_eq!((stopped.finish, stopped.tokens.len(), stopped.prompt_tokens), (FinishReason::Interrupted, 0, rest));
-        assert_eq!(session.fed(), &prompt[..rest], "what was not computed does not count as kept");
+        let rest = session.cached_tokens().len();
+        assert_eq!((stopped.finish, stopped.tokens.len(), stopped.prompt_tokens), (FinishReason::Cancelled, 0, rest));
+        assert_eq!(session.cached_tokens(), &prompt[..rest], "what was not computed does not count as kept");
         let answer = generate(&mut session, &prompt);
         assert_eq!((&answer.tokens, answer.prompt_tokens), (&want, prompt.len() - rest), "the rest is computed");
         kept.push(rest);
@@ -83,13 +84,13 @@ fn stops_cleanly(device: Option<Device>, gpu_layers: Option<usize>, asks: &[usiz
 
     left.store(2, Ordering::Relaxed);
     session.truncate(0);
-    assert_eq!(generate(&mut session, &prompt).finish, FinishReason::Interrupted);
+    assert_eq!(generate(&mut session, &prompt).finish, FinishReason::Cancelled);
     assert_eq!(generate(&mut session, &other).tokens, want_other, "another prompt with the same beginning");
 
     left.store(0, Ordering::Relaxed);
     session.truncate(0);
     assert!(session.logits(&prompt, &[3]).unwrap_err().to_string().contains("stopped"));
-    assert!(session.fed().is_empty());
+    assert!(session.cached_tokens().is_empty());
     kept
 }
 

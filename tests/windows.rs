@@ -52,7 +52,7 @@ fn windows_change_nothing(device: Option<Device>) {
         let [a, b] = [&mut windowed, &mut full].map(|session| session.logits(&text, &rows).expect("logits"));
         assert_eq!(a, b, "{name}: logits");
         let [a, b] = [&mut windowed, &mut full].map(|session| {
-            let prompt = [&session.fed().to_vec()[..], &tokens(&model, 2, 20)].concat();
+            let prompt = [&session.cached_tokens().to_vec()[..], &tokens(&model, 2, 20)].concat();
             greedy(session, &prompt, 90).tokens
         });
         assert_eq!(a, b, "{name}: an answer");
@@ -154,8 +154,8 @@ fn what_windows_leave_is_predicted() {
         for swa_full in [false, true] {
             let options = options(swa_full);
             let mut session = session(&model, None, swa_full);
-            let placement = session.engine().placement().clone();
-            let predicted = Sizes::of(&model, None, &options).expect("sizes").predict(&placement, None).expect("sums");
+            let device_map = session.engine().device_map().clone();
+            let predicted = Sizes::of(&model, None, &options).expect("sizes").predict(&device_map, None).expect("sums");
             let held = session.engine().memory()[0];
             let off = predicted.memory[0].cache.abs_diff(held.cache) as f64 / held.cache as f64;
             assert!(off <= 0.01, "{name}: {} bytes predicted, {} held", predicted.memory[0].cache, held.cache);

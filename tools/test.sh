@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Passes every test on a bare machine: gets what the tests need, then runs `cargo test`.
+# Passes every test on a bare machine: gets what the tests need, checks formatting, lints and documentation, then runs `cargo test`.
 #
-#   tools/test.sh            install what is missing (Debian and Ubuntu), fetch the test data, run all tests
-#   tools/test.sh NAME ...   the same, with the arguments handed to `cargo test`
+#   tools/test.sh            install what is missing (Debian and Ubuntu), fetch the test data, run all checks and tests
+#   tools/test.sh NAME ...   only `cargo test` with these arguments, once what it needs is there
 #
-# Needs: Rust, Python 3 with pip. The GPU tests need a Vulkan, Metal or DX12 device: on a Linux machine without one, Mesa's
+# Needs: Rust with rustfmt and clippy, Python 3 with pip. The GPU tests need a Vulkan, Metal or DX12 device: on a Linux machine without one, Mesa's
 # lavapipe. What AMD's compiler makes of the kernels is seen with Mesa's RADV, which Debian has in the same package. The browser tests
 # need Chromium and a toolchain for WebAssembly (tools/web/build.sh says which). Those of Tint, Chromium's
 # shader compiler, need Node from version 18 on and npm. Test data (vocabularies, chat templates, a small real model; 170 MB) comes through
@@ -62,4 +62,10 @@ fi
 
 # CI sets these to `require`: then a missing device, browser, compiler or data set is a failure, not a skip.
 say "WGPU_LLM_GPU=${WGPU_LLM_GPU:-auto} WGPU_LLM_RADV=${WGPU_LLM_RADV:-auto} WGPU_LLM_CHROMIUM=${WGPU_LLM_CHROMIUM:-auto} WGPU_LLM_DAWN=${WGPU_LLM_DAWN:-auto} WGPU_LLM_DATA=${WGPU_LLM_DATA:-auto}"
+if [ $# = 0 ]; then
+  say "formatting, lints, documentation"
+  cargo fmt --all --check || { say "run: cargo fmt --all"; exit 1; }
+  cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+  RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --locked --quiet
+fi
 exec cargo test --workspace --locked "$@"

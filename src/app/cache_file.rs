@@ -53,7 +53,7 @@ impl CacheFile {
             let refused = matches!(e.kind(), ErrorKind::Usage | ErrorKind::Unsupported | ErrorKind::Format);
             refused || matches!(e.kind(), ErrorKind::Numeric | ErrorKind::DeviceLost | ErrorKind::OutOfMemory)
         };
-        if session.fed().is_empty() || done.as_ref().is_err_and(stays) {
+        if session.cached_tokens().is_empty() || done.as_ref().is_err_and(stays) {
             return done;
         }
         match (done, save(session, &self.path, messages)) {

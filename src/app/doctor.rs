@@ -6,8 +6,8 @@ use crate::base::{Error, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu::{AdapterInfo, Device, Selector};
 use crate::open::DeviceChoice;
-use crate::ops::{Caps, Pool};
-use crate::run::selftest::{self, Finding, Findings, Speed};
+use crate::ops::{Caps, Threads};
+use crate::run::selftest::{self, DecodeBounds, Finding, Findings};
 use crate::simd::Level;
 use clap::Args;
 use indicatif::ProgressBar;
@@ -42,7 +42,7 @@ struct Gpu {
     info: AdapterInfo,
     caps: Caps,
     timestamps: bool,
-    speed: Option<Speed>,
+    speed: Option<DecodeBounds>,
     /// Why the examination ended early.
     failed: Option<String>,
 }
@@ -321,7 +321,7 @@ mod tests {
             subgroups: Some((32, 64)),
             features: vec!["subgroups", "shader-f16", "timestamp-query"],
         };
-        let speed = Speed { round_trip: Duration::from_micros(100), bytes_per_second: 5e11 };
+        let speed = DecodeBounds { round_trip: Duration::from_micros(100), bytes_per_second: 5e11 };
         let gpu = Gpu { info, caps: Caps::BASELINE, timestamps: true, speed: Some(speed), failed: None };
         let check = |variant| Finding {
             op: "add",

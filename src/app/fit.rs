@@ -8,9 +8,9 @@ use crate::graph::Place;
 use crate::model::Model;
 use crate::model::synth::Synthetic;
 use crate::open::{self, rates};
-use crate::ops::Pool;
+use crate::ops::Threads;
 use crate::plan::Options;
-use crate::plan::fit::Fit;
+use crate::plan::fit::DevicePlan;
 use crate::plan::predict::Piece;
 use crate::run::Session;
 use clap::Args;
@@ -83,23 +83,29 @@ fn model(args: &FitArgs) -> Result<Arc<Model>> {
         Some(synthetic) if args.measure.is_none() => Model::new(synthetic.outline()?).map(Arc::new),
         Some(synthetic) => {
             let pool = crate::cpu::ThreadPool::per_core();
-            Model::new(synthetic.model_file(&pool as &dyn Pool, &mut |_| term::check_interrupt())?).map(Arc::new)
+            Model::new(synthetic.model_file(&pool as &dyn Threads, &mut |_| term::check_interrupt())?).map(Arc::new)
         }
         None => load::model(&args.model).map(|(_, model)| model),
     }
 }
 
 /// Loads the model as planned and generates `n` tokens from nothing.
-fn measure(model: Arc<Model>, device: Option<gpu::Device>, options: &Options, fit: &Fit, n: usize) -> Result<Measured> {
-    let device = device.filter(|_| fit.placement.uses(Place::Gpu));
-    let options = Options { context: fit.context, placement: Some(fit.placement.clone()), ..options.clone() };
+fn measure(
+    model: Arc<Model>,
+    device: Option<gpu::Device>,
+    options: &Options,
+    fit: &DevicePlan,
+    n: usize,
+) -> Result<Measured> {
+    let device = device.filter(|_| fit.device_map.uses(Place::Gpu));
+    let options = Options { context: fit.context, device_map: Some(fit.device_map.clone()), ..options.clone() };
     let mut session = open::start(model, device, options, &load::listener())?;
     // A whole batch, so that all is made that the plan has room for; then tokens as deep as the plan counts with.
     let most = fit.context.saturating_sub(n).max(1);
     session.measure_prompt(session.batch().min(most))?;
     session.measure_answer(1)?;
-    session.truncate((crate::plan::predict::DEPTH / 2).min(most).min(session.fed().len()));
-    let n = n.min(fit.context - session.fed().len());
+    session.truncate((crate::plan::predict::DEPTH / 2).min(most).min(session.cached_tokens().len()));
+    let n = n.min(fit.context - session.cached_tokens().len());
     let start = Instant::now();
     session.measure_answer(n)?;
     let seconds = start.elapsed().as_secs_f64() / n as f64;
@@ -121,7 +127,7 @@ fn place(piece: &Piece) -> &'static str {
     }
 }
 
-fn table(fit: &Fit) -> String {
+fn table(fit: &DevicePlan) -> String {
     let head = ["DEVICE", "WHAT", "WEIGHTS", "CACHE", "OTHER", "CROSSING", "MS/TOKEN"];
     let mut rows = vec![head.map(String::from).to_vec()];
     let ms = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("{:.3}", s * 1e3));
@@ -148,7 +154,12 @@ fn table(fit: &Fit) -> String {
     term::table(&rows)
 }
 
-fn to_json(fit: &Fit, budget: &crate::plan::budget::Budget, name: Option<&str>, measured: Option<&Measured>) -> Json {
+fn to_json(
+    fit: &DevicePlan,
+    budget: &crate::plan::budget::Budget,
+    name: Option<&str>,
+    measured: Option<&Measured>,
+) -> Json {
     let p = &fit.prediction;
     let pieces = p.pieces.iter().map(|p| {
         json!({
@@ -165,8 +176,8 @@ fn to_json(fit: &Fit, budget: &crate::plan::budget::Budget, name: Option<&str>, 
         json!({"seconds_per_token": m.seconds, "of_estimate": ratio, "gpu_bytes": m.gpu, "cpu_bytes": m.cpu})
     });
     json!({
-        "device": name, "context": fit.context, "gpu_need": p.gpu_need(), "layers": fit.placement.blocks.len(),
-        "gpu_layers": fit.placement.gpu_layers(), "why": fit.why, "whole_model_gpu_bytes": fit.whole,
+        "device": name, "context": fit.context, "gpu_need": p.gpu_need(), "layers": fit.device_map.blocks.len(),
+        "gpu_layers": fit.device_map.gpu_layers(), "why": fit.why, "whole_model_gpu_bytes": fit.whole,
         "budget": {"gpu": budget.gpu, "gpu_total": budget.gpu_total, "margin": budget.margin, "cpu": budget.cpu},
         "memory": {"cpu": memory(0), "gpu": memory(1)},
         "segments": pieces.collect::<Json>(), "seconds_per_token": p.seconds, "measured": measured,

@@ -59,7 +59,7 @@ const SIZES: &[(&str, &str)] = &[
     ("rope.scaling.type", "RoPE scaling"),
 ];
 
-/// `general.file_type`: the mix of formats that a file was made with. Source: llama.cpp's llama_ftype.
+/// `general.file_type`: the quantization preset that a file was made with. Source: llama.cpp's llama_ftype.
 const FILE_TYPES: &[(u32, &str)] = &[
     (0, "F32"),
     (1, "F16"),
@@ -134,7 +134,7 @@ fn size<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a Value> {
     metadata.get(&format!("{}.{key}", text(metadata, "general.architecture")?))
 }
 
-/// The mix of formats that a file says it was made with: `Q4_K_M`.
+/// The quantization preset that a file says it was made with: `Q4_K_M`.
 pub fn file_type(metadata: &Metadata) -> Option<String> {
     let id = metadata.u32("general.file_type").ok()??;
     let known = FILE_TYPES.iter().find(|(known, _)| *known == id);
@@ -194,8 +194,8 @@ fn to_text(path: &Path, gguf: &Gguf, verbose: bool) -> String {
     }
     let (weights, bits) = totals(&shares);
     row("parameters", count(weights));
-    let mix = file_type(metadata).unwrap_or_else(|| "not told".into());
-    row("quantization", format!("{mix}, {bits:.2} bits per weight"));
+    let preset = file_type(metadata).unwrap_or_else(|| "not told".into());
+    row("quantization", format!("{preset}, {bits:.2} bits per weight"));
     for (key, name) in SIZES {
         if let Some(value) = size(metadata, key) {
             row(name, value.to_string());

@@ -8,12 +8,12 @@ use super::overrides::OverrideArgs;
 use super::window::{self, Window};
 use super::{pull, split, term};
 use crate::base::{Error, Result};
-use crate::gpu::{self, Fault};
+use crate::gpu::{self, InjectedFault};
 use crate::model::Model;
 use crate::open::{Listener, Loader, Notice, Opened, keep_pipelines, system};
 use crate::ops::Caps;
 use crate::plan::Options;
-use crate::plan::fit::Fit;
+use crate::plan::fit::DevicePlan;
 use crate::profile::{chrome, summary};
 use crate::run::batcher::Batcher;
 use crate::run::{Engine, Session, StepEngine};
@@ -57,7 +57,7 @@ pub struct DebugArgs {
     pub profile_json: Option<PathBuf>,
     /// Make the GPU fail with a certain submission, the next one that takes its place after so many more: lost@40,oom@10. For tests.
     #[arg(long, value_name = "FAULTS", value_delimiter = ',', hide = true, env = "WGPU_LLM_INJECT_FAULTS")]
-    pub inject_faults: Vec<Fault>,
+    pub inject_faults: Vec<InjectedFault>,
 }
 
 /// Loading that takes no longer is not shown.
@@ -124,7 +124,7 @@ pub(super) fn model_named(name: &ModelName, offline: bool, overrides: &OverrideA
     Ok((path, Arc::new(model)))
 }
 
-/// The options that flags ask for; context and placement are still to be planned.
+/// The options that flags ask for; context and device map are still to be planned.
 pub(super) fn options(device: &DeviceArgs, context: &ContextArgs, trace: bool) -> Result<Options> {
     Ok(Options {
         batch: context.ubatch_size.min(context.batch_size) as usize,
@@ -200,7 +200,7 @@ fn measure(session: &mut Session) -> Result<()> {
 
 /// Ends the work, be it `done` or failed: then most of all it is wanted what was recorded.
 pub fn finish<T>(args: &EngineArgs, session: &mut Session, done: Result<T>) -> Result<T> {
-    let pace = session.pace();
+    let pace = session.token_times();
     end(args, session.engine(), pace, done)
 }
 
@@ -238,7 +238,7 @@ fn record(args: &EngineArgs, engine: &mut Engine) -> Result<()> {
     Ok(())
 }
 
-fn describe(session: &mut Session, path: &Path, why: &str, fit: &Fit, (any_context, sequences): (bool, usize)) {
+fn describe(session: &mut Session, path: &Path, why: &str, fit: &DevicePlan, (any_context, sequences): (bool, usize)) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (context, threads) = (session.context(), session.engine().threads());
     let size = term::bytes(session.model().weight_bytes());

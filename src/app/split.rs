@@ -3,8 +3,8 @@
 use crate::base::{Error, Result, human};
 use crate::graph::Place;
 use crate::open::{DeviceChoice, DeviceOptions};
-use crate::plan::fit::{Fit, Layers};
-use crate::plan::{Override, Rules};
+use crate::plan::fit::{DevicePlan, Layers};
+use crate::plan::{DeviceOverrides, TensorOverride};
 use clap::Args;
 use std::str::FromStr;
 
@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub struct SplitArgs {
     /// [-ot] Keep tensors whose names match on a device: REGEX=cpu or REGEX=gpu, separated by commas; the first that matches counts.
     #[arg(long, value_name = "REGEX=PLACE", value_delimiter = ',', env = "WGPU_LLM_OVERRIDE_TENSOR")]
-    pub override_tensor: Vec<Override>,
+    pub override_tensor: Vec<TensorOverride>,
     /// [-cmoe] Keep the experts of all layers in system memory.
     #[arg(long, env = "WGPU_LLM_CPU_MOE")]
     pub cpu_moe: bool,
@@ -68,7 +68,7 @@ impl SplitArgs {
         DeviceOptions {
             choice,
             layers,
-            rules: self.rules(),
+            overrides: self.device_overrides(),
             vram_limit: bytes(self.vram_limit),
             vram_margin: bytes(self.vram_margin),
             workgroup_memory: bytes(self.workgroup_memory),
@@ -76,10 +76,10 @@ impl SplitArgs {
         }
     }
 
-    fn rules(&self) -> Rules {
+    fn device_overrides(&self) -> DeviceOverrides {
         let cpu_experts = if self.cpu_moe { usize::MAX } else { self.n_cpu_moe.unwrap_or(0) as usize };
-        Rules {
-            overrides: self.override_tensor.clone(),
+        DeviceOverrides {
+            tensors: self.override_tensor.clone(),
             cpu_experts,
             cpu_cache: self.no_kv_offload,
             cpu_caches: Vec::new(),
@@ -88,15 +88,15 @@ impl SplitArgs {
 }
 
 /// What a plan means for the layers, in words: `24 of 31 layers there, because …`.
-pub fn describe(fit: &Fit) -> String {
-    let layers = fit.placement.blocks.len() + 1;
+pub fn describe(fit: &DevicePlan) -> String {
+    let layers = fit.device_map.blocks.len() + 1;
     let here = &fit.prediction.memory[0];
-    let mut text = match fit.placement.single() {
+    let mut text = match fit.device_map.single() {
         Some(Place::Gpu) => format!("all {layers} layers there (the output is one), because {}", fit.why),
         Some(Place::Cpu) => format!("all {layers} layers on the CPU (the output is one), because {}", fit.why),
         // What rules and experts leave: parts of layers.
-        None if fit.placement.gpu_layers() == layers => {
-            let cached = fit.placement.blocks.iter().any(|b| b.cache == Place::Cpu);
+        None if fit.device_map.gpu_layers() == layers => {
+            let cached = fit.device_map.blocks.iter().any(|b| b.cache == Place::Cpu);
             let parts = [(here.weights > 0, here.weights, "weights"), (cached, here.cache, "cache")];
             let parts = parts.iter().filter(|(there, ..)| *there).map(|(_, n, what)| format!("{} of {what}", size(*n)));
             let rest = parts.collect::<Vec<_>>().join(" and ");
@@ -104,7 +104,7 @@ pub fn describe(fit: &Fit) -> String {
         }
         None => format!(
             "{} of {layers} layers there (the output is one) and the rest on the CPU, because {}",
-            fit.placement.gpu_layers(),
+            fit.device_map.gpu_layers(),
             fit.why
         ),
     };

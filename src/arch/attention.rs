@@ -34,7 +34,7 @@ impl Builder<'_> {
         if last && self.batch.rows == 0 {
             return Ok(None);
         }
-        let q = self.temper(q)?;
+        let q = self.attention_temperature(q)?;
         let attn = self.spec.attn;
         let op = Attention {
             scale: attn.scale,
@@ -52,7 +52,7 @@ impl Builder<'_> {
         let y = self.g.op("attention", op, &src)?;
         let mut y = y.reshape([self.batch.tokens, layer.heads * self.spec.value_dim]);
         if last {
-            y = self.wanted(y)?;
+            y = self.select_outputs(y)?;
         }
         self.linear("attn_output", y, self.spec.n_embd, self.biases()).map(Some)
     }
@@ -69,9 +69,9 @@ impl Builder<'_> {
             };
             let qkv = self.linear("attn_qkv", x, width, true)?;
             let qkv = self.clamp(qkv)?;
-            q = self.loose_bias("attn_q", qkv.columns(0, nq))?;
-            k = self.loose_bias("attn_k", qkv.columns(nq, nk))?;
-            v = self.loose_bias("attn_v", qkv.columns(nq + nk, nv))?;
+            q = self.split_bias("attn_q", qkv.columns(0, nq))?;
+            k = self.split_bias("attn_k", qkv.columns(nq, nk))?;
+            v = self.split_bias("attn_v", qkv.columns(nq + nk, nv))?;
         } else {
             let mut part = |label, n| self.linear(label, x, n, true).and_then(|y| self.clamp(y));
             (q, k, v) = (part("attn_q", nq)?, part("attn_k", nk)?, part("attn_v", nv)?);
@@ -84,7 +84,7 @@ impl Builder<'_> {
     }
 
     /// The bias of one part of a fused projection, where the file has it apart.
-    fn loose_bias(&mut self, label: &'static str, x: Tensor) -> Result<Tensor> {
+    fn split_bias(&mut self, label: &'static str, x: Tensor) -> Result<Tensor> {
         if self.meta(label, "bias").is_none() {
             return Ok(x);
         }
@@ -132,7 +132,7 @@ impl Builder<'_> {
         }
         let windowed = layer.window > 0;
         let (turns, mscale) = self.spec.rotation.turns(windowed, self.batch.context);
-        let label = if windowed { "rope_turns_window" } else { "rope_turns" };
+        let label = if windowed { "rope_frequencies_window" } else { "rope_frequencies" };
         let meta = Meta::new(DType::U32, [turns.len()]);
         let table = self.g.constant(label, meta, || bytemuck::cast_slice(&turns).to_vec());
         let op = Rope { pairs: self.spec.rotation.pairs, mscale };
@@ -142,7 +142,7 @@ impl Builder<'_> {
 
     /// Queries beyond the original context grow: q · (1 + s · ln(1 + ⌊pos / original⌋)). Source: Llama 4's and Mistral's attention
     /// temperature.
-    fn temper(&mut self, q: Tensor) -> Result<Tensor> {
+    fn attention_temperature(&mut self, q: Tensor) -> Result<Tensor> {
         let (s, original) = (self.spec.attn.temperature, self.spec.rotation.original_context);
         if s == 0.0 || self.batch.context <= original {
             return Ok(q);

@@ -236,7 +236,7 @@ impl Builder<'_> {
         let op: AnyOp = match self.row.norm {
             Norm::Rms => RmsNorm { eps }.into(),
             Norm::Layer => LayerNorm { eps }.into(),
-            Norm::Plain => return self.g.op(label, LayerNorm { eps }, &[x]),
+            Norm::NonParametric => return self.g.op(label, LayerNorm { eps }, &[x]),
         };
         let mut src = vec![x, self.tensor(label, "weight", shape)?];
         if self.meta(label, "bias").is_none() {
@@ -290,12 +290,12 @@ impl Builder<'_> {
             }
             let second = self.spec.parallel && self.has("attn_norm_2");
             let read = if second { self.hidden_norm("attn_norm_2", x)? } else { normed };
-            let Some(mut y) = self.mix(layer, read, last)? else { return Ok(None) };
+            let Some(mut y) = self.token_mixer(layer, read, last)? else { return Ok(None) };
             if self.row.norms != Norms::Pre {
                 y = self.hidden_norm("post_attention_norm", y)?;
             }
             if last {
-                x = self.wanted(x)?;
+                x = self.select_outputs(x)?;
             }
             mixed = Some(y);
         }
@@ -323,7 +323,7 @@ impl Builder<'_> {
         let read = if self.has(self.row.ffn_norm) {
             self.hidden_norm(self.row.ffn_norm, x)?
         } else if last {
-            self.wanted(normed)?
+            self.select_outputs(normed)?
         } else {
             normed
         };
@@ -338,7 +338,7 @@ impl Builder<'_> {
     }
 
     /// The mixer of a layer; `None` where nothing is wanted beyond the cache.
-    fn mix(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
+    fn token_mixer(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         if layer.kv_heads == 0 {
             return self.linear("attn_output", x, self.spec.n_embd, self.biases()).map(Some);
         }
@@ -346,7 +346,7 @@ impl Builder<'_> {
     }
 
     /// The rows of a tensor `[tokens, n]` whose logits are wanted.
-    pub fn wanted(&mut self, x: Tensor) -> Result<Tensor> {
+    pub fn select_outputs(&mut self, x: Tensor) -> Result<Tensor> {
         if self.batch.role == Role::Answer {
             return Ok(x);
         }

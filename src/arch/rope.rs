@@ -50,9 +50,9 @@ impl Rotation {
         let sections = keys.marked_layers("rope.dimension_sections", 2)?.is_some_and(|s| s == [true, true]);
         Ok(Rotation {
             pairs: match row.rope {
-                Rope::Halves => Pairs::Halves,
-                Rope::Sections if sections => Pairs::Halves,
-                Rope::None | Rope::Adjacent | Rope::Sections => Pairs::Adjacent,
+                Rope::NeoX => Pairs::NeoX,
+                Rope::Sections if sections => Pairs::NeoX,
+                Rope::None | Rope::Interleaved | Rope::Sections => Pairs::Interleaved,
             },
             window_factors: row.window_rope == WindowRope::Same,
             factors: read_factors(gguf, full.dims / 2)?,

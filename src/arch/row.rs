@@ -68,7 +68,7 @@ pub enum Norm {
     /// Layer norm, with a weight and perhaps a bias.
     Layer,
     /// Layer norm without parameters.
-    Plain,
+    NonParametric,
 }
 
 /// Where a block is normalised.
@@ -120,9 +120,9 @@ pub enum Rope {
     /// Not at all.
     None,
     /// Neighbouring channels form pairs.
-    Adjacent,
+    Interleaved,
     /// Channels of the first half pair with those of the second.
-    Halves,
+    NeoX,
     /// Halves where the file has `rope.dimension_sections` (text turns all sections alike), else adjacent.
     Sections,
 }
@@ -272,7 +272,7 @@ impl Row {
         residual: Residual::Sequential,
         layers: Layers::Whole,
         qkv: Qkv::Heads,
-        rope: Rope::Adjacent,
+        rope: Rope::Interleaved,
         rope_layers: RopeLayers::All,
         window_rope: WindowRope::Same,
         window: Window::None,

@@ -156,7 +156,7 @@ impl Spec {
             experts,
             eps: keys.need_factor(match row.norm {
                 Norm::Rms => "attention.layer_norm_rms_epsilon",
-                Norm::Layer | Norm::Plain => "attention.layer_norm_epsilon",
+                Norm::Layer | Norm::NonParametric => "attention.layer_norm_epsilon",
             })?,
             parallel: read_parallel(&keys, row, &tensors)?,
             attn: read_attn(&keys, row, n_embd, key_dim, heads, layers.len())?,

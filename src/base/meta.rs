@@ -157,7 +157,7 @@ pub enum Layout {
     #[default]
     Rows,
     /// Interleaved for the CPU: see `quant`.
-    Panels,
+    Packed,
 }
 
 /// A tensor's metadata with its bytes.

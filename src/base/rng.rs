@@ -18,13 +18,13 @@ use std::hash::{BuildHasher, RandomState};
 /// assert_ne!(wgpu_llm::base::uniform(42, 0), wgpu_llm::base::uniform(42, 1));
 /// ```
 pub fn uniform(seed: u64, step: u64) -> f32 {
-    Dice { seed, step }.roll(Stream::Draw)
+    SeededRng { seed, step }.uniform(RngDomain::Draw)
 }
 
 /// What a random number is for. Numbers of different streams are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Stream {
+pub enum RngDomain {
     /// The draw of the token; what [`uniform`] and the GPU give.
     Draw = 0,
     /// XTC's coin: whether it acts on this token.
@@ -33,17 +33,17 @@ pub enum Stream {
 
 /// The random numbers of one draw.
 #[derive(Debug, Clone, Copy)]
-pub struct Dice {
+pub struct SeededRng {
     /// Seed of the run.
     pub seed: u64,
     /// Number of the draw, from 0.
     pub step: u64,
 }
 
-impl Dice {
+impl SeededRng {
     /// Uniform in `[0, 1)`; the same each time for the same stream.
-    pub fn roll(&self, stream: Stream) -> f32 {
-        let apart = (stream as u32).wrapping_mul(0x9e37_79b9);
+    pub fn uniform(&self, domain: RngDomain) -> f32 {
+        let apart = (domain as u32).wrapping_mul(0x9e37_79b9);
         let words = [
             self.seed as u32,
             (self.seed >> 32) as u32,
@@ -85,7 +85,7 @@ mod tests {
         let got =
             [bits(0, 0), bits(0, 1), bits(1, 0), bits(42, 7), bits(u64::MAX, 0xffff_ffff), bits(1 << 32, 1 << 32)];
         assert_eq!(got, GOLDEN);
-        let coin = Dice { seed: 42, step: 7 }.roll(Stream::Xtc);
+        let coin = SeededRng { seed: 42, step: 7 }.uniform(RngDomain::Xtc);
         assert_eq!((coin * (1 << 24) as f32) as u32, GOLDEN_COIN);
     }
     const GOLDEN: [u32; 6] = [13_837_640, 11_559_037, 6_438_153, 6_244_896, 16_272_338, 9_883_810];
@@ -100,7 +100,7 @@ mod tests {
             cells.iter().map(|&n| (n as f64 - expected).powi(2) / expected).sum::<f64>()
         };
         let streams: [fn(u64) -> f32; 3] =
-            [|i| uniform(1, i), |i| uniform(i, 0), |i| Dice { seed: 1, step: i }.roll(Stream::Xtc)];
+            [|i| uniform(1, i), |i| uniform(i, 0), |i| SeededRng { seed: 1, step: i }.uniform(RngDomain::Xtc)];
         for stream in streams {
             let (mut single, mut pairs) = ([0u32; 100], [0u32; 100]);
             for i in 0..100_000 {
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn streams_and_seeds_differ() {
-        let dice = Dice { seed: 3, step: 9 };
-        assert_ne!(dice.roll(Stream::Draw), dice.roll(Stream::Xtc));
+        let rng = SeededRng { seed: 3, step: 9 };
+        assert_ne!(rng.uniform(RngDomain::Draw), rng.uniform(RngDomain::Xtc));
         assert_ne!(fresh_seed(), fresh_seed());
     }
 

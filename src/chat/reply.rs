@@ -3,7 +3,8 @@
 use super::{Conversation, Delta, ResponseStream};
 use crate::base::{Error, Result};
 use crate::model::Model;
-use crate::run::{FinishReason, Generation, Session};
+use crate::run::schedule::FinishReason;
+use crate::run::{Generation, Session};
 use crate::sample::{Sampler, SamplerOptions};
 use crate::text::{ChatTemplate, ReasoningStyle, StopStrings};
 use std::ops::ControlFlow;
@@ -71,7 +72,7 @@ impl Reply {
     /// Whether it was stopped before its first word: the conversation is as if nothing had been asked.
     pub fn is_empty(&self) -> bool {
         let silent = self.content.is_empty() && self.reasoning.is_empty();
-        silent && self.generation.finish == FinishReason::Interrupted
+        silent && self.generation.finish == FinishReason::Cancelled
     }
 }
 
@@ -153,7 +154,7 @@ impl Chat {
             generation.append(session.generate_async(&prompt, &mut self.sampler, left, &mut on_token).await?);
         }
         if response.is_stopped() {
-            generation.finish = FinishReason::End;
+            generation.finish = FinishReason::Stop;
         }
         let rest = response.finish();
         if rest != Delta::default() {

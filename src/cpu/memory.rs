@@ -2,7 +2,7 @@
 
 use crate::base::{Error, ErrorKind, Meta, Result};
 use crate::graph::{BufId, Cache, Graph, Input, Node, Storage, by_size};
-use crate::simd::{Arena, Part};
+use crate::simd::{Arena, ArenaSlice};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Memory {
 /// Zeros at first, aligned for every element type.
 pub(super) enum Buffer {
     Words(Vec<u64>),
-    Part(Part),
+    ArenaSlice(ArenaSlice),
 }
 
 impl Default for Buffer {
@@ -37,14 +37,14 @@ impl Buffer {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Buffer::Words(words) => bytemuck::cast_slice(words),
-            Buffer::Part(part) => part,
+            Buffer::ArenaSlice(part) => part,
         }
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Buffer::Words(words) => bytemuck::cast_slice_mut(words),
-            Buffer::Part(part) => part,
+            Buffer::ArenaSlice(part) => part,
         }
     }
 
@@ -131,7 +131,7 @@ impl Memory {
             return Ok(*i);
         }
         let part = self.arena.as_ref().and_then(|arena| arena.take(bytes));
-        self.buffers.push(part.map_or_else(|| words(bytes).map(Buffer::Words), |part| Ok(Buffer::Part(part)))?);
+        self.buffers.push(part.map_or_else(|| words(bytes).map(Buffer::Words), |part| Ok(Buffer::ArenaSlice(part)))?);
         self.caches.insert(cache, self.buffers.len() - 1);
         Ok(self.buffers.len() - 1)
     }

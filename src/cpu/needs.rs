@@ -3,40 +3,41 @@
 use super::runner::multiplied;
 use crate::base::Meta;
 use crate::graph::{Graph, Node, Storage};
-use crate::ops::Wanted;
+use crate::ops::WeightLayout;
 use crate::quant::{self, PANEL_ROWS};
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// Weights and constants in system memory, and the bytes of each.
 #[derive(Debug, Clone, Default)]
-pub struct Held(HashMap<(String, Form), usize>);
+pub struct SystemMemory(HashMap<(String, Form), usize>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
     /// As in the file.
     Rows,
     /// Interleaved.
-    Panels,
+    Packed,
     /// A constant of the program with this number: programs do not share them.
     Constant(usize),
 }
 
-impl Held {
+impl SystemMemory {
     /// Adds what `nodes` of `graph` need, as a program of their own, the one with this number.
     pub fn add(&mut self, graph: &Graph, nodes: Range<usize>, program: usize) {
         let multiplied = multiplied(&graph.nodes[nodes.clone()]);
         for Node { op, src, .. } in &graph.nodes[nodes] {
             for (n, t) in src.iter().enumerate() {
                 let whole = &graph.buffers[t.buf.0 as usize];
-                let wanted = if t.offset == 0 && t.meta == whole.meta { op.wants(n) } else { Wanted::Rows };
+                let wanted =
+                    if t.offset == 0 && t.meta == whole.meta { op.weight_layout(n) } else { WeightLayout::Rows };
                 match &whole.storage {
                     Storage::Weight(name) => {
-                        let panels = (name.clone(), Form::Panels);
+                        let panels = (name.clone(), Form::Packed);
                         let interleaved = match wanted {
-                            Wanted::Either => multiplied.contains(&t.buf) || self.0.contains_key(&panels),
-                            Wanted::Panels => true,
-                            Wanted::Rows => false,
+                            WeightLayout::Either => multiplied.contains(&t.buf) || self.0.contains_key(&panels),
+                            WeightLayout::Packed => true,
+                            WeightLayout::Rows => false,
                         };
                         match panel_bytes(&t.meta).filter(|_| interleaved) {
                             Some(bytes) => self.0.insert(panels, bytes),

@@ -1,9 +1,9 @@
 //! Weights interleaved for the matrix product (`quant` says how), made once per model by all threads, and kept.
 
 use crate::base::{Error, ErrorKind, Meta, Result};
-use crate::ops::{Pool, for_chunks};
+use crate::ops::{Threads, for_chunks};
 use crate::quant::{self, PANEL_ROWS};
-use crate::simd::{Arena, Part};
+use crate::simd::{Arena, ArenaSlice};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -42,19 +42,25 @@ pub struct Panels(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    tensors: HashMap<String, Arc<Part>>,
+    tensors: HashMap<String, Arc<ArenaSlice>>,
     arena: Option<Arc<Arena>>,
 }
 
 impl Panels {
     /// The panels of tensor `name`, if they were made before.
-    pub fn made(&self, name: &str) -> Option<Arc<Part>> {
+    pub fn made(&self, name: &str) -> Option<Arc<ArenaSlice>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner()).tensors.get(name).cloned()
     }
 
     /// The panels of tensor `name`, whose outer dimensions are matrices `[n, k]`; made now if they were not before, from
     /// the bytes of `source`. `None` for vectors.
-    pub fn get(&self, name: &str, meta: &Meta, pool: &dyn Pool, source: &dyn RowSource) -> Result<Option<Arc<Part>>> {
+    pub fn get(
+        &self,
+        name: &str,
+        meta: &Meta,
+        pool: &dyn Threads,
+        source: &dyn RowSource,
+    ) -> Result<Option<Arc<ArenaSlice>>> {
         let dims = meta.shape.dims();
         let [.., n, k] = *dims else { return Ok(None) };
         let panel = quant::panel_bytes(meta.dtype, k);
@@ -94,7 +100,7 @@ impl Panels {
 }
 
 impl Kept {
-    fn take(&mut self, bytes: usize) -> Result<Part> {
+    fn take(&mut self, bytes: usize) -> Result<ArenaSlice> {
         if let Some(part) = self.arena.as_ref().and_then(|a| a.take(bytes)) {
             return Ok(part);
         }

@@ -5,11 +5,11 @@
 //! per fork-join while warm, against 14–28 µs for a work-stealing pool after a serial gap.
 //!
 //! A worker that has not come when the work is done is not waited for, and one whose core another process uses is left out
-//! now and then (`patience`): the system stops it for milliseconds, wherever it is.
+//! now and then (`backoff`): the system stops it for milliseconds, wherever it is.
 #![allow(unsafe_code)]
 
-use super::patience::Patience;
-use crate::ops::Pool;
+use super::backoff::Backoff;
+use crate::ops::Threads;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -77,12 +77,12 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// A team of threads; the one that calls [`Pool::run`] takes part.
+/// A team of threads; the one that calls [`Threads::run`] takes part.
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     // One job at a time: a second caller waits its turn.
-    turn: Mutex<Vec<Patience>>,
+    turn: Mutex<Vec<Backoff>>,
 }
 
 impl ThreadPool {
@@ -106,7 +106,7 @@ impl ThreadPool {
         };
         // Where threads cannot be had (wasm, a full process table) the team is just smaller.
         let workers: Vec<_> = (0..others).map_while(spawn).collect();
-        let turn = Mutex::new(workers.iter().map(|_| Patience::default()).collect());
+        let turn = Mutex::new(workers.iter().map(|_| Backoff::default()).collect());
         ThreadPool { shared, workers, turn }
     }
 
@@ -127,10 +127,10 @@ impl ThreadPool {
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         // SAFETY: this thread has `turn`, and the round before it left no seat called or busy, so no worker reads the slot.
         unsafe { *shared.job.0.get() = Some(job) };
-        let round = Round { shared, patience: &mut turn, all, start: Instant::now() };
+        let round = Round { shared, backoff: &mut turn, all, start: Instant::now() };
         for (i, (worker, seat)) in self.workers.iter().zip(&shared.seats).enumerate() {
             // Release: whoever takes the call sees the job.
-            if (all || round.patience[i].calls(round.start)) && seat.0.swap(CALLED, Ordering::Release) == ASLEEP {
+            if (all || round.backoff[i].calls(round.start)) && seat.0.swap(CALLED, Ordering::Release) == ASLEEP {
                 worker.thread().unpark();
             }
         }
@@ -143,7 +143,7 @@ impl ThreadPool {
     }
 }
 
-impl Pool for ThreadPool {
+impl Threads for ThreadPool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
     }
@@ -161,7 +161,7 @@ impl Pool for ThreadPool {
 /// `all` must come, and waits for the other workers.
 struct Round<'a> {
     shared: &'a Shared,
-    patience: &'a mut [Patience],
+    backoff: &'a mut [Backoff],
     all: bool,
     start: Instant,
 }
@@ -170,7 +170,7 @@ impl Drop for Round<'_> {
     fn drop(&mut self) {
         let own = Instant::now();
         let mut now = own;
-        for (seat, patience) in self.shared.seats.iter().zip(&mut *self.patience) {
+        for (seat, backoff) in self.shared.seats.iter().zip(&mut *self.backoff) {
             if !self.all && seat.change(CALLED, IDLE) {
                 continue;
             }
@@ -182,7 +182,7 @@ impl Drop for Round<'_> {
             if tries > 0 {
                 now = Instant::now();
             }
-            if !self.all && patience.worked(self.start, own - self.start, now - before) {
+            if !self.all && backoff.worked(self.start, own - self.start, now - before) {
                 seat.change(IDLE, ASLEEP);
             }
         }

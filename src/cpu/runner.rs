@@ -3,8 +3,8 @@
 use super::ThreadPool;
 use super::memory::{Buffer, Memory};
 use crate::base::{Layout, Meta, Result, View, ViewMut};
-use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
-use crate::ops::{Pool, Wanted};
+use crate::graph::{BufId, Graph, Node, Place, Schedule, Storage, Tensor};
+use crate::ops::{Threads, WeightLayout};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use web_time::Instant;
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Where weights lie in system memory.
-pub trait Weights: Send + Sync {
+pub trait WeightSource: Send + Sync {
     /// The bytes of the tensor called `name`, aligned for its type.
     fn bytes(&self, name: &str) -> Result<Bytes>;
 
     /// The same tensor interleaved for the matrix product, made by the threads of `pool`; `None` to take its rows as they are.
-    fn panels(&self, _name: &str, _meta: &Meta, _pool: &dyn Pool) -> Result<Option<Bytes>> {
+    fn panels(&self, _name: &str, _meta: &Meta, _pool: &dyn Threads) -> Result<Option<Bytes>> {
         Ok(None)
     }
 
@@ -69,34 +69,36 @@ pub struct Program {
 }
 
 impl Program {
-    /// Prepares `nodes` of `graph` for running in memory planned by `plan`.
+    /// Prepares `nodes` of `graph` for running in memory planned by `schedule`.
     pub fn new(
         graph: &Graph,
         nodes: Range<usize>,
-        plan: &Plan,
+        schedule: &Schedule,
         memory: &mut Memory,
-        weights: &dyn Weights,
-        pool: &dyn Pool,
+        weights: &dyn WeightSource,
+        pool: &dyn Threads,
     ) -> Result<Self> {
-        let sizes = plan.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
+        let sizes = schedule.slots.get(&Place::Cpu).map_or(&[][..], Vec::as_slice);
         let slots = memory.temp_indices(sizes)?;
         memory.reserve(graph, &graph.nodes[nodes.clone()]);
-        let temps = plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Cpu);
+        let temps = schedule.slot_of.iter().filter(|((place, _), _)| *place == Place::Cpu);
         let temps = temps.map(|((_, buf), slot)| (*buf, slots[*slot])).collect();
         let mut program = Program { steps: Vec::new(), fixed: Vec::new(), temps };
         let mut known = HashMap::new();
         let multiplied = multiplied(&graph.nodes[nodes.clone()]);
         for i in nodes {
             let Node { op, src, dst, .. } = &graph.nodes[i];
-            let mut place = |t: &Tensor, wanted: Wanted| -> Result<(Location, Tensor)> {
+            let mut place = |t: &Tensor, wanted: WeightLayout| -> Result<(Location, Tensor)> {
                 let whole = t.offset == 0 && t.meta == graph.buffers[t.buf.0 as usize].meta;
-                let wanted = if whole { wanted } else { Wanted::Rows };
+                let wanted = if whole { wanted } else { WeightLayout::Rows };
                 if let Some(location) = known.get(&(t.buf, wanted)) {
                     return Ok((*location, *t));
                 }
                 let panels = match (graph.storage(t), wanted) {
-                    (Storage::Weight(name), Wanted::Either) if !multiplied.contains(&t.buf) => weights.made(name),
-                    (Storage::Weight(name), Wanted::Panels | Wanted::Either) => weights.panels(name, &t.meta, pool)?,
+                    (Storage::Weight(name), WeightLayout::Either) if !multiplied.contains(&t.buf) => weights.made(name),
+                    (Storage::Weight(name), WeightLayout::Packed | WeightLayout::Either) => {
+                        weights.panels(name, &t.meta, pool)?
+                    }
                     _ => None,
                 };
                 let location = match panels {
@@ -109,14 +111,20 @@ impl Program {
                 known.insert((t.buf, wanted), location);
                 Ok((location, *t))
             };
-            let src = src.iter().enumerate().map(|(n, t)| place(t, op.wants(n))).collect::<Result<_>>()?;
-            let dst = place(dst, Wanted::Rows)?;
+            let src = src.iter().enumerate().map(|(n, t)| place(t, op.weight_layout(n))).collect::<Result<_>>()?;
+            let dst = place(dst, WeightLayout::Rows)?;
             program.steps.push(Step { node: i, src, dst });
         }
         Ok(program)
     }
 
-    fn locate(&mut self, graph: &Graph, t: &Tensor, memory: &mut Memory, weights: &dyn Weights) -> Result<Location> {
+    fn locate(
+        &mut self,
+        graph: &Graph,
+        t: &Tensor,
+        memory: &mut Memory,
+        weights: &dyn WeightSource,
+    ) -> Result<Location> {
         let bytes = graph.buffers[t.buf.0 as usize].meta.span_bytes();
         Ok(match graph.storage(t) {
             Storage::Weight(name) => {
@@ -210,7 +218,7 @@ impl Program {
     fn view<'a>(&'a self, location: Location, t: &Tensor, memory: &'a Memory) -> View<'a> {
         let data = self.bytes(location, memory);
         match location {
-            Location::Panels(_) => View { meta: t.meta, data, layout: Layout::Panels },
+            Location::Panels(_) => View { meta: t.meta, data, layout: Layout::Packed },
             _ => View::new(t.meta, &data[start_byte(t)..]),
         }
     }
@@ -244,8 +252,8 @@ impl Program {
 /// What some of `nodes` want as panels.
 pub(super) fn multiplied(nodes: &[Node]) -> HashSet<BufId> {
     let sources =
-        nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.wants(n), t.buf)));
-    sources.filter(|(wanted, _)| *wanted == Wanted::Panels).map(|(_, buf)| buf).collect()
+        nodes.iter().flat_map(|node| node.src.iter().enumerate().map(move |(n, t)| (node.op.weight_layout(n), t.buf)));
+    sources.filter(|(wanted, _)| *wanted == WeightLayout::Packed).map(|(_, buf)| buf).collect()
 }
 
 fn start_byte(t: &Tensor) -> usize {

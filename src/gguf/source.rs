@@ -24,10 +24,10 @@ pub enum Mmap {
 #[derive(Debug)]
 pub struct Source {
     name: String,
-    held: Held,
+    storage: Storage,
 }
 
-enum Held {
+enum Storage {
     Bytes(Vec<u8>),
     Words(Words),
     Streamed(Box<dyn ReadAt>),
@@ -35,13 +35,13 @@ enum Held {
     Mapped(mapped::Mapped),
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Held::Bytes(_) | Held::Words(_) => "in memory",
-            Held::Streamed(_) => "read piece by piece",
+            Storage::Bytes(_) | Storage::Words(_) => "in memory",
+            Storage::Streamed(_) => "read piece by piece",
             #[cfg(not(target_arch = "wasm32"))]
-            Held::Mapped(_) => "mapped",
+            Storage::Mapped(_) => "mapped",
         })
     }
 }
@@ -51,24 +51,24 @@ impl Source {
     pub fn open(path: impl AsRef<Path>, mmap: Mmap) -> Result<Source> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        open(path, mmap).map(|held| Source { name: name.clone(), held }).map_err(|e| e.at(name))
+        open(path, mmap).map(|storage| Source { name: name.clone(), storage }).map_err(|e| e.at(name))
     }
 
     /// Bytes that are in memory already.
     pub fn from_bytes(bytes: Vec<u8>) -> Source {
-        let held = if is_aligned(&bytes) { Held::Bytes(bytes) } else { Held::Words(Words::copy(&bytes)) };
-        Source { name: "bytes in memory".to_owned(), held }
+        let storage = if is_aligned(&bytes) { Storage::Bytes(bytes) } else { Storage::Words(Words::copy(&bytes)) };
+        Source { name: "bytes in memory".to_owned(), storage }
     }
 
     /// A file that is read piece by piece, and never lies in memory as a whole.
     pub fn streamed_from(file: Box<dyn ReadAt>) -> Source {
-        Source { name: "a file".to_owned(), held: Held::Streamed(file) }
+        Source { name: "a file".to_owned(), storage: Storage::Streamed(file) }
     }
 
     /// The file, if it is read piece by piece.
     pub(super) fn streamed(&self) -> Option<&dyn ReadAt> {
-        match &self.held {
-            Held::Streamed(file) => Some(&**file),
+        match &self.storage {
+            Storage::Streamed(file) => Some(&**file),
             _ => None,
         }
     }
@@ -91,12 +91,12 @@ impl Source {
     /// All bytes; none of a file that is read piece by piece. Of a mapped file that has shrunk, the lost ones are zero or about
     /// to be.
     pub fn bytes(&self) -> &[u8] {
-        match &self.held {
-            Held::Bytes(bytes) => bytes,
-            Held::Words(words) => words.bytes(),
-            Held::Streamed(_) => &[],
+        match &self.storage {
+            Storage::Bytes(bytes) => bytes,
+            Storage::Words(words) => words.bytes(),
+            Storage::Streamed(_) => &[],
             #[cfg(not(target_arch = "wasm32"))]
-            Held::Mapped(mapped) => mapped.bytes(),
+            Storage::Mapped(mapped) => mapped.bytes(),
         }
     }
 
@@ -112,9 +112,9 @@ impl Source {
 
     /// Fails if the file was mapped and pages of it turned out to be gone when they were read.
     pub fn check(&self) -> Result<()> {
-        match &self.held {
+        match &self.storage {
             #[cfg(not(target_arch = "wasm32"))]
-            Held::Mapped(mapped) if mapped.is_poisoned() => Err(self.shrunk()),
+            Storage::Mapped(mapped) if mapped.is_poisoned() => Err(self.shrunk()),
             _ => Ok(()),
         }
     }
@@ -125,10 +125,10 @@ impl Source {
             let what = format!("bytes {offset} + {} of a file of {}", into.len(), self.len());
             return Err(Error::usage(what).at(&self.name));
         }
-        match &self.held {
-            Held::Streamed(file) => file.read_at(offset, into).map_err(|e| e.at(&self.name)),
+        match &self.storage {
+            Storage::Streamed(file) => file.read_at(offset, into).map_err(|e| e.at(&self.name)),
             #[cfg(not(target_arch = "wasm32"))]
-            Held::Mapped(mapped) => mapped.read_at(offset, into).map_err(|e| match e.kind() {
+            Storage::Mapped(mapped) => mapped.read_at(offset, into).map_err(|e| match e.kind() {
                 std::io::ErrorKind::UnexpectedEof => self.shrunk(),
                 _ => Error::io("can't read the file", e).at(&self.name),
             }),
@@ -148,7 +148,7 @@ impl Source {
     }
 }
 
-fn open(path: &Path, mmap: Mmap) -> Result<Held> {
+fn open(path: &Path, mmap: Mmap) -> Result<Storage> {
     let failed = |e: std::io::Error| {
         let help = match e.kind() {
             std::io::ErrorKind::NotFound => "check the path",
@@ -168,10 +168,10 @@ fn open(path: &Path, mmap: Mmap) -> Result<Held> {
     })?;
     #[cfg(not(target_arch = "wasm32"))]
     if mmap == Mmap::Yes && length > 0 {
-        return mapped::Mapped::new(file).map(Held::Mapped).map_err(|e| Error::io("can't map the file", e));
+        return mapped::Mapped::new(file).map(Storage::Mapped).map_err(|e| Error::io("can't map the file", e));
     }
     let _ = mmap;
-    Words::read(file, length).map(Held::Words)
+    Words::read(file, length).map(Storage::Words)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -293,7 +293,7 @@ mod sigbus {
         Ok(Range(entry))
     }
 
-    /// Installs the handler, once per process. `CHANGES` is held.
+    /// Installs the handler, once per process. `CHANGES` is storage.
     fn install() -> io::Result<()> {
         if PREVIOUS.get().is_some() {
             return Ok(());

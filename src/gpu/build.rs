@@ -5,11 +5,11 @@ use super::device::{Buffer, Device};
 use super::memory::Memory;
 use super::pipeline::Entry;
 use super::readback::Ring;
-use super::runner::{Choose, Held, Program, Step, byte_offset};
+use super::runner::{BoundBuffers, Choose, Program, Step, byte_offset};
 use super::shader::Binding;
-use super::weights::{Part, Stacked, Weights, is_plain};
+use super::weights::{Stacked, TensorSlice, Weights, is_plain};
 use crate::base::{Error, Meta, Result, human};
-use crate::graph::{BufId, Graph, Node, Place, Plan, Storage, Tensor};
+use crate::graph::{BufId, Graph, Node, Place, Schedule, Storage, Tensor};
 use crate::ops::{Bind, Kernel, Pass, Stack, weight_shards};
 use crate::quant;
 use std::collections::HashMap;
@@ -21,10 +21,10 @@ use std::sync::atomic::Ordering;
 pub(super) struct Builder<'a> {
     device: &'a Device,
     graph: &'a Graph,
-    plan: &'a Plan,
+    schedule: &'a Schedule,
     homes: HashMap<BufId, Arc<Buffer>>,
     /// Weights and constants.
-    fixed: HashMap<Fixed, Held>,
+    fixed: HashMap<Fixed, BoundBuffers>,
 }
 
 /// What was uploaded.
@@ -47,8 +47,8 @@ struct Ready<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(device: &'a Device, graph: &'a Graph, plan: &'a Plan) -> Self {
-        Builder { device, graph, plan, homes: HashMap::new(), fixed: HashMap::new() }
+    pub fn new(device: &'a Device, graph: &'a Graph, schedule: &'a Schedule) -> Self {
+        Builder { device, graph, schedule, homes: HashMap::new(), fixed: HashMap::new() }
     }
 
     pub async fn build(
@@ -79,7 +79,8 @@ impl<'a> Builder<'a> {
         }
         let scratch = memory.scratch(&sizes)?;
         let (steps, uniforms) = self.steps(ready, &scratch)?;
-        let held = self.fixed.into_values().chain(scratch.into_iter().chain([uniforms]).map(Held::Whole)).collect();
+        let bound =
+            self.fixed.into_values().chain(scratch.into_iter().chain([uniforms]).map(BoundBuffers::Whole)).collect();
         Ok(Program {
             device: self.device.clone(),
             steps,
@@ -90,15 +91,15 @@ impl<'a> Builder<'a> {
             weight_bytes: weight_bytes as u64,
             ring: Ring::default(),
             queries: None,
-            held,
+            bound,
         })
     }
 
     /// Buffers for all temporaries of this place, and for the inputs and caches that `nodes` use.
     fn make_homes(&mut self, nodes: Range<usize>, memory: &mut Memory) -> Result<()> {
-        let sizes = self.plan.slots.get(&Place::Gpu).map_or(&[][..], Vec::as_slice);
+        let sizes = self.schedule.slots.get(&Place::Gpu).map_or(&[][..], Vec::as_slice);
         let slots = memory.temps(sizes)?;
-        for ((_, buf), slot) in self.plan.slot_of.iter().filter(|((place, _), _)| *place == Place::Gpu) {
+        for ((_, buf), slot) in self.schedule.slot_of.iter().filter(|((place, _), _)| *place == Place::Gpu) {
             self.homes.insert(*buf, slots[*slot].clone());
         }
         for node in &self.graph.nodes[nodes] {
@@ -183,7 +184,7 @@ impl<'a> Builder<'a> {
     /// The weights that `of` means.
     pub fn stacked(&self, node: &Node, of: Stack) -> Stacked {
         let part = |t: &Tensor| match self.graph.storage(t) {
-            Storage::Weight(name) => Part { name: name.clone(), meta: t.meta, offset: t.offset },
+            Storage::Weight(name) => TensorSlice { name: name.clone(), meta: t.meta, offset: t.offset },
             other => unreachable!("{other:?} is no weight"),
         };
         Stacked { parts: node.src[of.sources()].iter().map(part).collect(), interleaved: of.interleaved }
@@ -196,19 +197,19 @@ impl<'a> Builder<'a> {
             if self.fixed.contains_key(&key) {
                 continue;
             }
-            let held = match &key {
-                Fixed::Shards(stack) => Held::Shards(weights.sharded(stack).await?),
-                Fixed::Vectors(stack) => Held::Whole(weights.vectors(stack).await?),
+            let bound = match &key {
+                Fixed::Shards(stack) => BoundBuffers::Shards(weights.sharded(stack).await?),
+                Fixed::Vectors(stack) => BoundBuffers::Whole(weights.vectors(stack).await?),
                 Fixed::Whole(buf) => {
                     let buffer = &self.graph.buffers[buf.0 as usize];
                     match &buffer.storage {
-                        Storage::Weight(name) => Held::Whole(weights.plain(name, &buffer.meta).await?),
-                        Storage::Const(label, bytes) => Held::Whole(weights.constant(label, bytes).await?),
+                        Storage::Weight(name) => BoundBuffers::Whole(weights.plain(name, &buffer.meta).await?),
+                        Storage::Const(label, bytes) => BoundBuffers::Whole(weights.constant(label, bytes).await?),
                         Storage::Input(_) | Storage::Cache(_) | Storage::Temp => continue,
                     }
                 }
             };
-            self.fixed.insert(key, held);
+            self.fixed.insert(key, bound);
         }
         Ok(())
     }
@@ -217,7 +218,7 @@ impl<'a> Builder<'a> {
     fn weight_bytes(&self, node: &Node, kernel: &Kernel) -> f64 {
         let shards = kernel.passes.iter().flat_map(|p| &p.binds).filter(|(name, _)| *name == "wq");
         let bytes = shards.filter_map(|(_, bind)| match (bind, &self.fixed[&self.key(node, *bind)?]) {
-            (Bind::Shard { part, .. }, Held::Shards(shards)) => Some(shards[*part].size as f64),
+            (Bind::Shard { part, .. }, BoundBuffers::Shards(shards)) => Some(shards[*part].size as f64),
             _ => None,
         });
         bytes.sum::<f64>() * cost::share(node)
@@ -301,8 +302,8 @@ impl<'a> Builder<'a> {
                 of @ (Bind::Shard { .. } | Bind::Stack(_)) => {
                     let key = self.key(r.tensors, of).expect("weights have keys");
                     match (&self.fixed[&key], of) {
-                        (Held::Shards(shards), Bind::Shard { part, .. }) => (&shards[part], 0),
-                        (Held::Whole(buffer), _) => (&**buffer, 0),
+                        (BoundBuffers::Shards(shards), Bind::Shard { part, .. }) => (&shards[part], 0),
+                        (BoundBuffers::Whole(buffer), _) => (&**buffer, 0),
                         _ => unreachable!("uploaded as it is bound"),
                     }
                 }
@@ -324,7 +325,7 @@ impl<'a> Builder<'a> {
     fn whole(&self, t: &Tensor) -> &Buffer {
         match (self.homes.get(&t.buf), self.fixed.get(&Fixed::Whole(t.buf))) {
             (Some(buffer), _) => buffer,
-            (None, Some(Held::Whole(buffer))) => buffer,
+            (None, Some(BoundBuffers::Whole(buffer))) => buffer,
             _ => unreachable!("every tensor has a home or was uploaded"),
         }
     }

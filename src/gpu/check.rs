@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::runner::Program;
 use super::weights::{Source, Weights};
 use crate::base::{DType, Error, Meta, Result, View};
-use crate::graph::{Cache, CachePart, Graph, Place, Plan, Storage, Tensor};
+use crate::graph::{Cache, CachePart, Graph, Place, Schedule, Storage, Tensor};
 use crate::ops::{AnyOp, Case, Exact, nmse};
 use crate::quant;
 use std::collections::HashMap;
@@ -117,14 +117,14 @@ impl Check {
 
     /// As [`run`](Self::run).
     pub async fn run_async(&mut self, n: usize) -> Result<Checked> {
-        let plan = Plan::single(&self.graph, Place::Gpu);
+        let schedule = Schedule::single(&self.graph, Place::Gpu);
         let mut memory = Memory::new(&self.device, 1);
         let only = |_: usize, kernels: Vec<_>| kernels.into_iter().skip(n).take(1).collect();
-        let mut program = Program::new_async(
+        let mut program = Program::with_kernels(
             &self.device,
             &self.graph,
             0..self.graph.nodes.len(),
-            &plan,
+            &schedule,
             &mut memory,
             &mut self.weights,
             &only,

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::adapter::{Adapter, AdapterInfo, Selector, adapters};
-use super::failure::{Failures, NAP, POLL_PANIC, Trouble, watch};
+use super::failure::{Failures, FaultKind, POLL_INTERVAL, POLL_PANIC, watch};
 use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
 use super::probe;
@@ -400,13 +400,13 @@ impl Device {
     /// Lets callbacks come, those of `after` at the latest, for as long as a nap.
     fn poll(&self, after: Option<wgpu::SubmissionIndex>) {
         let failures = &self.inner.failures;
-        if failures.made(Trouble::Silent) {
-            return std::thread::sleep(NAP);
+        if failures.injected(FaultKind::Silent) {
+            return std::thread::sleep(POLL_INTERVAL);
         }
         // Where the driver says that the device is lost, wgpu calls back, and then it panics.
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            assert!(!failures.made(Trouble::Lost), "{POLL_PANIC}: made to fail");
-            self.inner.raw.poll(wgpu::PollType::Wait { submission_index: after, timeout: Some(NAP) })
+            assert!(!failures.injected(FaultKind::Lost), "{POLL_PANIC}: made to fail");
+            self.inner.raw.poll(wgpu::PollType::Wait { submission_index: after, timeout: Some(POLL_INTERVAL) })
         }));
         match polled {
             Ok(polled) => {

@@ -15,7 +15,7 @@ use web_time::Instant;
 pub const POLL_PANIC: &str = "Error in Device::poll";
 
 /// How long a wait sleeps before it looks around.
-pub(super) const NAP: Duration = Duration::from_millis(250);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// For so long a GPU may finish no submission, though they are cut to a tenth of a second: errors come within five seconds.
 const SILENCE: Duration = Duration::from_secs(4);
 /// The same for a CPU that plays GPU: it is slow, and what is lost there says so.
@@ -32,18 +32,18 @@ pub(super) struct Failures {
     /// Submissions that the device has done.
     done: AtomicU64,
     /// What is to fail, on this device and those that take its place.
-    faults: Mutex<VecDeque<Fault>>,
+    faults: Mutex<VecDeque<InjectedFault>>,
     /// The submission that fails; 0 for none, [`NEXT_BUFFER`] for what comes before any.
     at: AtomicU64,
     /// What fails on purpose.
-    made: Mutex<Option<Trouble>>,
+    injected: Mutex<Option<FaultKind>>,
 }
 
 /// A failure made on purpose, `lost@40`: where no device breaks by itself, this is how it is known what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct InjectedFault {
     /// What happens.
-    pub trouble: Trouble,
+    pub kind: FaultKind,
     /// With which submission to the device, counted from 1; 0 means with the next buffer, while a session is made ready. Of the next
     /// fault, to the device that has taken its place.
     pub at: u64,
@@ -51,7 +51,7 @@ pub struct Fault {
 
 /// How a device fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FaultKind {
     /// It goes away, and who waits for it hears so from the driver.
     Lost,
     /// It has no memory left.
@@ -60,18 +60,18 @@ pub enum Trouble {
     Silent,
 }
 
-impl FromStr for Fault {
+impl FromStr for InjectedFault {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        let fault = s.split_once('@').and_then(|(trouble, at)| {
-            let trouble = match trouble {
-                "lost" => Trouble::Lost,
-                "oom" => Trouble::OutOfMemory,
-                "silent" => Trouble::Silent,
+        let fault = s.split_once('@').and_then(|(kind, at)| {
+            let kind = match kind {
+                "lost" => FaultKind::Lost,
+                "oom" => FaultKind::OutOfMemory,
+                "silent" => FaultKind::Silent,
                 _ => return None,
             };
-            Some(Fault { trouble, at: at.parse().ok()? })
+            Some(InjectedFault { kind, at: at.parse().ok()? })
         });
         fault.ok_or_else(|| Error::usage(format!("there is no fault {s:?}")).help("use lost@N, oom@N or silent@N"))
     }
@@ -97,41 +97,41 @@ impl Failures {
 
     /// Whether results that are there are to be as if they never came.
     pub fn hides_results(&self) -> bool {
-        self.made(Trouble::Silent) || self.made(Trouble::Lost)
+        self.injected(FaultKind::Silent) || self.injected(FaultKind::Lost)
     }
 
     /// Makes the fault happen that waits for submission `n`.
-    fn strike(&self, n: u64) {
+    fn trigger(&self, n: u64) {
         // Only one of those who make buffers at the same time.
         if self.at.compare_exchange(n, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
         let fault = self.faults.lock().expect("no panic while it is held").pop_front();
-        match fault.map(|fault| fault.trouble) {
-            Some(Trouble::OutOfMemory) => self.note(ErrorKind::OutOfMemory, ""),
+        match fault.map(|fault| fault.kind) {
+            Some(FaultKind::OutOfMemory) => self.note(ErrorKind::OutOfMemory, ""),
             // Nobody may wait for it while a session is made ready.
-            Some(Trouble::Lost) if n == NEXT_BUFFER => self.note(ErrorKind::DeviceLost, "made to fail"),
+            Some(FaultKind::Lost) if n == NEXT_BUFFER => self.note(ErrorKind::DeviceLost, "made to fail"),
             _ => {}
         }
-        *self.made.lock().expect("no panic while it is held") = fault.map(|fault| fault.trouble);
+        *self.injected.lock().expect("no panic while it is held") = fault.map(|fault| fault.kind);
     }
 
     /// Before a buffer is made.
     pub fn buffer(&self) {
-        self.strike(NEXT_BUFFER);
+        self.trigger(NEXT_BUFFER);
     }
 
-    pub fn made(&self, trouble: Trouble) -> bool {
-        *self.made.lock().expect("no panic while it is held") == Some(trouble)
+    pub fn injected(&self, kind: FaultKind) -> bool {
+        *self.injected.lock().expect("no panic while it is held") == Some(kind)
     }
 }
 
 /// So long a lost device is waited for while it is let go of: those that answer take milliseconds.
-const LEAVE: Duration = Duration::from_secs(1);
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Device {
     /// Makes the device fail, and those that take its place ([`reopen`](Self::reopen)) after it: a fault each.
-    pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub fn inject(&self, faults: impl IntoIterator<Item = InjectedFault>) {
         let failures = &self.inner.failures;
         let mut waiting = failures.faults.lock().expect("no panic while it is held");
         waiting.extend(faults);
@@ -150,7 +150,7 @@ impl Device {
             let thread = std::thread::Builder::new().spawn(move || drop(self));
             // What answers is gone then: its memory is free for what takes its place, and no process ends while its driver is unloaded.
             let start = Instant::now();
-            while thread.as_ref().is_ok_and(|thread| !thread.is_finished()) && start.elapsed() < LEAVE {
+            while thread.as_ref().is_ok_and(|thread| !thread.is_finished()) && start.elapsed() < DROP_TIMEOUT {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -165,7 +165,7 @@ impl Device {
     /// Watches a submission, the `n`th, which is handed over: whether it gets done, and whether it is to fail.
     pub(super) fn submitted(&self, n: u64) {
         let failures = self.inner.failures.clone();
-        failures.strike(n);
+        failures.trigger(n);
         // Nobody waits by polling in a browser.
         if !IN_BROWSER {
             self.inner.queue.on_submitted_work_done(move || {
@@ -176,7 +176,7 @@ impl Device {
 
     /// Who watches the device while it is waited for.
     pub(super) fn watchdog(&self) -> Watchdog {
-        let real = !self.info().software || self.inner.failures.made(Trouble::Silent);
+        let real = !self.info().software || self.inner.failures.injected(FaultKind::Silent);
         Watchdog::new(if real { SILENCE } else { SOFTWARE_SILENCE })
     }
 
@@ -184,7 +184,7 @@ impl Device {
     pub(super) fn still_works(&self, watchdog: &mut Watchdog, now: Duration) -> Result<()> {
         self.check()?;
         let failures = &self.inner.failures;
-        let done = if failures.made(Trouble::Silent) { 0 } else { failures.done.load(Ordering::Relaxed) };
+        let done = if failures.injected(FaultKind::Silent) { 0 } else { failures.done.load(Ordering::Relaxed) };
         if watchdog.is_alarmed(now, done) {
             failures.note(ErrorKind::DeviceLost, format!("no answer for {} s", watchdog.patience.as_secs()));
         }
@@ -212,7 +212,7 @@ impl Watchdog {
             (self.done, self.since, self.naps) = (done, now, 0);
         }
         self.naps += 1;
-        now - self.since >= self.patience && NAP * self.naps >= self.patience
+        now - self.since >= self.patience && POLL_INTERVAL * self.naps >= self.patience
     }
 }
 
@@ -288,9 +288,9 @@ mod tests {
         let s = Duration::from_secs_f64;
         let mut slow = Watchdog::new(SILENCE);
         // A submission every 3.5 seconds, for an hour.
-        assert!((1..14_400).all(|nap| !slow.is_alarmed(NAP * nap, u64::from(nap / 14))));
+        assert!((1..14_400).all(|nap| !slow.is_alarmed(POLL_INTERVAL * nap, u64::from(nap / 14))));
         let mut silent = Watchdog::new(SILENCE);
-        let alarm = (1..).find(|nap| silent.is_alarmed(NAP * *nap, 0)).map(|nap| NAP * nap);
+        let alarm = (1..).find(|nap| silent.is_alarmed(POLL_INTERVAL * *nap, 0)).map(|nap| POLL_INTERVAL * nap);
         assert_eq!(alarm, Some(s(4.0)));
         let mut stopped = Watchdog::new(SILENCE);
         assert!(!stopped.is_alarmed(s(0.25), 7));
@@ -300,13 +300,13 @@ mod tests {
 
     #[test]
     fn faults_are_written_as_they_are_read() {
-        let fault = |trouble, at| Fault { trouble, at };
-        assert_eq!("lost@40".parse::<Fault>().unwrap(), fault(Trouble::Lost, 40));
-        assert_eq!("oom@1".parse::<Fault>().unwrap(), fault(Trouble::OutOfMemory, 1));
-        assert_eq!("silent@2".parse::<Fault>().unwrap(), fault(Trouble::Silent, 2));
-        assert_eq!("oom@0".parse::<Fault>().unwrap(), fault(Trouble::OutOfMemory, 0));
+        let fault = |kind, at| InjectedFault { kind, at };
+        assert_eq!("lost@40".parse::<InjectedFault>().unwrap(), fault(FaultKind::Lost, 40));
+        assert_eq!("oom@1".parse::<InjectedFault>().unwrap(), fault(FaultKind::OutOfMemory, 1));
+        assert_eq!("silent@2".parse::<InjectedFault>().unwrap(), fault(FaultKind::Silent, 2));
+        assert_eq!("oom@0".parse::<InjectedFault>().unwrap(), fault(FaultKind::OutOfMemory, 0));
         for bad in ["", "lost", "lost@", "lost@-1", "late@3"] {
-            assert!(bad.parse::<Fault>().unwrap_err().to_string().contains("lost@N"), "{bad}");
+            assert!(bad.parse::<InjectedFault>().unwrap_err().to_string().contains("lost@N"), "{bad}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub use build::cache_bytes;
 pub use check::{Check, Checked};
 pub use cost::{SUBMISSION, seconds, submissions};
 pub use device::{Counters, Device};
-pub use failure::{Fault, POLL_PANIC, Trouble};
+pub use failure::{FaultKind, InjectedFault, POLL_PANIC};
 pub use memory::Memory;
 pub use needs::{Key, Needs, buffer_bytes};
 pub use preprocess::{COOP, Expanded, F16, SUBGROUPS, Target, expand, names, source};

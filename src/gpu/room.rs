@@ -10,7 +10,7 @@ const PIECE: u64 = 256 << 20;
 impl Device {
     /// Bytes that can be had, up to `wanted`: found out by taking them and giving them back. Within the budget, where there is one
     /// ([`set_budget`](Self::set_budget)). Fails only with the device.
-    pub async fn room_for(&self, wanted: u64) -> Result<u64> {
+    pub async fn probe_free_memory(&self, wanted: u64) -> Result<u64> {
         let (mut taken, mut bytes): (Vec<Buffer>, u64) = (Vec::new(), 0);
         while bytes < wanted {
             let piece = PIECE.min(wanted - bytes).min(self.budget_left() / 16 * 16).min(self.caps().max_binding);

@@ -12,7 +12,7 @@ use super::readback::{Pending, Ring};
 use super::tune;
 use super::weights::Weights;
 use crate::base::Result;
-use crate::graph::{BufId, Graph, Plan, Tensor};
+use crate::graph::{BufId, Graph, Schedule, Tensor};
 use crate::ops::Kernel;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -50,58 +50,58 @@ pub struct Program {
     /// Made when the program is timed for the first time.
     pub(super) queries: Option<Queries>,
     /// What bind groups point at, kept so that it counts against the budget.
-    pub(super) held: Vec<Held>,
+    pub(super) bound: Vec<BoundBuffers>,
 }
 
 /// A buffer or several that make one tensor.
 #[derive(Clone)]
-pub(super) enum Held {
+pub(super) enum BoundBuffers {
     Whole(Arc<Buffer>),
     Shards(Arc<[Buffer]>),
 }
 
 impl Program {
-    /// Prepares `nodes` of `graph` for running in memory planned by `plan`; uploads the weights they need. Blocks; see
-    /// [`tuned`](Self::tuned).
+    /// Prepares `nodes` of `graph` for running in memory planned by `schedule`; uploads the weights they need. Blocks; see
+    /// [`new_async`](Self::new_async).
     ///
     /// Fails with `OutOfMemory`, `DeviceLost`, or `Unsupported` where a kernel cannot be used on this device.
     pub fn new(
         device: &Device,
         graph: &Graph,
         nodes: Range<usize>,
-        plan: &Plan,
+        schedule: &Schedule,
         memory: &mut Memory,
         weights: &mut Weights,
     ) -> Result<Program> {
-        pollster::block_on(Self::tuned(device, graph, nodes, plan, memory, weights))
+        pollster::block_on(Self::new_async(device, graph, nodes, schedule, memory, weights))
     }
 
     /// As [`new`](Self::new): of each node's kernels the one that was measured to be the fastest is taken.
-    pub async fn tuned(
-        device: &Device,
-        graph: &Graph,
-        nodes: Range<usize>,
-        plan: &Plan,
-        memory: &mut Memory,
-        weights: &mut Weights,
-    ) -> Result<Program> {
-        tune::measure(device, graph, nodes.clone(), plan, memory, weights).await?;
-        let choose = |i: usize, kernels| tune::order(device, &graph.nodes[i], kernels);
-        Self::new_async(device, graph, nodes, plan, memory, weights, &choose).await
-    }
-
-    /// As [`new`](Self::new); `choose` narrows down the kernels of each node.
     pub async fn new_async(
         device: &Device,
         graph: &Graph,
         nodes: Range<usize>,
-        plan: &Plan,
+        schedule: &Schedule,
+        memory: &mut Memory,
+        weights: &mut Weights,
+    ) -> Result<Program> {
+        tune::measure(device, graph, nodes.clone(), schedule, memory, weights).await?;
+        let choose = |i: usize, kernels| tune::order(device, &graph.nodes[i], kernels);
+        Self::with_kernels(device, graph, nodes, schedule, memory, weights, &choose).await
+    }
+
+    /// As [`new`](Self::new); `choose` narrows down the kernels of each node.
+    pub async fn with_kernels(
+        device: &Device,
+        graph: &Graph,
+        nodes: Range<usize>,
+        schedule: &Schedule,
         memory: &mut Memory,
         weights: &mut Weights,
         choose: Choose<'_>,
     ) -> Result<Program> {
         let scope = device.scope();
-        let built = Builder::new(device, graph, plan).build(nodes, memory, weights, choose).await;
+        let built = Builder::new(device, graph, schedule).build(nodes, memory, weights, choose).await;
         // What the device says comes first: it explains what fails after it.
         scope.finish().await?;
         built
@@ -169,11 +169,11 @@ impl Program {
 
     /// Bytes of the buffers that this program uses, shared ones included.
     pub fn bytes(&self) -> u64 {
-        let held = self.held.iter().map(|held| match held {
-            Held::Whole(buffer) => buffer.size,
-            Held::Shards(shards) => shards.iter().map(|b| b.size).sum(),
+        let bound = self.bound.iter().map(|bound| match bound {
+            BoundBuffers::Whole(buffer) => buffer.size,
+            BoundBuffers::Shards(shards) => shards.iter().map(|b| b.size).sum(),
         });
-        held.sum::<u64>() + self.homes.values().map(|b| b.size).sum::<u64>()
+        bound.sum::<u64>() + self.homes.values().map(|b| b.size).sum::<u64>()
     }
 
     /// Submissions per run.

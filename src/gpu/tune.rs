@@ -9,7 +9,7 @@ use super::runner::Program;
 use super::tuning::Tuning;
 use super::weights::Weights;
 use crate::base::{ErrorKind, Meta, Result};
-use crate::graph::{Graph, Node, Plan, Storage};
+use crate::graph::{Graph, Node, Schedule, Storage};
 use crate::ops::{Kernel, Random, nmse};
 use std::ops::Range;
 use std::sync::MutexGuard;
@@ -51,7 +51,7 @@ pub(super) async fn measure(
     device: &Device,
     graph: &Graph,
     nodes: Range<usize>,
-    plan: &Plan,
+    schedule: &Schedule,
     memory: &mut Memory,
     weights: &mut Weights,
 ) -> Result<()> {
@@ -61,7 +61,7 @@ pub(super) async fn measure(
         if tuning(device).as_ref().is_none_or(|t| t.choice(&class).is_some()) {
             continue;
         }
-        let best = Trial { device, graph, i, plan }.best(memory, weights).await?;
+        let best = Trial { device, graph, i, schedule }.best(memory, weights).await?;
         if let (Some(best), Some(tuning)) = (best, &mut *tuning(device)) {
             tracing::debug!("{class}: {best}");
             tuning.set(&class, best);
@@ -83,7 +83,7 @@ struct Trial<'a> {
     device: &'a Device,
     graph: &'a Graph,
     i: usize,
-    plan: &'a Plan,
+    schedule: &'a Schedule,
 }
 
 impl Trial<'_> {
@@ -149,7 +149,8 @@ impl Trial<'_> {
             kernels.into_iter().filter(|k| k.variant == kernel.variant).collect()
         };
         let nodes = self.i..self.i + 1;
-        let mut program = Program::new_async(self.device, self.graph, nodes, self.plan, memory, weights, &only).await?;
+        let mut program =
+            Program::with_kernels(self.device, self.graph, nodes, self.schedule, memory, weights, &only).await?;
         let mut random = Random(1);
         let ids = node.op.expert_ids().map(|i| node.src[i].buf);
         for t in node.src.iter().filter(|t| *self.graph.storage(t) == Storage::Temp) {

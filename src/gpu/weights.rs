@@ -24,7 +24,7 @@ pub trait Source: Send + Sync {
 
 /// A tensor of the file, or a view of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Part {
+pub(super) struct TensorSlice {
     pub name: String,
     /// `[rows, k]`, `[experts, rows, k]`, or a vector.
     pub meta: Meta,
@@ -35,7 +35,7 @@ pub(super) struct Part {
 /// What lies in one buffer, or in the shards of one: see [`Stack`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Stacked {
-    pub parts: Vec<Part>,
+    pub parts: Vec<TensorSlice>,
     pub interleaved: bool,
 }
 
@@ -139,10 +139,10 @@ impl Weights {
             return Ok(buffer.clone());
         }
         // Rows of one value: the last dimension of a vector is the last but one of a weight.
-        let row = |p: &Part| {
+        let row = |p: &TensorSlice| {
             let shape = Shape::new(&[p.meta.shape.dims(), &[1]].concat());
             let meta = Meta { shape, stride: if shape.dims().len() == 2 { 1 } else { p.meta.stride }, ..p.meta };
-            Part { meta, ..p.clone() }
+            TensorSlice { meta, ..p.clone() }
         };
         let rows = Stacked { parts: stack.parts.iter().map(row).collect(), ..*stack };
         let bytes = self.rows(&rows, 0..rows.meta().shape.rows())?;

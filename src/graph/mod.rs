@@ -1,13 +1,13 @@
 //! Floor 4: a model's computation as data: tensors that point into buffers, nodes that apply ops, in running order.
 //!
-//! A graph is built once per batch shape and printed by `--dump-graph`; [`Plan`] cuts it into segments for the devices and
+//! A graph is built once per batch shape and printed by `--dump-graph`; [`Schedule`] cuts it into segments for the devices and
 //! gives temporaries their memory.
 
 mod dump;
 mod fuse;
-mod plan;
+mod schedule;
 
-pub use plan::{Copy, Place, Plan, Segment, Slot, by_size};
+pub use schedule::{Copy, Place, Schedule, Segment, Slot, by_size};
 
 use crate::base::{Error, Meta, Result, Role, Shape};
 use crate::ops::AnyOp;

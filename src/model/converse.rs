@@ -30,7 +30,7 @@ impl Model {
         if let Some(first) = tokenizer.added_first().filter(|first| ids.first() != Some(first)) {
             ids.insert(0, first);
         }
-        Ok((ids, prompt.opened_thought()))
+        Ok((ids, prompt.opened_reasoning()))
     }
 
     /// A sampler by `options` for contexts of so many tokens. Fails where the options make no sense for the model.

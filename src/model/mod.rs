@@ -3,14 +3,14 @@
 mod converse;
 mod identity;
 mod keys;
-pub mod mix;
 mod overrides;
+pub mod preset;
 pub mod synth;
 
 use crate::arch::Spec;
 use crate::base::{Error, ErrorKind, Meta, Result};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::ops::Pool;
+use crate::ops::Threads;
 use crate::text::{ChatTemplate, Tokenizer, VocabSource};
 use crate::{cpu, gpu};
 pub use identity::Identity;
@@ -179,7 +179,7 @@ impl cpu::RowSource for Reader<'_> {
     }
 }
 
-impl cpu::Weights for Model {
+impl cpu::WeightSource for Model {
     fn bytes(&self, name: &str) -> Result<cpu::Bytes> {
         let tensor = self.tensor(name)?;
         // A file that is read piece by piece has nothing in memory to point at.
@@ -195,7 +195,7 @@ impl cpu::Weights for Model {
         Ok(Arc::new(Bytes { gguf: self.gguf.clone(), index }))
     }
 
-    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<cpu::Bytes>> {
+    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Threads) -> Result<Option<cpu::Bytes>> {
         let tensor = self.tensor(name)?;
         // Read rather than mapped, so that the file's pages need no memory beside the panels.
         let panels = self.panels.get(name, meta, pool, &Reader { model: self, tensor })?;

@@ -7,8 +7,8 @@ use crate::gpu::{self, Selector, Tuning};
 use crate::graph::Place;
 use crate::model::Model;
 use crate::plan::budget::Budget;
-use crate::plan::fit::{Fit, Layers, Request};
-use crate::plan::{Options, Rules};
+use crate::plan::fit::{DevicePlan, Layers, Request};
+use crate::plan::{DeviceOverrides, Options};
 use std::str::FromStr;
 
 /// A device by the user's name for it.
@@ -66,7 +66,7 @@ pub struct DeviceOptions {
     /// How many layers go to the GPU.
     pub layers: Layers,
     /// What stands fixed whatever is planned.
-    pub rules: Rules,
+    pub overrides: DeviceOverrides,
     /// Bytes of GPU memory to use at most, whatever is free.
     pub vram_limit: Option<u64>,
     /// Bytes of the GPU's free memory to keep free, if there is no limit. By default 1 GiB, or a tenth of all if that is less.
@@ -82,7 +82,7 @@ impl Default for DeviceOptions {
         DeviceOptions {
             choice: DeviceChoice::Auto,
             layers: Layers::Auto,
-            rules: Rules::default(),
+            overrides: DeviceOverrides::default(),
             vram_limit: None,
             vram_margin: None,
             workgroup_memory: None,
@@ -117,7 +117,7 @@ impl DeviceOptions {
 
     fn choose(&self, listener: &Listener) -> Result<(Option<gpu::Device>, String)> {
         // Whether any tensor is to be on the GPU, whatever else is there.
-        let wants_gpu = self.rules.overrides.iter().any(|rule| rule.place() == Place::Gpu);
+        let wants_gpu = self.overrides.tensors.iter().any(|rule| rule.place() == Place::Gpu);
         if self.layers == Layers::Count(0) && self.choice == DeviceChoice::Auto && !wants_gpu {
             return Ok((None, "as -ngl 0 asks".into()));
         }
@@ -158,13 +158,13 @@ impl DeviceOptions {
         options: &Options,
         contexts: Vec<usize>,
         listener: &Listener,
-    ) -> Result<Fit> {
-        let request = Request { layers: self.layers, rules: self.rules.clone(), budget, contexts };
+    ) -> Result<DevicePlan> {
+        let request = Request { layers: self.layers, overrides: self.overrides.clone(), budget, contexts };
         let mut measured = || match device {
             Some(device) => device.without_budget(|| rates::known(Some(device), options.threads, listener)),
             None => rates::known(None, options.threads, listener),
         };
-        let fit = Fit::new(model, device, options, &request, &mut measured)?;
+        let fit = DevicePlan::new(model, device, options, &request, &mut measured)?;
         check_system_memory(&fit, budget.cpu, device.is_some_and(gpu::Device::shares_memory))?;
         if let (Some(device), Some(bytes)) = (device, budget.gpu) {
             device.set_budget(bytes);
@@ -175,10 +175,10 @@ impl DeviceOptions {
     /// Warns of rules that concern nothing in the model: most are slips of the pen.
     pub fn warn_of_idle_rules(&self, model: &Model, listener: &Listener) -> Result<()> {
         let any = |what: &dyn Fn(&str) -> bool| model.gguf().tensors().iter().any(|t| what(&t.name));
-        for rule in self.rules.overrides.iter().filter(|rule| !any(&|name| rule.matches(name))) {
+        for rule in self.overrides.tensors.iter().filter(|rule| !any(&|name| rule.matches(name))) {
             listener.warn(format!("--override-tensor {rule}: the model has no tensor of such a name"))?;
         }
-        if self.rules.cpu_experts > 0 && !any(&|name| name.contains("_exps.")) {
+        if self.overrides.cpu_experts > 0 && !any(&|name| name.contains("_exps.")) {
             listener.warn("the model has no experts that could stay in system memory".into())?;
         }
         Ok(())
@@ -187,7 +187,7 @@ impl DeviceOptions {
 
 /// An error if what a plan leaves on the CPU does not fit into `total` bytes of system memory, of which the GPU's part is one if
 /// it `shares` it.
-fn check_system_memory(fit: &Fit, total: Option<u64>, shares: bool) -> Result<()> {
+fn check_system_memory(fit: &DevicePlan, total: Option<u64>, shares: bool) -> Result<()> {
     let need = fit.prediction.cpu_bytes() + if shares { fit.prediction.gpu_bytes() } else { 0 };
     match total.filter(|total| need > *total) {
         Some(total) => {

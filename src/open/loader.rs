@@ -5,12 +5,12 @@ use super::devices::DeviceOptions;
 use super::notice::Listener;
 use super::system;
 use crate::base::{Error, ErrorKind, Result, human};
-use crate::gpu::{self, Fault};
+use crate::gpu::{self, InjectedFault};
 use crate::graph::Place;
 use crate::model::Model;
 use crate::plan::budget::Budget;
-use crate::plan::fit::{Fit, Layers};
-use crate::plan::{Options, Placement};
+use crate::plan::fit::{DevicePlan, Layers};
+use crate::plan::{DeviceMap, Options};
 use crate::run::{Engine, Session};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub struct Loader {
     pub device: DeviceOptions,
     /// Tokens of context: 0 for as many as the model was trained with; `None` for that, or less if memory is short.
     pub context: Option<usize>,
-    /// What else a session is made by; context and placement are planned, and so is the pool of several sequences if none is given.
+    /// What else a session is made by; context and device map are planned, and so is the pool of several sequences if none is given.
     pub options: Options,
     /// How the GPU fails, for tests.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InjectedFault>,
     /// Who gets the notices.
     pub listener: Listener,
 }
@@ -40,7 +40,7 @@ pub struct Opened {
     /// The session.
     pub session: Session,
     /// What was planned.
-    pub fit: Fit,
+    pub fit: DevicePlan,
     /// Why its device was chosen, in words.
     pub why: String,
 }
@@ -65,19 +65,21 @@ impl Loader {
             let planned = contexts.clone();
             let options = pooled(device.as_ref(), &budget);
             let fit = self.device.plan(&model, device.as_ref(), budget, &options, planned, &self.listener)?;
-            let taken = device.clone().filter(|_| fit.placement.uses(Place::Gpu));
+            let taken = device.clone().filter(|_| fit.device_map.uses(Place::Gpu));
             if device.is_some() && taken.is_none() {
                 why.clone_from(&fit.why);
             }
             let (context, batch) = (fit.context, options.batch.min(fit.context));
-            let options = Options { context, batch, placement: Some(fit.placement.clone()), ..options.clone() };
+            let options = Options { context, batch, device_map: Some(fit.device_map.clone()), ..options.clone() };
             check_memory(&model, &taken, &options)?;
             let error = match start(model.clone(), taken, options.clone(), &self.listener) {
                 Ok(mut session) => {
                     if self.device.layers == Layers::Auto {
                         session.when_short_of_memory(self.with_less(model.clone(), budget, options, &fit));
                     }
-                    session.expect(fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()));
+                    session.set_predicted_token_time(
+                        fit.prediction.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()),
+                    );
                     self.inject(session.engine().device(), false);
                     return Ok(Opened { session, fit, why });
                 }
@@ -120,8 +122,8 @@ impl Loader {
         model: Arc<Model>,
         budget: Budget,
         options: Options,
-        fit: &Fit,
-    ) -> impl FnMut(&gpu::Device) -> Option<Placement> + Send + 'static {
+        fit: &DevicePlan,
+    ) -> impl FnMut(&gpu::Device) -> Option<DeviceMap> + Send + 'static {
         let (asked, listener, context) = (self.device.clone(), self.listener.clone(), options.context);
         let mut planned = fit.prediction.gpu_bytes();
         move |device| {
@@ -129,7 +131,7 @@ impl Loader {
             let made = asked.plan(&model, Some(device), budget, &options, vec![context], &listener);
             let fit = made.inspect_err(|e| tracing::warn!("no plan with less memory: {e}")).ok()?;
             planned = fit.prediction.gpu_bytes();
-            Some(fit.placement)
+            Some(fit.device_map)
         }
     }
 }

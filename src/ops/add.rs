@@ -1,7 +1,7 @@
 //! Sum: y = a + scale · b. Residuals (Granite and MiniCPM scale the branch), biases and position embeddings.
 //! Shader: shaders/add.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`, b of the same shape, or one row that all tokens share. Result: as a, packed.
@@ -42,7 +42,7 @@ impl Op for Add {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         for_chunks(pool, dst.f32(), n, |t, y| {
             let (a, b) = (src[0].row(t), pair_row(&src[0].meta, &src[1], t));

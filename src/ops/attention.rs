@@ -8,7 +8,7 @@
 use super::kv_store::check_places;
 use super::places::{PAGE_CELLS, RowPlaces};
 use super::work::row_bytes;
-use super::{CacheTypes, Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Work};
+use super::{CacheTypes, Caps, Case, Exact, Fill, Input, Kernel, Op, Threads, Work};
 use crate::base::{DType, Error, Meta, Result, Role, View, ViewMut};
 use std::ops::Range;
 
@@ -103,7 +103,7 @@ impl Op for Attention {
         self.scratch_of_any_batch(src)
     }
 
-    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Threads) {
         super::attention_cpu::run(self, src, dst, pool);
     }
 
@@ -221,7 +221,8 @@ mod tests {
         let plain = |role| Attention::plain(0.125, role, 4096);
         for (heads, kv_heads, dim) in [(9, 3, 64), (32, 8, 128), (4, 1, 128), (64, 8, 64), (12, 12, 80), (71, 1, 64)] {
             let cache = Meta::new(DType::F16, [4096, kv_heads, dim]);
-            let src = |tokens| [Meta::f32([tokens, heads, dim]), cache, cache, Meta::new(DType::U32, [2 * tokens + 64])];
+            let src =
+                |tokens| [Meta::f32([tokens, heads, dim]), cache, cache, Meta::new(DType::U32, [2 * tokens + 64])];
             let most = (1..600).map(|tokens| {
                 let op = plain(if tokens == 1 { Role::Answer } else { Role::Prompt });
                 let kernel = &op.gpu(&src(tokens), &Meta::f32([tokens, heads, dim]), &Caps::BASELINE)[0];

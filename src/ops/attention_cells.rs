@@ -4,7 +4,7 @@
 use super::places::PAGE_CELLS;
 use crate::base::{Meta, View};
 use crate::quant;
-use crate::simd::{Kernel, Level, Simd, array, array_mut};
+use crate::simd::{Level, Simd, SimdKernel, array, array_mut};
 use bytemuck::Pod;
 use std::ops::Range;
 
@@ -251,7 +251,7 @@ struct Score<'a, T> {
     scores: &'a mut [f32],
 }
 
-impl<T: Number> Kernel for Score<'_, T> {
+impl<T: Number> SimdKernel for Score<'_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -323,7 +323,7 @@ struct Weigh<'a, T> {
     width: usize,
 }
 
-impl<T: Number> Kernel for Weigh<'_, T> {
+impl<T: Number> SimdKernel for Weigh<'_, T> {
     type Out = ();
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::attention::Attention;
 use super::attention_cells::{BLOCK, Next, PART, Place, ROWS, STRIDE, pack, score, weigh};
 use super::attention_few as few;
 use super::places::RowPlaces;
-use super::{Pool, attention_tiles as tiles, for_chunks, for_ranges};
+use super::{Threads, attention_tiles as tiles, for_chunks, for_ranges};
 use crate::base::{DType, Role, View, ViewMut};
 use crate::simd::{self, Level};
 use std::cell::RefCell;
@@ -98,7 +98,7 @@ struct Task<'a> {
     few: bool,
 }
 
-pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+pub(super) fn run(op: &Attention, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
     let (q, keys, values) = (src[0], src[1], src[2]);
     let (tokens, heads, kv_heads) = (q.meta.shape[0], q.meta.shape[1], keys.meta.shape[1]);
     let (dim, value_dim, group) = (q.meta.shape[2], values.meta.shape[2], heads / kv_heads);
@@ -192,7 +192,7 @@ impl Task<'_> {
     }
 
     /// The same of several tiles of one size, with the parts shared out among the threads. `y` begins with the first tile.
-    fn split(&self, tiles: &[Range<usize>], y: &mut [f32], pool: &dyn Pool) {
+    fn split(&self, tiles: &[Range<usize>], y: &mut [f32], pool: &dyn Threads) {
         let kv_heads = self.heads / self.group;
         let rows = tiles[0].len() * self.group;
         let size = rows * (2 + self.value_dim);

@@ -3,7 +3,7 @@
 
 use super::attention_cells::{Ahead, BLOCK, Number, Place, Rows, STRIDE, with_rows};
 use crate::base::View;
-use crate::simd::{Kernel, Level, Simd, array, array_mut};
+use crate::simd::{Level, Simd, SimdKernel, array, array_mut};
 
 /// The most queries of a kv head for which this is the faster way.
 pub(super) const FEW: usize = 8;
@@ -23,7 +23,7 @@ struct Score<'a, T> {
     scores: &'a mut [f32],
 }
 
-impl<T: Number> Kernel for Score<'_, T> {
+impl<T: Number> SimdKernel for Score<'_, T> {
     type Out = ();
 
     #[inline(always)]

@@ -8,7 +8,7 @@
 
 use super::attention_cells::{BLOCK, Number, PART, Place, Rows, STRIDE, with_rows};
 use crate::base::View;
-use crate::simd::{Kernel, Level, Products, Simd, TILE_DEPTH, TILE_ROWS, Tile, Tiles, array, array_mut};
+use crate::simd::{Level, Simd, SimdKernel, TILE_DEPTH, TILE_ROWS, Tile, TileSums, Tiles, array, array_mut};
 use bytemuck::Zeroable;
 
 /// Queries whose products are made together; their number is rounded up to it.
@@ -28,7 +28,7 @@ pub(super) struct Scratch {
     acts: Vec<Tile>,
     /// Sixteen cells' keys, or sixteen channels of values, twice.
     panels: [Vec<Tile>; 2],
-    sums: Vec<Products>,
+    sums: Vec<TileSums>,
 }
 
 /// Scores of all queries, whose rows are multiples of [`CHUNK`] long, with the cells: `scores[row * STRIDE + cell - start]`.
@@ -119,7 +119,7 @@ struct Score<'a, T> {
     scores: &'a mut [f32],
 }
 
-impl<T: Number> Kernel for Score<'_, T> {
+impl<T: Number> SimdKernel for Score<'_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -177,7 +177,7 @@ fn turned<S: Simd, T: Number>(
 
 /// Copies products to rows `stride` apart, of which `width` values belong to both panels.
 #[inline(always)]
-fn spread<S: Simd>(s: S, sums: &[Products], to: &mut [f32], stride: usize, width: usize) {
+fn spread<S: Simd>(s: S, sums: &[TileSums], to: &mut [f32], stride: usize, width: usize) {
     for (group, sums) in sums.iter().enumerate() {
         for (panel, sums) in sums.iter().enumerate().take(width / BLOCK) {
             for (i, sums) in sums.as_flattened().iter().enumerate() {
@@ -198,7 +198,7 @@ struct Weigh<'a, T> {
     width: usize,
 }
 
-impl<T: Number> Kernel for Weigh<'_, T> {
+impl<T: Number> SimdKernel for Weigh<'_, T> {
     type Out = ();
 
     #[inline(always)]

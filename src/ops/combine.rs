@@ -1,7 +1,7 @@
 //! Weighted sum over the chosen experts: y[t] = scale · Σ_u w[t, u] · x[t, u] (+ residual[t]).
 //! Shader: shaders/combine.wgsl. Source: arXiv 1701.06538.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -30,7 +30,7 @@ impl Op for Combine {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         for_chunks(pool, dst.f32(), n, |t, y| {
             match src.get(2) {

@@ -2,8 +2,11 @@
 //! The table may be in any block format; each row is decoded on its own.
 //! Shader: shaders/get_rows.wgsl.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Stack, WG, Wanted, for_chunks, grid, weight_shards, Work};
 use super::work::row_bytes;
+use super::{
+    Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Stack, Threads, WG, WeightLayout, Work, for_chunks, grid,
+    weight_shards,
+};
 use crate::base::{DType, Error, Layout, Meta, Result, View, ViewMut};
 use crate::quant;
 
@@ -18,8 +21,8 @@ pub struct GetRows {
 impl Op for GetRows {
     const NAME: &str = "get_rows";
 
-    fn wants(&self, src: usize) -> Wanted {
-        if src == 0 { Wanted::Either } else { Wanted::Rows }
+    fn weight_layout(&self, src: usize) -> WeightLayout {
+        if src == 0 { WeightLayout::Either } else { WeightLayout::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
@@ -42,7 +45,7 @@ impl Op for GetRows {
         work
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let (table, ids) = (src[0], src[1].u32());
         let k = table.meta.shape.row();
         for_chunks(pool, dst.f32(), k, |t, y| {
@@ -50,7 +53,7 @@ impl Op for GetRows {
             match table.layout {
                 _ if id >= table.meta.outer() => y.fill(0.0),
                 Layout::Rows => quant::decode(table.meta.dtype, table.row_bytes(id), y),
-                Layout::Panels => quant::decode_panel_row(table.meta.dtype, table.data, k, id, y),
+                Layout::Packed => quant::decode_panel_row(table.meta.dtype, table.data, k, id, y),
             }
             if let Some(beside) = src.get(2) {
                 return y.iter_mut().zip(beside.row(t)).for_each(|(y, b)| *y = b + self.scale * *y);

@@ -2,7 +2,7 @@
 //! Shader: shaders/glu.wgsl. Source: arXiv 2002.05202; gpt-oss: y = (clamp(up) + 1) · g · σ(α·g), g = min(gate, limit).
 
 use super::unary::{Act, act_all, act_f32, act_f64};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: gate `[tokens, …, n]`, up of the same shape (both may be strided by token). Result: packed.
@@ -73,7 +73,7 @@ impl Op for Glu {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         // A single token is cut as well, so that its thousands of exponentials use every thread.
         let part = if dst.meta.outer() == 1 { n.div_ceil(pool.threads()).max(256).min(n) } else { n };
@@ -125,15 +125,13 @@ impl Op for Glu {
     }
 
     fn cases() -> Vec<Case<Self>> {
-        let wide = |shape: [usize; 2]| Input { fill: super::Fill::Uniform { scale: 9.0, offset: 0.0 }, ..Input::f32(shape) };
+        let wide =
+            |shape: [usize; 2]| Input { fill: super::Fill::Uniform { scale: 9.0, offset: 0.0 }, ..Input::f32(shape) };
         let case = |op, src| Case { op, src, nmse: 1e-9 };
         let mut all: Vec<_> =
             Act::ALL.iter().map(|act| case(Glu::Plain(*act), vec![wide([3, 385]), wide([3, 385])])).collect();
         all.push(case(Glu::Clamped { alpha: 1.702, limit: 7.0 }, vec![wide([2, 384]), wide([2, 384])]));
-        all.push(case(
-            Glu::Plain(Act::Silu),
-            vec![wide([5, 192]).strided(384, 0), wide([5, 192]).strided(384, 192)],
-        ));
+        all.push(case(Glu::Plain(Act::Silu), vec![wide([5, 192]).strided(384, 0), wide([5, 192]).strided(384, 192)]));
         all.push(case(Glu::Plain(Act::Silu), vec![wide([1, 1536]), wide([1, 1536])]));
         all
     }

@@ -5,8 +5,8 @@
 //! Shaders: shaders/kv_store.wgsl, shaders/kv_write.wgsl.
 
 use super::places::{RowPlaces, places_len};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Pool, Work, share_out_alike};
 use super::work::row_bytes;
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Param, Pass, Threads, Work, share_out_alike};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::{quant, simd};
 use std::cell::RefCell;
@@ -93,7 +93,7 @@ pub(super) fn write_cells<'a>(
     [keys, values]: [ViewMut; 2],
     (places, rows): (&RowPlaces, usize),
     row: impl Fn(usize) -> [&'a [f32]; 2] + Sync,
-    pool: &dyn Pool,
+    pool: &dyn Threads,
 ) {
     let bytes = |cache: &ViewMut| cache.meta.dtype.row_bytes(cache.meta.inner()).expect("whole blocks");
     let (sizes, dtypes) = ([bytes(&keys), bytes(&values)], [keys.meta.dtype, values.meta.dtype]);
@@ -177,11 +177,11 @@ impl Op for KvStore {
         work
     }
 
-    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {
+    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Threads) {
         unreachable!("it updates the values too");
     }
 
-    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Threads) {
         let rows = src[2].meta.outer();
         let places = RowPlaces::new(src[4].u32(), rows, self.group);
         let values = ViewMut { meta: more[0].meta, data: &mut *more[0].data };

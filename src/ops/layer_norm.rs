@@ -3,7 +3,7 @@
 //! Shader: shaders/layer_norm.wgsl. Source: arXiv 1607.06450.
 
 use super::rms_norm::{infer_norm, norm_row, norm_threads, part_of};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, Work, for_chunks, line};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: x `[tokens, …, dim]`, optional weight and bias, each `[dim]` or `[heads, dim]`. Result: as x, packed.
@@ -40,7 +40,7 @@ impl Op for LayerNorm {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let dim = dst.meta.shape.row();
         for_chunks(pool, dst.f32(), dim, |r, y| {
             y.copy_from_slice(norm_row(&src[0], r));

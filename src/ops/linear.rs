@@ -10,8 +10,11 @@
 
 use super::linear_cpu;
 use super::product::Product;
-use super::{Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, Pool, RmsNorm, Unary, Wanted, Work};
 use super::work::chosen;
+use super::{
+    Act, Caps, Case, Combine, Exact, Fill, Glu, Input, Kernel, LayerNorm, MatMul, MatMulId, Op, RmsNorm, Threads,
+    Unary, WeightLayout, Work,
+};
 use crate::base::{DType, Error, Meta, Result, Role, View, ViewMut};
 use crate::quant::{self, Precision};
 use std::ops::Range;
@@ -145,8 +148,8 @@ impl Linear {
 impl Op for Linear {
     const NAME: &str = "linear";
 
-    fn wants(&self, src: usize) -> Wanted {
-        if src < self.parts { Wanted::Panels } else { Wanted::Rows }
+    fn weight_layout(&self, src: usize) -> WeightLayout {
+        if src < self.parts { WeightLayout::Packed } else { WeightLayout::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
@@ -226,7 +229,7 @@ impl Op for Linear {
         Some(format!("{} {}x{}{ids} {tokens} {norm} {then}{bits}{pieces}", w.dtype, round(rows), round(w.shape.row())))
     }
 
-    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Threads) {
         linear_cpu::run(self, src, dst, pool);
     }
 
@@ -399,7 +402,9 @@ mod cases {
             }
         }
         // Few rows of prompts, and many answers.
-        for (role, tokens) in [(Role::Prompt, 1), (Role::Piece, 5), (Role::Piece, 90), (Role::Answer, 16), (Role::Answer, 22)] {
+        for (role, tokens) in
+            [(Role::Prompt, 1), (Role::Piece, 5), (Role::Piece, 90), (Role::Answer, 16), (Role::Answer, 22)]
+        {
             let mut more = |mut case: Case<Linear>| {
                 case.op.role = role;
                 all.push(case);

@@ -1,9 +1,9 @@
 //! The CPU code of [`Linear`]: the plainer ops' code, on memory that is kept from call to call.
 
 use super::linear::{Linear, Places, PreNorm, Then};
-use super::matmul::{ACTIVATIONS, Shared, column_block, matrix, multiply};
+use super::matmul::{ACTIVATIONS, column_block, matrix, multiply};
 use super::matmul_id::multiply_chosen;
-use super::{Combine, Glu, LayerNorm, Op, Pool, RmsNorm, for_chunks, for_each};
+use super::{Combine, Glu, LayerNorm, Op, RmsNorm, Threads, for_chunks, for_each};
 use crate::base::{Meta, View, ViewMut};
 use crate::quant::{self, Activations, Matrix};
 use crate::simd::{ColumnBlocks, Columns};
@@ -30,7 +30,7 @@ fn view_mut<'a>(meta: Meta, values: &'a mut [f32]) -> ViewMut<'a> {
     ViewMut { meta, data: bytemuck::cast_slice_mut(values) }
 }
 
-pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+pub(super) fn run(op: &Linear, src: &[View], dst: ViewMut, pool: &dyn Threads) {
     let at = op.places();
     if !op.ids {
         return dense(op, src, &at, dst, pool);
@@ -58,7 +58,7 @@ fn input(op: &Linear, src: &[View], at: &Places, t: usize, y: &mut [f32]) {
     }
 }
 
-fn dense(op: &Linear, src: &[View], at: &Places, mut dst: ViewMut, pool: &dyn Pool) {
+fn dense(op: &Linear, src: &[View], at: &Places, mut dst: ViewMut, pool: &dyn Threads) {
     let x = &src[at.x];
     let (tokens, k) = (x.meta.outer(), x.meta.inner());
     let weights = &src[..op.parts];
@@ -66,10 +66,10 @@ fn dense(op: &Linear, src: &[View], at: &Places, mut dst: ViewMut, pool: &dyn Po
     let y = dst.f32();
     ACTIVATIONS.with_borrow_mut(|acts| {
         // One preparation for all, which are of one type.
-        let (team, kind) = (Shared(pool), (weights[0].meta.dtype, op.precision, op.role));
+        let kind = (weights[0].meta.dtype, op.precision, op.role);
         match op.norm {
-            Some(_) => acts.fill_made(&team, kind, &|t, y| input(op, src, at, t, y), [tokens, k]),
-            None => acts.fill(&team, kind, x.f32(), [x.meta.stride, tokens, k]),
+            Some(_) => acts.fill_made(pool, kind, &|t, y| input(op, src, at, t, y), [tokens, k]),
+            None => acts.fill(pool, kind, x.f32(), [x.meta.stride, tokens, k]),
         }
         if let (Then::Glu(glu), [gate, up]) = (op.then, weights) {
             return gated(glu, [gate, up].map(|w| matrix(w, 0)), &src[at.bias.clone()], acts, y, pool);
@@ -81,7 +81,7 @@ fn dense(op: &Linear, src: &[View], at: &Places, mut dst: ViewMut, pool: &dyn Po
 }
 
 /// A gate and its partner, multiplied and joined some rows at a time, while the caches hold both products.
-fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activations, y: &mut [f32], pool: &dyn Pool) {
+fn gated(glu: Glu, [gate, up]: [Matrix; 2], bias: &[View], acts: &mut Activations, y: &mut [f32], pool: &dyn Threads) {
     acts.meet(gate.dtype);
     let (acts, tokens) = (&*acts, acts.columns());
     let n = y.len() / tokens;
@@ -129,7 +129,15 @@ fn finish(op: &Linear, src: &[View], at: &Places, t: usize, from: usize, y: &mut
     }
 }
 
-fn experts(op: &Linear, src: &[View], at: &Places, x: &View, products: &mut Vec<f32>, dst: ViewMut, pool: &dyn Pool) {
+fn experts(
+    op: &Linear,
+    src: &[View],
+    at: &Places,
+    x: &View,
+    products: &mut Vec<f32>,
+    dst: ViewMut,
+    pool: &dyn Threads,
+) {
     let ids = src[at.ids.expect("ids")];
     let meta = Meta::f32([x.meta.outer(), ids.meta.shape[1], src[0].meta.shape[1]]);
     let each = meta.shape.elements();

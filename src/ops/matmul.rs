@@ -7,9 +7,9 @@
 
 use super::linear::Linear;
 use super::product::Product;
-use super::{Caps, Case, Exact, Input, Kernel, Op, Pool, Wanted, for_chunks, for_each, Work};
+use super::{Caps, Case, Exact, Input, Kernel, Op, Threads, WeightLayout, Work, for_each};
 use crate::base::{DType, Error, Layout, Meta, Result, Role, View, ViewMut};
-use crate::quant::{self, Activations, Matrix, Precision, Team};
+use crate::quant::{self, Activations, Matrix, Precision};
 use crate::simd::ColumnBlocks;
 use std::cell::RefCell;
 
@@ -30,21 +30,12 @@ thread_local! {
     pub(super) static ACTIVATIONS: RefCell<Activations> = const { RefCell::new(Activations::new()) };
 }
 
-/// Lets the threads of a pool share the preparation of activations.
-pub(super) struct Shared<'a>(pub &'a dyn Pool);
-
-impl Team for Shared<'_> {
-    fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        for_chunks(self.0, data, len, f);
-    }
-}
-
 /// Matrix `i` of weights `[n, k]` or `[matrices, n, k]`.
 pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     let (dims, k) = (w.meta.shape.dims(), w.meta.shape.row());
     let bytes = match (dims.len(), w.layout) {
         (..=2, _) => w.data,
-        (_, Layout::Panels) => &w.data[w.data.len() / dims[0] * i..][..w.data.len() / dims[0]],
+        (_, Layout::Packed) => &w.data[w.data.len() / dims[0] * i..][..w.data.len() / dims[0]],
         (_, Layout::Rows) => w.row_bytes(i),
     };
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
@@ -52,13 +43,14 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
 
 /// How many of `n` rows of weights go together: about an eighth of a thread's, which evens out the threads' speed; more where what is made
 /// of them is to stay in the caches. Rather fewer, if then no thread has more to do than another.
-pub(super) fn column_block(n: usize, acts: &Activations, pool: &dyn Pool) -> usize {
+pub(super) fn column_block(n: usize, acts: &Activations, pool: &dyn Threads) -> usize {
     block_of(n, if acts.want_batches() { quant::ROW_BATCH } else { n.div_ceil(pool.threads() * 8) }, pool.threads())
 }
 
 /// The same, of about `most` rows.
 fn block_of(n: usize, most: usize, threads: usize) -> usize {
-    let [fewest, most] = [(most / 4).min(n.div_ceil(threads)), most].map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
+    let [fewest, most] = [(most / 4).min(n.div_ceil(threads)), most]
+        .map(|rows| rows.max(n.div_ceil(256)).div_ceil(quant::ROW_BLOCK).max(1));
     let busiest = |rows: usize| n.div_ceil(rows).div_ceil(threads) * rows;
     let sizes = (fewest..=most).rev().map(|blocks| blocks * quant::ROW_BLOCK);
     sizes.min_by_key(|rows| busiest(*rows)).unwrap_or(quant::ROW_BLOCK)
@@ -76,7 +68,7 @@ pub(super) fn multiply(
     y: &mut [f32],
     stride: usize,
     then: Option<After>,
-    pool: &dyn Pool,
+    pool: &dyn Threads,
 ) {
     let rows = |w: &View| w.meta.shape.dims()[w.meta.shape.dims().len() - 2];
     let n = weights.iter().map(rows).sum();
@@ -120,8 +112,8 @@ fn shared_block(block: usize, rows: impl ExactSizeIterator<Item = usize> + Clone
 impl Op for MatMul {
     const NAME: &str = "matmul";
 
-    fn wants(&self, src: usize) -> Wanted {
-        if src == 0 { Wanted::Panels } else { Wanted::Rows }
+    fn weight_layout(&self, src: usize) -> WeightLayout {
+        if src == 0 { WeightLayout::Packed } else { WeightLayout::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
@@ -149,14 +141,15 @@ impl Op for MatMul {
         Linear::alone(false, src.len() > 2, src[1].outer()).tuning_class(src)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let (w, x) = (&src[0], &src[1]);
         let (tokens, n) = (x.meta.outer(), w.meta.outer());
         ACTIVATIONS.with_borrow_mut(|acts| {
             let kind = (w.meta.dtype, Precision::Sixteen, Role::Prompt);
-            acts.fill(&Shared(pool), kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
+            acts.fill(pool, kind, x.f32(), [x.meta.stride, tokens, w.meta.inner()]);
             let bias = src.get(2).map(|b| b.f32());
-            let bias = bias.map(|b| move |_, from: usize, y: &mut [f32]| y.iter_mut().zip(&b[from..]).for_each(|(y, b)| *y += b));
+            let bias = bias
+                .map(|b| move |_, from: usize, y: &mut [f32]| y.iter_mut().zip(&b[from..]).for_each(|(y, b)| *y += b));
             multiply(&src[..1], 0, acts, dst.f32(), n, bias.as_ref().map(|add| add as After), pool);
         });
     }

@@ -4,10 +4,10 @@
 //! Shaders: shaders/matmul_vec.wgsl, shaders/matmul_tile.wgsl, shaders/matmul_id_sort.wgsl, shaders/quant/*.wgsl. Source: arXiv 1701.06538.
 
 use super::linear::Linear;
-use super::matmul::{ACTIVATIONS, Shared, multiply, tolerance};
+use super::matmul::{ACTIVATIONS, multiply, tolerance};
 use super::product::Product;
-use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Pool, Wanted, Work};
 use super::work::chosen;
+use super::{Caps, Case, Exact, Fill, Input, Kernel, Op, Threads, WeightLayout, Work};
 use crate::base::{DType, Error, Meta, Result, Role, View, ViewMut};
 use crate::quant::{self, Precision};
 
@@ -17,7 +17,12 @@ use crate::quant::{self, Precision};
 pub struct MatMulId;
 
 /// The CPU code, with activations rounded to `precision` where weights are quantized.
-pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, (precision, role): (Precision, Role), pool: &dyn Pool) {
+pub(super) fn multiply_chosen(
+    src: &[View],
+    mut dst: ViewMut,
+    (precision, role): (Precision, Role),
+    pool: &dyn Threads,
+) {
     let (w, x, ids) = (&src[0], &src[1], &src[2]);
     let (experts, n, k) = (w.meta.shape[0], w.meta.shape[1], w.meta.shape[2]);
     let used = ids.meta.shape[1];
@@ -36,7 +41,7 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, (precision, role):
         chosen.iter().for_each(|i| gathered.extend_from_slice(input(*i)));
         product.resize(chosen.len() * n, 0.0);
         ACTIVATIONS.with_borrow_mut(|acts| {
-            acts.fill(&Shared(pool), (w.meta.dtype, precision, role), gathered, [k, chosen.len(), k]);
+            acts.fill(pool, (w.meta.dtype, precision, role), gathered, [k, chosen.len(), k]);
             multiply(std::slice::from_ref(w), expert, acts, product, n, None, pool);
         });
         let bias = src.get(3).map(|b| b.row(expert));
@@ -51,8 +56,8 @@ pub(super) fn multiply_chosen(src: &[View], mut dst: ViewMut, (precision, role):
 impl Op for MatMulId {
     const NAME: &str = "matmul_id";
 
-    fn wants(&self, src: usize) -> Wanted {
-        if src == 0 { Wanted::Panels } else { Wanted::Rows }
+    fn weight_layout(&self, src: usize) -> WeightLayout {
+        if src == 0 { WeightLayout::Packed } else { WeightLayout::Rows }
     }
 
     fn infer(&self, src: &[Meta]) -> Result<Meta> {
@@ -65,7 +70,9 @@ impl Op for MatMulId {
             && x.outer() == ids.outer()
             && (shared || x.shape[1] == ids.shape[1]);
         if !fits {
-            return Err(Error::format(format!("matmul_id: experts {w:?} do not fit activations {x:?} and ids {ids:?}")));
+            return Err(Error::format(format!(
+                "matmul_id: experts {w:?} do not fit activations {x:?} and ids {ids:?}"
+            )));
         }
         if !quant::is_supported(w.dtype) {
             return Err(quant::unsupported(w.dtype));
@@ -90,7 +97,7 @@ impl Op for MatMulId {
         Linear::alone(true, src.len() > 3, src[1].outer()).tuning_class(src)
     }
 
-    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Threads) {
         multiply_chosen(src, dst, (Precision::Sixteen, Role::Prompt), pool);
     }
 

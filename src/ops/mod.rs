@@ -3,23 +3,41 @@
 //! Conventions: activations are `f32`, `[tokens, …]` with packed inner dimensions (only the token dimension may be
 //! strided). Weights are `[rows, k]` in any type. Expert ids travel as whole `f32` numbers beside their weights.
 
+mod add;
+mod attention;
 mod attention_cells;
 mod attention_cpu;
 mod attention_few;
 mod attention_gpu;
 mod attention_tiles;
 mod case;
+mod combine;
+mod get_rows;
+mod glu;
 mod kernel;
+mod kv_store;
+mod layer_norm;
+mod linear;
 mod linear_cpu;
+mod matmul;
+mod matmul_id;
+mod mul;
+mod norm_add;
 mod places;
-mod pool;
 mod product;
+mod rms_norm;
+mod rope;
+mod rope_store;
+mod router;
+mod sample;
+mod scale_id;
+mod unary;
 mod work;
 
+pub use crate::base::{Serial, Threads, for_chunks, for_each, for_ranges, share_out_alike};
 pub use case::{Case, Exact, Fill, Input, Random, Rows, nmse};
 pub use kernel::{Bind, Caps, Kernel, Param, Pass, Stack, WG, grid, line, shards, weight_shards};
 pub use places::{NO_ROW, PAGE_CELLS, lay_tables, places_len, places_of_one};
-pub use pool::{Pool, Serial, for_chunks, for_each, for_ranges, share_out_alike};
 pub use work::Work;
 
 use crate::base::{Meta, Result, View, ViewMut};
@@ -27,13 +45,13 @@ use std::ops::Range;
 
 /// How an op's CPU code takes the rows of a source: see [`crate::base::Layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum WeightLayout {
     /// As they lie in a file.
     Rows,
     /// Interleaved if they are so anyway, for another op; else as they lie.
     Either,
     /// Interleaved if the type can be; as they lie where it is done on the way (tests, `doctor`).
-    Panels,
+    Packed,
 }
 
 /// One operation. Everything about it is in its one file.
@@ -50,8 +68,8 @@ pub trait Op: Clone + std::fmt::Debug {
     }
 
     /// How [`Op::cpu`] takes source `src`.
-    fn wants(&self, _src: usize) -> Wanted {
-        Wanted::Rows
+    fn weight_layout(&self, _src: usize) -> WeightLayout {
+        WeightLayout::Rows
     }
 
     /// The sources that lie in a cache, where quantized types have a layout of their own on GPUs.
@@ -71,10 +89,10 @@ pub trait Op: Clone + std::fmt::Debug {
     fn work(&self, src: &[Meta], dst: &Meta, depth: usize) -> Work;
 
     /// Computes on the CPU. Where [`IN_PLACE`](Self::IN_PLACE) names source `i`, its data is in `dst` and `src[i]` is empty.
-    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Pool);
+    fn cpu(&self, src: &[View], dst: ViewMut, pool: &dyn Threads);
 
     /// As [`cpu`](Self::cpu) for an op that [`updates`](Self::updates) sources: their data is in `more`, and empty in `src`.
-    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+    fn cpu_updating(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Threads) {
         debug_assert!(more.is_empty(), "{} updates nothing else", Self::NAME);
         self.cpu(src, dst, pool);
     }
@@ -102,7 +120,6 @@ pub trait Op: Clone + std::fmt::Debug {
 
 macro_rules! ops {
     ($($file:ident :: $name:ident),* $(,)?) => {
-        $(mod $file;)*
         $(pub use $file::$name;)*
 
         /// Any operation: what a graph's nodes hold.
@@ -139,8 +156,8 @@ macro_rules! ops {
             }
 
             /// See [`Op::wants`].
-            pub fn wants(&self, src: usize) -> Wanted {
-                match self { $(AnyOp::$name(op) => op.wants(src),)* }
+            pub fn weight_layout(&self, src: usize) -> WeightLayout {
+                match self { $(AnyOp::$name(op) => op.weight_layout(src),)* }
             }
 
             /// See [`Op::caches`].
@@ -174,7 +191,7 @@ macro_rules! ops {
             }
 
             /// See [`Op::cpu_updating`].
-            pub fn cpu(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+            pub fn cpu(&self, src: &[View], dst: ViewMut, more: &mut [ViewMut], pool: &dyn Threads) {
                 match self { $(AnyOp::$name(op) => op.cpu_updating(src, dst, more, pool),)* }
             }
 

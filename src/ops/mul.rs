@@ -2,7 +2,7 @@
 //! Shader: shaders/mul.wgsl.
 
 use super::add::{infer_pair, pair_row, pair_stride};
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{Meta, Result, View, ViewMut};
 
 /// Sources: a `[tokens, …]`; b of the same shape, or one row that all tokens share, or `[tokens, 1]`, one factor per token.
@@ -29,7 +29,7 @@ impl Op for Mul {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         let gates = per_token(&src[0].meta, &src[1].meta);
         for_chunks(pool, dst.f32(), n, |t, y| {

@@ -1,7 +1,7 @@
 //! A norm of what a block gives, added to the hidden state: y = residual + scale · norm(x). One workgroup per token.
 //! `graph::fuse` makes it from `rms_norm` and `add`. Shader: shaders/rms_norm.wgsl. Source: arXiv 2408.00118 (norms after blocks).
 
-use super::{Add, Bind, Caps, Case, Exact, Input, Kernel, Op, Pool, RmsNorm, for_chunks, Work};
+use super::{Add, Bind, Caps, Case, Exact, Input, Kernel, Op, RmsNorm, Threads, Work, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -29,7 +29,7 @@ impl Op for NormAdd {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         for_chunks(pool, dst.f32(), n, |t, y| {
             let x = src[0].row(t);

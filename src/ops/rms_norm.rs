@@ -2,7 +2,7 @@
 //! One workgroup per row. Sums in f32: x² overflows f16 at |x| = 256.
 //! Shader: shaders/rms_norm.wgsl. Source: arXiv 1910.07467.
 
-use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Pool, for_chunks, line, Work};
+use super::{Bind, Caps, Case, Exact, Input, Kernel, Op, Pass, Threads, Work, for_chunks, line};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use crate::simd;
 
@@ -70,7 +70,7 @@ impl Op for RmsNorm {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let dim = dst.meta.shape.row();
         for_chunks(pool, dst.f32(), dim, |r, y| {
             y.copy_from_slice(norm_row(&src[0], r));

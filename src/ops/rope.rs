@@ -6,7 +6,7 @@
 //! Scaling (linear, YaRN, factors) goes into the table once, on the host.
 //! Shader: shaders/rope.wgsl. Source: arXiv 2104.09864 (RoPE), 2309.00071 (YaRN).
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
 use std::f64::consts::TAU;
@@ -25,9 +25,9 @@ pub struct Rope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairs {
     /// 2j and 2j + 1: "norm" in GGUF's world.
-    Adjacent,
+    Interleaved,
     /// j and j + dims/2: "neox".
-    Halves,
+    NeoX,
 }
 
 /// The host-side parameters of a rotary embedding, as GGUF metadata gives them.
@@ -121,7 +121,7 @@ impl Rope {
     }
 
     /// Turns the heads of one token, of `dim` channels each, in place.
-    pub(super) fn turn(&self, angles: &Angles, dim: usize, y: &mut [f32]) {
+    pub(super) fn rotate(&self, angles: &Angles, dim: usize, y: &mut [f32]) {
         let pairs = angles.sin.len();
         let turned = |x0: &mut f32, x1: &mut f32, sin: f32, cos: f32| {
             (*x0, *x1) = (*x0 * cos - *x1 * sin, *x0 * sin + *x1 * cos);
@@ -129,10 +129,14 @@ impl Rope {
         for head in y.chunks_mut(dim) {
             let (turns, head) = (angles.sin.iter().zip(angles.cos), &mut head[..2 * pairs]);
             match self.pairs {
-                Pairs::Adjacent => {
-                    head.as_chunks_mut().0.iter_mut().zip(turns).for_each(|([x0, x1], (sin, cos))| turned(x0, x1, *sin, *cos));
+                Pairs::Interleaved => {
+                    head.as_chunks_mut()
+                        .0
+                        .iter_mut()
+                        .zip(turns)
+                        .for_each(|([x0, x1], (sin, cos))| turned(x0, x1, *sin, *cos));
                 }
-                Pairs::Halves => {
+                Pairs::NeoX => {
                     let (a, b) = head.split_at_mut(pairs);
                     a.iter_mut().zip(b).zip(turns).for_each(|((x0, x1), (sin, cos))| turned(x0, x1, *sin, *cos));
                 }
@@ -144,8 +148,8 @@ impl Rope {
 impl Pairs {
     fn channels(self, j: usize, pairs: usize) -> (usize, usize) {
         match self {
-            Pairs::Adjacent => (2 * j, 2 * j + 1),
-            Pairs::Halves => (j, j + pairs),
+            Pairs::Interleaved => (2 * j, 2 * j + 1),
+            Pairs::NeoX => (j, j + pairs),
         }
     }
 }
@@ -167,12 +171,12 @@ impl Op for Rope {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let (pos, turns) = (src[1].u32(), src[2].u32());
         let (dim, inner) = (dst.meta.shape.row(), dst.meta.inner());
         for_chunks(pool, dst.f32(), inner, |t, y| {
             y.copy_from_slice(src[0].row(t));
-            self.with_angles(pos[t], turns, |angles| self.turn(angles, dim, y));
+            self.with_angles(pos[t], turns, |angles| self.rotate(angles, dim, y));
         });
     }
 
@@ -183,7 +187,7 @@ impl Op for Rope {
             "plain",
             Pass {
                 shader: Self::NAME,
-                flags: if self.pairs == Pairs::Adjacent { vec!["ADJACENT"] } else { Vec::new() },
+                flags: if self.pairs == Pairs::Interleaved { vec!["ADJACENT"] } else { Vec::new() },
                 consts: vec![("WG", WG)],
                 params: vec![
                     ("rows", rows.into()),
@@ -224,7 +228,7 @@ impl Op for Rope {
         let pos = |n: usize, start| Input::filled(Meta::new(DType::U32, [n]), Fill::Count(start));
         let case = |pairs, mscale, src| Case { op: Rope { pairs, mscale }, src, nmse: 1e-9 };
         let mut all = Vec::new();
-        for pairs in [Pairs::Adjacent, Pairs::Halves] {
+        for pairs in [Pairs::Interleaved, Pairs::NeoX] {
             all.push(case(pairs, 1.0, vec![Input::f32([3, 4, 64]), pos(3, 0), table(32)]));
             all.push(case(pairs, 1.1, vec![Input::f32([5, 2, 80]), pos(5, 131000), table(16)]));
             all.push(case(pairs, 1.0, vec![Input::f32([4, 2, 64]).strided(384, 256), pos(4, 9), table(32)]));
@@ -250,12 +254,8 @@ mod tests {
 
     #[test]
     fn yarn_leaves_fast_channels_and_scales_slow_ones() {
-        let yarn = RopeTable {
-            freq_scale: 0.25,
-            ext_factor: 1.0,
-            original_context: 4096,
-            ..RopeTable::plain(128, 10000.0)
-        };
+        let yarn =
+            RopeTable { freq_scale: 0.25, ext_factor: 1.0, original_context: 4096, ..RopeTable::plain(128, 10000.0) };
         let (scaled, mscale) = yarn.turns(None);
         let (plain, _) = RopeTable::plain(128, 10000.0).turns(None);
         assert_eq!(scaled[0], plain[0]);

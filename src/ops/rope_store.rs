@@ -7,8 +7,11 @@
 use super::kv_store::{CacheTypes, cache_flags, check_cache, check_places, rounding, scale_planes, write_cells};
 use super::places::{PAGE_CELLS, RowPlaces, positions};
 use super::rope::Angles;
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, Pool, RmsNorm, Rope, Stack, Work, share_out_alike};
 use super::work::row_bytes;
+use super::{
+    Bind, Caps, Case, Exact, Fill, Input, Kernel, KvStore, LayerNorm, Op, Pairs, Param, Pass, RmsNorm, Rope, Stack,
+    Threads, Work, share_out_alike,
+};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -53,10 +56,10 @@ impl RopeStore {
     /// One token's q or k, in place: its heads of `dim` channels are normalised and turned, as the plain ops' code does it.
     fn ready(&self, angles: &Angles, weight: Option<&View>, dim: usize, y: &mut [f32]) {
         let (Some(norm), Some(weight)) = (self.norm, weight.map(|w| w.f32())) else {
-            return self.rope.turn(angles, dim, y);
+            return self.rope.rotate(angles, dim, y);
         };
         if norm.after {
-            self.rope.turn(angles, dim, y);
+            self.rope.rotate(angles, dim, y);
         }
         let row = if norm.wide { y.len() } else { dim };
         for (y, weight) in y.chunks_mut(row).zip(weight.chunks(row).cycle()) {
@@ -66,7 +69,7 @@ impl RopeStore {
             }
         }
         if !norm.after {
-            self.rope.turn(angles, dim, y);
+            self.rope.rotate(angles, dim, y);
         }
     }
 }
@@ -121,11 +124,11 @@ impl Op for RopeStore {
         work
     }
 
-    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {
+    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Threads) {
         unreachable!("it updates the cache too");
     }
 
-    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Threads) {
         let qk = &src[0];
         let (dim, rows, turns) = (qk.meta.shape[2], qk.meta.outer(), src[3].u32());
         let places = RowPlaces::new(src[2].u32(), rows, self.group);
@@ -188,7 +191,7 @@ impl Op for RopeStore {
             workgroups: [(count + 2 * kv_heads) as u32, dst.outer() as u32, 1],
             ..Pass::default()
         };
-        pass.flags.extend((self.rope.pairs == Pairs::Adjacent).then_some("ADJACENT"));
+        pass.flags.extend((self.rope.pairs == Pairs::Interleaved).then_some("ADJACENT"));
         if let Some(norm) = self.norm {
             pass.flags.extend(["NORMS", if norm.after { "NORM_AFTER" } else { "NORM" }]);
             pass.flags.extend(norm.wide.then_some("WIDE"));
@@ -206,7 +209,8 @@ impl Op for RopeStore {
             let rows = (0..tokens).flat_map(|t| src[0].data[(t * all + first) * dim..][..count * dim].to_vec());
             let x = Exact { meta: Meta::f32([tokens, count, dim]), data: rows.collect() };
             let positions = Exact { meta: Meta::new(DType::U32, [tokens]), data: src[2].data[..tokens].to_vec() };
-            let rope = |x: Exact| Exact { data: self.rope.oracle(&[x.clone(), positions.clone(), src[3].clone()]), ..x };
+            let rope =
+                |x: Exact| Exact { data: self.rope.oracle(&[x.clone(), positions.clone(), src[3].clone()]), ..x };
             let norm = |x: Exact| match (self.norm, weight) {
                 (Some(norm), Some(w)) => {
                     let (rows, weights) = self.shapes(norm.wide, count, dim, w.data.len());
@@ -224,7 +228,8 @@ impl Op for RopeStore {
             if self.norm.is_some_and(|n| n.after) { norm(rope(x)) } else { rope(norm(x)) }
         };
         let (q, k) = (turned(0, all - kv_heads, src.get(6)), turned(all - kv_heads, kv_heads, src.get(7)));
-        let caches = KvStore { group: self.group }.oracle(&[src[4].clone(), src[5].clone(), k, src[1].clone(), src[2].clone()]);
+        let caches =
+            KvStore { group: self.group }.oracle(&[src[4].clone(), src[5].clone(), k, src[1].clone(), src[2].clone()]);
         [q.data, caches].concat()
     }
 
@@ -251,7 +256,7 @@ impl Op for RopeStore {
         let case = |pairs, norm, kv: DType, sizes, start, weights| mixed(pairs, norm, kv.into(), sizes, start, weights);
         let norm = |wide, after| Some(HeadNorm { eps: 1e-5, wide, after, layer: false });
         let layer = Some(HeadNorm { eps: 1e-5, wide: false, after: false, layer: true });
-        let (adjacent, halves) = (Pairs::Adjacent, Pairs::Halves);
+        let (adjacent, halves) = (Pairs::Interleaved, Pairs::NeoX);
         let mut all = vec![
             case(adjacent, None, DType::F16, [3, 4, 2, 64, 64, 64], 5, 1),
             case(halves, None, DType::F32, [1, 9, 3, 80, 64, 40], 70, 1),

@@ -2,7 +2,7 @@
 //! score = softmax(x) | σ(x) | x; choice by score + bias; weights from the scores without the bias.
 //! Ties go to the lower expert. Shader: shaders/router.wgsl. Source: arXiv 1701.06538, 2401.04088; sigmoid and bias 2412.19437.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, for_chunks, Work};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Threads, Work, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// How scores come from the router's logits.
@@ -83,7 +83,7 @@ impl Op for Router {
     }
 
     // A few hundred scores per token: f64 costs nothing here and keeps close calls as the definition has them.
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let bias: Option<Vec<f64>> = src.get(1).map(|b| b.f32().iter().map(|v| *v as f64).collect());
         for_chunks(pool, dst.f32(), 2 * self.used, |t, y| {
             let logits: Vec<f64> = src[0].row(t).iter().map(|v| *v as f64).collect();
@@ -125,7 +125,8 @@ impl Op for Router {
 
     fn cases() -> Vec<Case<Self>> {
         let case = |gate, used, normalize, scale, experts: usize, tokens: usize, bias: bool| {
-            let mut src = vec![Input { fill: Fill::Uniform { scale: 4.0, offset: 0.0 }, ..Input::f32([tokens, experts]) }];
+            let mut src =
+                vec![Input { fill: Fill::Uniform { scale: 4.0, offset: 0.0 }, ..Input::f32([tokens, experts]) }];
             src.extend(bias.then(|| Input::f32([experts])));
             Case { op: Router { gate, used, normalize, scale }, src, nmse: 1e-10 }
         };
@@ -142,7 +143,11 @@ impl Op for Router {
             case(Gate::Softmax, 1, true, 1.0, 300, 1, false),
             ties(Gate::Softmax, 40, Fill::Below(3)),
             // -0, 0, -1, 1: zeros are equal.
-            ties(Gate::SoftmaxOfChosen, 30, Fill::Words(&[0x8000_0000, 0, 0xbf80_0000, 0x3f80_0000, 0, 0x8000_0000, 0])),
+            ties(
+                Gate::SoftmaxOfChosen,
+                30,
+                Fill::Words(&[0x8000_0000, 0, 0xbf80_0000, 0x3f80_0000, 0, 0x8000_0000, 0]),
+            ),
         ]
     }
 }

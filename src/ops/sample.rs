@@ -7,7 +7,7 @@
 //! Source: arXiv 1805.04833 (top-k), 1904.09751 (top-p), 2407.01082 (min-p).
 
 use super::places::NO_ROW;
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, Work, for_chunks};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Threads, Work, for_chunks};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut, uniform};
 use crate::simd;
 use std::cell::RefCell;
@@ -220,7 +220,8 @@ impl Op for Sample {
         src[3].want(Self::NAME, DType::U32)?;
         let (rows, tokens) = (src[1].outer(), src[0].outer());
         if rows == 0 || rows > tokens || src[3].outer() != tokens || src[2].shape.elements() != rows * Self::PARAMS {
-            let what = format!("sample wants rows of logits for some of the tokens, and 8 parameters each, got {src:?}");
+            let what =
+                format!("sample wants rows of logits for some of the tokens, and 8 parameters each, got {src:?}");
             return Err(Error::format(what));
         }
         Ok(src[0])
@@ -230,11 +231,11 @@ impl Op for Sample {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Pool) {
+    fn cpu(&self, _src: &[View], _dst: ViewMut, _pool: &dyn Threads) {
         unreachable!("it updates the positions too");
     }
 
-    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Pool) {
+    fn cpu_updating(&self, src: &[View], mut dst: ViewMut, more: &mut [ViewMut], pool: &dyn Threads) {
         let (logits, params) = (src[1], src[2].u32());
         let (rows, positions) = (logits.meta.outer(), more[0].u32());
         let last = positions.len() - 1;
@@ -308,9 +309,30 @@ impl Op for Sample {
         const GREEDY: &[u32] = &[0, 40, 0x3f80_0000, 0, 7, 0, 0, 0];
         const KNOWN: &[u32] = &[0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 1];
         const MIXED: &[u32] = &[
-            0, 40, 0x3f80_0000, 0, 7, 0, 0, 0, //
-            0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 0, //
-            0x3fc0_0000, 128, 0x3f80_0000, 0, 99, 5, 8, 1,
+            0,
+            40,
+            0x3f80_0000,
+            0,
+            7,
+            0,
+            0,
+            0, //
+            0x3f4c_cccd,
+            40,
+            0x3f73_3333,
+            0x3d4c_cccd,
+            7,
+            0,
+            3,
+            0, //
+            0x3fc0_0000,
+            128,
+            0x3f80_0000,
+            0,
+            99,
+            5,
+            8,
+            1,
         ];
         // temp 0.8, top-k 40, top-p 0.95, min-p 0.05: the defaults; and temp 1.5, top-k 128, min-p 0, with other seeds.
         const USUAL: &[u32] = &[0x3f4c_cccd, 40, 0x3f73_3333, 0x3d4c_cccd, 7, 0, 3, 0];

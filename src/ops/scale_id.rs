@@ -1,7 +1,7 @@
 //! Products of chosen experts times the experts' own factors: y[t, u] = scales[ids[t, u]] · x[t, u].
 //! Shader: shaders/scale_id.wgsl. Source: NVFP4's second scale, one per expert.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Error, Meta, Result, View, ViewMut};
 
 /// Sources: x `[tokens, used, n]`, packed; scales `[experts]`; ids `[tokens, used]` as whole `f32` numbers. Result: as x.
@@ -29,7 +29,7 @@ impl Op for ScaleId {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let (used, n) = (dst.meta.shape[1], dst.meta.shape[2]);
         let scales = &src[1].f32()[..src[1].meta.outer()];
         for_chunks(pool, dst.f32(), used * n, |t, y| {
@@ -56,12 +56,7 @@ impl Op for ScaleId {
                     ("experts", src[1].outer().into()),
                     ("ids_stride", src[2].stride.into()),
                 ],
-                binds: vec![
-                    ("x", Bind::Src(0)),
-                    ("scales", Bind::Src(1)),
-                    ("ids", Bind::Src(2)),
-                    ("y", Bind::Dst),
-                ],
+                binds: vec![("x", Bind::Src(0)), ("scales", Bind::Src(1)), ("ids", Bind::Src(2)), ("y", Bind::Dst)],
                 workgroups: grid(n, rows, caps),
                 ..Pass::default()
             },

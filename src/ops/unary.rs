@@ -1,9 +1,9 @@
 //! Elementwise functions of one tensor: activations, and scale, softcap, clamp.
 //! Shader: shaders/unary.wgsl (functions in shaders/activation.wgsl). Source: GELU arXiv 1606.08415, squared ReLU arXiv 2109.08668.
 
-use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Pool, WG, for_chunks, grid, Work};
-use crate::simd;
+use super::{Bind, Caps, Case, Exact, Fill, Input, Kernel, Op, Pass, Threads, WG, Work, for_chunks, grid};
 use crate::base::{DType, Meta, Result, View, ViewMut};
+use crate::simd;
 
 /// Source: x `[tokens, …]`. Result: as x, packed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,16 +41,8 @@ pub enum Act {
 
 impl Act {
     /// Every activation: cases and shaders go through all.
-    pub const ALL: &[Act] = &[
-        Act::Silu,
-        Act::Gelu,
-        Act::GeluErf,
-        Act::GeluQuick,
-        Act::Relu,
-        Act::ReluSquared,
-        Act::Sigmoid,
-        Act::Tanh,
-    ];
+    pub const ALL: &[Act] =
+        &[Act::Silu, Act::Gelu, Act::GeluErf, Act::GeluQuick, Act::Relu, Act::ReluSquared, Act::Sigmoid, Act::Tanh];
 
     /// The flag that picks it in shaders/activation.wgsl.
     pub(super) fn flag(self) -> &'static str {
@@ -172,7 +164,7 @@ impl Op for Unary {
         Work::of_values(src, dst)
     }
 
-    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Pool) {
+    fn cpu(&self, src: &[View], mut dst: ViewMut, pool: &dyn Threads) {
         let n = dst.meta.inner();
         for_chunks(pool, dst.f32(), n, |t, y| {
             let pairs = y.iter_mut().zip(src[0].row(t));
@@ -223,7 +215,10 @@ impl Op for Unary {
         let case = |op, src| Case { op, src: vec![src], nmse: 1e-9 };
         let mut all: Vec<_> = Act::ALL.iter().map(|act| case(Unary::Act(*act), wide([3, 385]))).collect();
         all.push(case(Unary::Scale(0.125), wide([2, 64]).strided(192, 64)));
-        all.push(case(Unary::Softcap(30.0), Input { fill: Fill::Uniform { scale: 200.0, offset: 0.0 }, ..wide([2, 999]) }));
+        all.push(case(
+            Unary::Softcap(30.0),
+            Input { fill: Fill::Uniform { scale: 200.0, offset: 0.0 }, ..wide([2, 999]) },
+        ));
         all.push(case(Unary::Clamp(-1.0, 2.0), wide([70, 128])));
         all
     }
@@ -236,7 +231,9 @@ mod tests {
     #[test]
     fn erf_matches_published_values() {
         // Abramowitz and Stegun, table 7.1.
-        for (x, want) in [(0.1, 0.1124629160182849), (1.0, 0.8427007929497149), (2.0, 0.9953222650189527), (3.0, 0.9999779095030014)] {
+        for (x, want) in
+            [(0.1, 0.1124629160182849), (1.0, 0.8427007929497149), (2.0, 0.9953222650189527), (3.0, 0.9999779095030014)]
+        {
             assert!((erf(x) - want).abs() < 1e-14, "erf({x}) = {}", erf(x));
             assert!((erf(-x) + want).abs() < 1e-14);
         }

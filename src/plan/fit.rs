@@ -1,14 +1,14 @@
-//! Makes a model fit: chooses context and placement by sizes, budget and speeds, and says why.
+//! Makes a model fit: chooses context and device map by sizes, budget and speeds, and says why.
 //!
 //! A plan puts consecutive layers on the GPU, so that a token crosses to it and back once. Of mixtures of experts, attention and
 //! shared parts go first; as many layers' experts as do not fit stay in system memory, at a crossing each. Among what fits, the
 //! plan with the shortest time per token is taken, as estimated from what the devices were measured to do.
 
 use super::budget::Budget;
-use super::placement::{Owner, owners};
+use super::device_map::{NodeOwner, owners};
 use super::predict::{Prediction, Sizes};
 use super::rates::DeviceRates;
-use super::{Options, Placement, Rules};
+use super::{DeviceMap, DeviceOverrides, Options};
 use crate::base::{Error, ErrorKind, Result, human};
 use crate::gpu;
 use crate::graph::Place;
@@ -35,7 +35,7 @@ pub struct Request {
     /// How many layers go to the GPU.
     pub layers: Layers,
     /// What stands fixed.
-    pub rules: Rules,
+    pub overrides: DeviceOverrides,
     /// How much memory there is.
     pub budget: Budget,
     /// Contexts that would do, the largest first.
@@ -44,9 +44,9 @@ pub struct Request {
 
 /// What was planned.
 #[derive(Debug, Clone)]
-pub struct Fit {
+pub struct DevicePlan {
     /// What runs where.
-    pub placement: Placement,
+    pub device_map: DeviceMap,
     /// Tokens of context.
     pub context: usize,
     /// What it takes.
@@ -60,7 +60,7 @@ pub struct Fit {
 /// Gives the speeds of the CPU and of the GPU; asked only where a choice depends on them.
 pub type Speeds<'a> = &'a mut dyn FnMut() -> Result<[DeviceRates; 2]>;
 
-impl Fit {
+impl DevicePlan {
     /// Plans sessions of `model` with `options` (whose context is one of the request's) on `device`.
     ///
     /// Fails where what was asked for does not fit, or the GPU has no kernel for it.
@@ -70,7 +70,7 @@ impl Fit {
         options: &Options,
         request: &Request,
         speeds: Speeds<'_>,
-    ) -> Result<Fit> {
+    ) -> Result<DevicePlan> {
         let planner = |context: usize| -> Result<Planner<'_>> {
             let options = Options { context, ..options.clone() };
             Ok(Planner::new(Sizes::of(model, device, &options)?, device, model.spec().layers.len(), request, context))
@@ -90,14 +90,14 @@ impl Fit {
         }
         let speeds = speeds()?;
         let fit = planner(least)?.split(&speeds)?;
-        if fit.placement.single() != Some(Place::Cpu) {
+        if fit.device_map.single() != Some(Place::Cpu) {
             return Ok(fit);
         }
         // Where nothing is on the GPU, nothing has to make room there: only the system's memory must have some left.
         let room = request.budget.cpu.map_or(u64::MAX, |bytes| bytes / 4);
         for &context in larger {
             let fit = planner(context)?.split(&speeds)?;
-            if fit.placement.single() == Some(Place::Cpu) && fit.prediction.memory[0].cache <= room {
+            if fit.device_map.single() == Some(Place::Cpu) && fit.prediction.memory[0].cache <= room {
                 return Ok(fit);
             }
         }
@@ -111,28 +111,28 @@ impl Fit {
         device: Option<&gpu::Device>,
         options: &Options,
         speeds: &[DeviceRates; 2],
-    ) -> Result<Fit> {
+    ) -> Result<DevicePlan> {
         let options = Options { context: self.context, ..options.clone() };
-        self.prediction = Sizes::of(model, device, &options)?.predict(&self.placement, Some(speeds))?;
+        self.prediction = Sizes::of(model, device, &options)?.predict(&self.device_map, Some(speeds))?;
         Ok(self)
     }
 }
 
-/// Makes sure of a session's memory on `device` before anything is uploaded. A placement that nobody has planned leaves the attention
+/// Makes sure of a session's memory on `device` before anything is uploaded. A device map that nobody has planned leaves the attention
 /// of layers to the CPU where the GPU has no kernel for it.
 pub fn reserve(
     model: &Model,
     device: &gpu::Device,
-    placement: &mut Placement,
+    device_map: &mut DeviceMap,
     options: &Options,
 ) -> Result<gpu::Memory> {
     let mut memory = gpu::Memory::new(device, options.input_words(&options.cells(model.spec())));
-    if placement.uses(Place::Gpu) {
+    if device_map.uses(Place::Gpu) {
         let sizes = Sizes::of(model, Some(device), options)?;
-        if options.placement.is_none() {
-            *placement = sizes.possible(placement.clone());
+        if options.device_map.is_none() {
+            *device_map = sizes.possible(device_map.clone());
         }
-        let prediction = sizes.predict(placement, None)?;
+        let prediction = sizes.predict(device_map, None)?;
         check(device, prediction.gpu_need(), device.budget_left())?;
         memory.reserve(&prediction.reserve[0], &prediction.reserve[1])?;
     }
@@ -158,7 +158,7 @@ struct Planner<'a> {
     layers: usize,
     request: &'a Request,
     /// The request's, and what the GPU has no kernel for.
-    rules: Rules,
+    overrides: DeviceOverrides,
     /// The layers over whose cache the GPU has no kernel, and why.
     incapable: Option<(Vec<usize>, String)>,
     context: usize,
@@ -191,71 +191,71 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let incapable = sizes.incapable().map(|(layers, e)| (layers, e.what().to_string()));
         let cpu_caches = incapable.as_ref().map_or(Vec::new(), |(layers, _)| layers.clone());
-        let rules = Rules { cpu_caches, ..request.rules.clone() };
-        Planner { sizes, device, layers, request, rules, incapable, context }
+        let overrides = DeviceOverrides { cpu_caches, ..request.overrides.clone() };
+        Planner { sizes, device, layers, request, overrides, incapable, context }
     }
 
     fn name(&self) -> String {
         self.device.map_or_else(|| "the CPU".to_owned(), |d| d.info().name.clone())
     }
 
-    fn fit(&self, placement: Placement, prediction: Prediction, whole: Option<u64>, mut why: String) -> Fit {
+    fn fit(&self, device_map: DeviceMap, prediction: Prediction, whole: Option<u64>, mut why: String) -> DevicePlan {
         let wanted = self.request.contexts[0];
         if self.context < wanted {
             why += &format!(" with a context of {} instead of {wanted}", self.context);
         }
-        let moved = |l: usize| placement.blocks[l].main == Place::Gpu && !self.request.rules.keep_cache(l);
+        let moved = |l: usize| device_map.blocks[l].main == Place::Gpu && !self.request.overrides.keep_cache(l);
         if let Some((layers, reason)) = &self.incapable
             && let n @ 1.. = layers.iter().filter(|l| moved(**l)).count()
         {
             why += &format!("; attention of {n} of its layers is left to the CPU, since {reason}");
         }
-        Fit { placement, context: self.context, prediction, whole, why }
+        DevicePlan { device_map, context: self.context, prediction, whole, why }
     }
 
-    /// A placement that leaves no choice.
-    fn as_asked(&self, speeds: Speeds<'_>) -> Result<Fit> {
+    /// A device map that leaves no choice.
+    fn as_asked(&self, speeds: Speeds<'_>) -> Result<DevicePlan> {
         let Some(device) = self.device else {
-            let placement = Placement::cpu(self.layers);
-            let prediction = self.sizes.predict(&placement, None)?;
-            return Ok(self.fit(placement, prediction, None, "there is no GPU in use".to_owned()));
+            let device_map = DeviceMap::cpu(self.layers);
+            let prediction = self.sizes.predict(&device_map, None)?;
+            return Ok(self.fit(device_map, prediction, None, "there is no GPU in use".to_owned()));
         };
-        let (placement, why) = match self.request.layers {
-            Layers::Count(n) => (Placement::last(self.layers, n), format!("-ngl {n} asks for it")),
-            Layers::Auto | Layers::All => (Placement::gpu(self.layers), "-ngl all asks for it".to_owned()),
+        let (device_map, why) = match self.request.layers {
+            Layers::Count(n) => (DeviceMap::last(self.layers, n), format!("-ngl {n} asks for it")),
+            Layers::Auto | Layers::All => (DeviceMap::gpu(self.layers), "-ngl all asks for it".to_owned()),
         };
-        let placement = placement.under(&self.rules, self.sizes.graph());
-        let split = placement.single().is_none();
-        let prediction = self.sizes.predict(&placement, None)?;
+        let device_map = device_map.under(&self.overrides, self.sizes.graph());
+        let split = device_map.single().is_none();
+        let prediction = self.sizes.predict(&device_map, None)?;
         check(device, prediction.gpu_need(), self.request.budget.gpu.unwrap_or(u64::MAX))?;
         // The time is told where there is something to tell.
-        let prediction = if split { self.sizes.predict(&placement, Some(&speeds()?))? } else { prediction };
-        Ok(self.fit(placement, prediction, None, why))
+        let prediction = if split { self.sizes.predict(&device_map, Some(&speeds()?))? } else { prediction };
+        Ok(self.fit(device_map, prediction, None, why))
     }
 
     /// All that rules leave on the GPU, if it fits. Where attention cannot be there, whether the rest should is a matter of speed.
-    fn whole(&self) -> Result<Option<Fit>> {
+    fn whole(&self) -> Result<Option<DevicePlan>> {
         if self.incapable.is_some() {
             return Ok(None);
         }
-        let placement = Placement::gpu(self.layers).under(&self.rules, self.sizes.graph());
-        let Ok(prediction) = self.sizes.predict(&placement, None) else { return Ok(None) };
+        let device_map = DeviceMap::gpu(self.layers).under(&self.overrides, self.sizes.graph());
+        let Ok(prediction) = self.sizes.predict(&device_map, None) else { return Ok(None) };
         let need = prediction.gpu_need();
         let Some(have) = self.request.budget.gpu else {
             let why = format!("nobody tells how much memory {} has", self.name());
-            return Ok(Some(self.fit(placement, prediction, Some(need), why)));
+            return Ok(Some(self.fit(device_map, prediction, Some(need), why)));
         };
         if need > have {
             return Ok(None);
         }
         let why = format!("it needs {} of the {} that may be used", human(need), human(have));
-        Ok(Some(self.fit(placement, prediction, Some(need), why)))
+        Ok(Some(self.fit(device_map, prediction, Some(need), why)))
     }
 
     /// The best plan in which the CPU takes part.
-    fn split(&self, speeds: &[DeviceRates; 2]) -> Result<Fit> {
+    fn split(&self, speeds: &[DeviceRates; 2]) -> Result<DevicePlan> {
         let have = self.request.budget.gpu.unwrap_or(u64::MAX);
-        let all = Placement::gpu(self.layers).under(&self.rules, self.sizes.graph());
+        let all = DeviceMap::gpu(self.layers).under(&self.overrides, self.sizes.graph());
         let whole = self.sizes.predict(&all, None).map(|p| p.gpu_need());
         let shares = self.shares(speeds);
         let software = self.device.is_some_and(|d| d.info().software);
@@ -270,19 +270,19 @@ impl<'a> Planner<'a> {
             times.then(crossings(c).cmp(&crossings(d))).then(d.first.cmp(&c.first))
         });
         for (_, candidate) in ranked {
-            let placement = self.placement(&candidate);
-            let Ok(prediction) = self.sizes.predict(&placement, Some(speeds)) else { continue };
+            let device_map = self.device_map(&candidate);
+            let Ok(prediction) = self.sizes.predict(&device_map, Some(speeds)) else { continue };
             if prediction.gpu_need() <= have {
-                if placement.single() == Some(Place::Cpu) {
+                if device_map.single() == Some(Place::Cpu) {
                     break;
                 }
-                let why = self.why(&placement, whole.as_ref(), have);
-                return Ok(self.fit(placement, prediction, whole.ok(), why));
+                let why = self.why(&device_map, whole.as_ref(), have);
+                return Ok(self.fit(device_map, prediction, whole.ok(), why));
             }
         }
         // What rules put on the GPU stays there.
-        let placement = Placement::cpu(self.layers).under(&self.rules, self.sizes.graph());
-        let prediction = self.sizes.predict(&placement, Some(speeds))?;
+        let device_map = DeviceMap::cpu(self.layers).under(&self.overrides, self.sizes.graph());
+        let prediction = self.sizes.predict(&device_map, Some(speeds))?;
         if let Some(device) = self.device {
             check(device, prediction.gpu_need(), have)?;
         }
@@ -290,10 +290,10 @@ impl<'a> Planner<'a> {
         if let Err(e) = &whole {
             why += &format!("; the GPU cannot run all of it: {}", e.what());
         }
-        Ok(self.fit(placement, prediction, whole.ok(), why))
+        Ok(self.fit(device_map, prediction, whole.ok(), why))
     }
 
-    fn why(&self, placement: &Placement, whole: Result<&u64, &Error>, have: u64) -> String {
+    fn why(&self, device_map: &DeviceMap, whole: Result<&u64, &Error>, have: u64) -> String {
         let margin = match self.request.budget.margin {
             0 => String::new(),
             margin => format!(", {} being kept free", human(margin)),
@@ -303,7 +303,7 @@ impl<'a> Planner<'a> {
             Err(e) => format!("the GPU cannot run all of it ({})", e.what()),
         };
         let apart = |l: &usize| {
-            let block = &placement.blocks[*l];
+            let block = &device_map.blocks[*l];
             block.main == Place::Gpu && block.experts == Place::Cpu && self.has_experts(*l)
         };
         let experts = (0..self.layers).filter(apart).count();
@@ -313,10 +313,10 @@ impl<'a> Planner<'a> {
     }
 
     /// By owner, the fixed ones left out: they are where they are.
-    fn shares(&self, speeds: &[DeviceRates; 2]) -> HashMap<Owner, Share> {
+    fn shares(&self, speeds: &[DeviceRates; 2]) -> HashMap<NodeOwner, Share> {
         let graph = self.sizes.graph();
-        let owners = owners(graph, &self.request.rules.overrides);
-        let mut shares: HashMap<Owner, Share> = Default::default();
+        let owners = owners(graph, &self.request.overrides.tensors);
+        let mut shares: HashMap<NodeOwner, Share> = Default::default();
         let mut known: HashMap<gpu::Key, u64> = Default::default();
         // Backwards: what the embedding and the output share counts as the output's.
         for (i, owner) in owners.into_iter().enumerate().rev() {
@@ -334,7 +334,7 @@ impl<'a> Planner<'a> {
             }
         }
         for (cache, bytes) in self.sizes.caches() {
-            if let Some(share) = shares.get_mut(&Owner::Cache(cache.layer as usize)) {
+            if let Some(share) = shares.get_mut(&NodeOwner::Cache(cache.layer as usize)) {
                 share.bytes += bytes;
             }
         }
@@ -367,19 +367,19 @@ impl<'a> Planner<'a> {
         self.sizes.graph().nodes.iter().any(experts)
     }
 
-    fn placement(&self, candidate: &Candidate) -> Placement {
-        let mut placement = Placement::cpu(self.layers);
+    fn device_map(&self, candidate: &Candidate) -> DeviceMap {
+        let mut device_map = DeviceMap::cpu(self.layers);
         let inside = |station| candidate.first <= station && station < candidate.end;
         let place = |inside| if inside { Place::Gpu } else { Place::Cpu };
-        (placement.input, placement.output) = (place(inside(0)), place(inside(self.layers + 1)));
+        (device_map.input, device_map.output) = (place(inside(0)), place(inside(self.layers + 1)));
         let from = candidate.first.max(1) - 1;
-        for (l, block) in placement.blocks.iter_mut().enumerate() {
-            *block = super::Block::whole(place(inside(l + 1)));
+        for (l, block) in device_map.blocks.iter_mut().enumerate() {
+            *block = super::LayerDevices::whole(place(inside(l + 1)));
             if l < from + candidate.experts {
                 block.experts = Place::Cpu;
             }
         }
-        placement.under(&self.rules, self.sizes.graph())
+        device_map.under(&self.overrides, self.sizes.graph())
     }
 
     /// The estimated seconds of a token; `None` for what cannot be, or takes more than `have` bytes without any temporaries: those
@@ -389,7 +389,7 @@ impl<'a> Planner<'a> {
     /// so with one, only the CPU's own time counts.
     fn rank(
         &self,
-        shares: &HashMap<Owner, Share>,
+        shares: &HashMap<NodeOwner, Share>,
         candidate: &Candidate,
         speeds: &[DeviceRates; 2],
         have: u64,
@@ -397,19 +397,20 @@ impl<'a> Planner<'a> {
     ) -> Option<f64> {
         let inside = |station| candidate.first <= station && station < candidate.end;
         let from = candidate.first.max(1) - 1;
-        let rules = &self.rules;
+        let overrides = &self.overrides;
         let (mut bytes, mut seconds, mut apart, mut used) = (0, 0.0, 0, false);
         for (owner, share) in shares {
             let on_gpu = match owner {
-                Owner::Input => inside(0),
-                Owner::Output => inside(self.layers + 1),
-                Owner::Main(l) => inside(l + 1),
-                Owner::Cache(l) => inside(l + 1) && !rules.keep_cache(*l),
-                Owner::Experts(l) => inside(l + 1) && *l >= rules.cpu_experts.max(from + candidate.experts),
-                Owner::Fixed(on_gpu) => *on_gpu,
+                NodeOwner::Input => inside(0),
+                NodeOwner::Output => inside(self.layers + 1),
+                NodeOwner::Main(l) => inside(l + 1),
+                NodeOwner::Cache(l) => inside(l + 1) && !overrides.keep_cache(*l),
+                NodeOwner::Experts(l) => inside(l + 1) && *l >= overrides.cpu_experts.max(from + candidate.experts),
+                NodeOwner::Fixed(on_gpu) => *on_gpu,
             };
-            let leaves = matches!(owner, Owner::Experts(_) | Owner::Cache(_)) && !on_gpu;
-            apart += usize::from(leaves && matches!(owner, Owner::Experts(l) | Owner::Cache(l) if inside(l + 1)));
+            let leaves = matches!(owner, NodeOwner::Experts(_) | NodeOwner::Cache(_)) && !on_gpu;
+            apart +=
+                usize::from(leaves && matches!(owner, NodeOwner::Experts(l) | NodeOwner::Cache(l) if inside(l + 1)));
             if on_gpu {
                 used = true;
                 if !share.able {

@@ -9,7 +9,7 @@ pub const GPU: usize = 1;
 
 /// A device's memory, in bytes, as it was from a moment on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct MemoryUse {
     /// Index of the device.
     pub device: usize,
     /// Weights.
@@ -20,7 +20,7 @@ pub struct Memory {
     pub other: u64,
 }
 
-impl Memory {
+impl MemoryUse {
     /// All of it.
     pub fn bytes(&self) -> u64 {
         self.weights + self.cache + self.other

@@ -2,16 +2,16 @@
 //! do, and what a step asks of them.
 
 pub mod budget;
+mod device_map;
 pub mod fit;
 mod memory;
 mod options;
-mod placement;
 pub mod predict;
 pub mod rates;
 pub mod roofline;
 mod work;
 
-pub use memory::{CPU, GPU, Memory};
+pub use device_map::{DeviceMap, DeviceOverrides, LayerDevices, TensorOverride};
+pub use memory::{CPU, GPU, MemoryUse};
 pub use options::{Options, PIECE_ROWS};
-pub use placement::{Block, Override, Placement, Rules};
 pub use work::{Work, grows};

@@ -1,6 +1,6 @@
 //! How a session is set up: what a plan is made for, and what an engine is made by.
 
-use super::Placement;
+use super::DeviceMap;
 use crate::arch::{Batch, Cells, Spec};
 use crate::base::{DType, Role};
 use crate::ops::{CacheTypes, Sample, places_len};
@@ -28,10 +28,10 @@ pub struct Options {
     pub kv: CacheTypes,
     /// Threads on the CPU; 0 for as many as this process may use.
     pub threads: usize,
-    /// Layers on the GPU, where no placement is given; `None` for all.
+    /// Layers on the GPU, where no device map is given; `None` for all.
     pub gpu_layers: Option<usize>,
-    /// What runs where: see [`Fit`](super::fit::Fit).
-    pub placement: Option<Placement>,
+    /// What runs where: see [`DevicePlan`](super::fit::DevicePlan).
+    pub device_map: Option<DeviceMap>,
     /// To what the CPU rounds a prompt's activations. `None` leaves it to the model's width: see [`Precision::for_width`].
     pub precision: Option<Precision>,
     /// To what devices may round the activations of an answer, which is computed token by token: [`Precision::Sixteen`] is as good as f32,
@@ -55,7 +55,7 @@ impl Default for Options {
             kv: DType::F16.into(),
             threads: 0,
             gpu_layers: None,
-            placement: None,
+            device_map: None,
             precision: None,
             answer_precision: Precision::Sixteen,
             system_memory: None,

@@ -1,13 +1,13 @@
-//! What a placement takes before anything is loaded: bytes of each device, segments, and the time of a token.
+//! What a device map takes before anything is loaded: bytes of each device, segments, and the time of a token.
 
-use super::placement::{Owner, owners};
+use super::device_map::{NodeOwner, owners};
 use super::rates::DeviceRates;
-use super::{CPU, GPU, Memory, Options, Placement, Rules};
+use super::{CPU, DeviceMap, DeviceOverrides, GPU, MemoryUse, Options};
 use crate::arch;
 use crate::base::{Error, Meta, Result, Role};
 use crate::cpu;
 use crate::gpu::{self, Needs, buffer_bytes};
-use crate::graph::{Cache, Graph, Place, Plan, Segment, Storage, by_size};
+use crate::graph::{Cache, Graph, Place, Schedule, Segment, Storage, by_size};
 use crate::model::Model;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -48,11 +48,11 @@ pub struct Piece {
     pub seconds: Option<f64>,
 }
 
-/// What a placement takes.
+/// What a device map takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     /// The memory of the CPU and of the GPU.
-    pub memory: [Memory; 2],
+    pub memory: [MemoryUse; 2],
     /// Sizes of the GPU's temporaries, the largest first, and of its scratch: for [`gpu::Memory::reserve`].
     pub(super) reserve: [Vec<usize>; 2],
     /// What else may come on the GPU: parameters of further batch sizes, logits that the host reads.
@@ -106,7 +106,7 @@ impl<'a> Sizes<'a> {
         let mut layers = BTreeMap::new();
         for (graph, needs) in self.graphs.iter().zip(&self.needs) {
             for (owner, needs) in owners(graph, &[]).into_iter().zip(needs) {
-                if let (Owner::Cache(layer), Err(e)) = (owner, needs) {
+                if let (NodeOwner::Cache(layer), Err(e)) = (owner, needs) {
                     layers.entry(layer).or_insert(e);
                 }
             }
@@ -115,11 +115,13 @@ impl<'a> Sizes<'a> {
         Some((layers.into_keys().collect(), why))
     }
 
-    /// `placement`, which has no rules of its own, with attention on the CPU where the GPU has no kernel for it.
-    pub fn possible(&self, placement: Placement) -> Placement {
+    /// `device_map`, which has no rules of its own, with attention on the CPU where the GPU has no kernel for it.
+    pub fn possible(&self, device_map: DeviceMap) -> DeviceMap {
         match self.incapable() {
-            Some((cpu_caches, _)) => placement.under(&Rules { cpu_caches, ..Rules::default() }, self.graph()),
-            None => placement,
+            Some((cpu_caches, _)) => {
+                device_map.under(&DeviceOverrides { cpu_caches, ..DeviceOverrides::default() }, self.graph())
+            }
+            None => device_map,
         }
     }
 
@@ -131,14 +133,14 @@ impl<'a> Sizes<'a> {
         })
     }
 
-    /// What `placement` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails where the GPU has no kernel
+    /// What `device_map` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails where the GPU has no kernel
     /// for what is put there.
-    pub fn predict(&self, placement: &Placement, speeds: Option<&[DeviceRates; 2]>) -> Result<Prediction> {
+    pub fn predict(&self, device_map: &DeviceMap, speeds: Option<&[DeviceRates; 2]>) -> Result<Prediction> {
         let mut sum = Sum::default();
         let mut pieces = Vec::new();
         for (g, graph) in self.graphs.iter().enumerate() {
-            let places = placement.places(graph);
-            let plan = Plan::new(graph, |i| places[i]);
+            let places = device_map.places(graph);
+            let plan = Schedule::new(graph, |i| places[i]);
             for (s, segment) in plan.segments.iter().enumerate() {
                 let before = [sum.held.bytes() as u64, sum.fixed.values().sum::<u64>()];
                 let caches = sum.caches;
@@ -154,7 +156,7 @@ impl<'a> Sizes<'a> {
                     let after = [sum.held.bytes() as u64, sum.fixed.values().sum::<u64>()];
                     let at = segment.place as usize;
                     let crossing = plan.copies.iter().filter(|c| c.before == s);
-                    let seconds = speeds.map(|speeds| self.seconds(placement, segment, speeds));
+                    let seconds = speeds.map(|speeds| self.seconds(device_map, segment, speeds));
                     pieces.push(Piece {
                         place: segment.place,
                         what: name(graph, segment.nodes.clone()),
@@ -169,20 +171,20 @@ impl<'a> Sizes<'a> {
             sum.add_temporaries(graph, &plan);
         }
         for (graph, scratch) in &self.between {
-            let places = placement.places(graph);
+            let places = device_map.places(graph);
             let on_gpu = scratch.iter().zip(places).filter(|(_, place)| *place == Place::Gpu);
             on_gpu.for_each(|(sizes, _)| Needs::join_scratch(&mut sum.scratch, sizes));
         }
-        for node in self.graphs[1].nodes.iter().filter(|_| placement.uses(Place::Gpu)) {
+        for node in self.graphs[1].nodes.iter().filter(|_| device_map.uses(Place::Gpu)) {
             let src: Vec<Meta> = node.src.iter().map(|t| t.meta).collect();
             Needs::join_scratch(&mut sum.scratch, &node.op.most_scratch(&src));
         }
         let seconds = speeds.map(|_| pieces.iter().filter_map(|p| p.seconds).sum());
-        Ok(self.prediction(placement, sum, pieces, seconds))
+        Ok(self.prediction(device_map, sum, pieces, seconds))
     }
 
-    fn prediction(&self, placement: &Placement, sum: Sum, pieces: Vec<Piece>, seconds: Option<f64>) -> Prediction {
-        let mut memory = [CPU, GPU].map(|device| Memory { device, ..Memory::default() });
+    fn prediction(&self, device_map: &DeviceMap, sum: Sum, pieces: Vec<Piece>, seconds: Option<f64>) -> Prediction {
+        let mut memory = [CPU, GPU].map(|device| MemoryUse { device, ..MemoryUse::default() });
         let words = |bytes: &usize| bytes.div_ceil(8) as u64 * 8;
         memory[CPU].weights = sum.held.bytes() as u64;
         memory[CPU].cache = sum.caches[CPU];
@@ -191,19 +193,19 @@ impl<'a> Sizes<'a> {
         memory[GPU].weights = sum.fixed.values().sum();
         memory[GPU].cache = sum.caches[GPU];
         memory[GPU].other = buffers(&sum.temps[GPU]) + buffers(&sum.scratch) + sum.other;
-        if placement.uses(Place::Gpu) {
+        if device_map.uses(Place::Gpu) {
             memory[GPU].cache += INPUTS * buffer_bytes(4 * self.input_words as u64);
         }
-        if placement.uses(Place::Cpu) {
+        if device_map.uses(Place::Cpu) {
             memory[CPU].cache += self.inputs();
         }
         let logits = |g: &Graph| g.output.map_or(0, |t| g.nodes.last().map_or(t, |n| n.src[1]).meta.span_bytes());
-        let on_gpu = if placement.output == Place::Gpu {
+        let on_gpu = if device_map.output == Place::Gpu {
             2 * self.graphs.iter().map(logits).max().unwrap_or(0) as u64
         } else {
             0
         };
-        let slack = if placement.uses(Place::Gpu) { on_gpu + sum.parameters } else { 0 };
+        let slack = if device_map.uses(Place::Gpu) { on_gpu + sum.parameters } else { 0 };
         let [_, temps] = sum.temps;
         Prediction { memory, reserve: [temps, sum.scratch], slack, pieces, seconds }
     }
@@ -234,13 +236,13 @@ impl<'a> Sizes<'a> {
     }
 
     /// Seconds of a segment of a decoded token, the wait for what leaves the GPU included.
-    fn seconds(&self, placement: &Placement, segment: &Segment, speeds: &[DeviceRates; 2]) -> f64 {
+    fn seconds(&self, device_map: &DeviceMap, segment: &Segment, speeds: &[DeviceRates; 2]) -> f64 {
         let (graph, speed) = (&self.graphs[0], &speeds[segment.place as usize]);
         let context = graph.buffers.iter().filter(|b| matches!(b.storage, Storage::Cache(_))).map(|b| b.meta.outer());
         let past = context.max().unwrap_or(DEPTH).min(DEPTH) / 2;
         let nodes = graph.nodes[segment.nodes.clone()].iter().map(|node| speed.seconds(graph, node, past));
         // Where all is on the GPU, tokens follow each other without a wait.
-        let waits = segment.place == Place::Gpu && placement.single().is_none();
+        let waits = segment.place == Place::Gpu && device_map.single().is_none();
         nodes.sum::<f64>() + if waits { speed.round_trip } else { 0.0 }
     }
 }
@@ -265,7 +267,7 @@ impl Prediction {
 /// What is added up.
 #[derive(Default)]
 struct Sum {
-    held: cpu::Held,
+    held: cpu::SystemMemory,
     /// Programs on the CPU.
     programs: usize,
     fixed: HashMap<gpu::Key, u64>,
@@ -298,7 +300,7 @@ impl Sum {
         }
     }
 
-    fn add_temporaries(&mut self, graph: &Graph, plan: &Plan) {
+    fn add_temporaries(&mut self, graph: &Graph, plan: &Schedule) {
         for place in [Place::Cpu, Place::Gpu] {
             let sizes = plan.slots.get(&place).map_or(&[][..], Vec::as_slice);
             let all = &mut self.temps[place as usize];
@@ -313,7 +315,7 @@ impl Sum {
 
 /// Bytes of the buffers that results, and what crosses to the CPU, are read through: one of the program that computes it, as large as
 /// its largest.
-pub fn read_back(graph: &Graph, plan: &Plan) -> u64 {
+pub fn read_back(graph: &Graph, plan: &Schedule) -> u64 {
     let mut read: HashMap<usize, u64> = HashMap::new();
     let mut add = |segment: usize, bytes: usize| {
         *read.entry(segment).or_default() += buffer_bytes(bytes.next_multiple_of(4) as u64);

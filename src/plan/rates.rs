@@ -5,8 +5,8 @@ use super::Work;
 use crate::base::{DType, Meta, Result, Role};
 use crate::cpu::{self, Bytes, ThreadPool};
 use crate::gpu;
-use crate::graph::{Graph, Input, Node, Place, Plan};
-use crate::ops::{Linear, Pool, PreNorm, Unary};
+use crate::graph::{Graph, Input, Node, Place, Schedule};
+use crate::ops::{Linear, PreNorm, Threads, Unary};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use web_time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub fn gpu(device: &gpu::Device) -> Result<DeviceRates> {
     measure(size, &mut |graph| {
         let mut memory = gpu::Memory::new(device, 64);
         let mut weights = gpu::Weights::new(device, Arc::new(Ones));
-        let plan = Plan::single(graph, Place::Gpu);
+        let plan = Schedule::single(graph, Place::Gpu);
         let nodes = 0..graph.nodes.len();
         let mut program = gpu::Program::new(device, graph, nodes, &plan, &mut memory, &mut weights)?;
         let output = graph.output.expect("what is measured has a result");
@@ -65,7 +65,7 @@ pub fn cpu(threads: usize) -> Result<DeviceRates> {
     let pool = if threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(threads) };
     measure(LARGE, &mut |graph| {
         let (mut memory, weights) = (cpu::Memory::default(), Packed(cpu::Panels::default()));
-        let plan = Plan::single(graph, Place::Cpu);
+        let plan = Schedule::single(graph, Place::Cpu);
         let nodes = 0..graph.nodes.len();
         let mut program = cpu::Program::new(graph, nodes, &plan, &mut memory, &weights, &pool)?;
         best(|| {
@@ -148,7 +148,7 @@ impl gpu::Source for Ones {
 
 struct Packed(cpu::Panels);
 
-impl cpu::Weights for Packed {
+impl cpu::WeightSource for Packed {
     fn bytes(&self, name: &str) -> Result<Bytes> {
         // What a vector or a plain matrix needs at the most.
         let bytes = if name == "ones" { 4 * LARGE.0[1] } else { 2 * LARGE.0[0] * LARGE.0[1] };
@@ -157,7 +157,7 @@ impl cpu::Weights for Packed {
         Ok(Arc::new(words))
     }
 
-    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<Bytes>> {
+    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Threads) -> Result<Option<Bytes>> {
         let fill = |_: usize, out: &mut [u8]| {
             out.fill(BYTE);
             Ok(())

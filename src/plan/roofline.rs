@@ -4,7 +4,7 @@
 use crate::base::{DType, Result};
 use crate::cpu::ThreadPool;
 use crate::gpu;
-use crate::ops::Pool;
+use crate::ops::Threads;
 use crate::simd::Arena;
 use crate::simd::roofline::{Arithmetic, multiply, read};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 //! Tracks: one per device with its kernels, and the host's with what a token waits for; counters of memory and of tokens per
 //! second. What viewers do not show lies beside them under `wgpu_llm`, so that the file is the whole profile.
 
-use super::record::{Event, Facts, Kernel, Observer, Profile, Record, Run, VERSION};
+use super::record::{Event, Facts, KernelFacts, Observer, Profile, Record, Run, VERSION};
 use crate::base::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use std::io::{self, Write};
 struct Rest<'p> {
     version: u32,
     facts: Cow<'p, Facts>,
-    kernels: Cow<'p, [Kernel]>,
+    kernels: Cow<'p, [KernelFacts]>,
     runs: Cow<'p, [Run]>,
 }
 
@@ -155,15 +155,20 @@ pub fn from_json(trace: &Value) -> Result<Profile> {
 pub(super) mod tests {
     use super::super::record::DeviceFacts;
     use super::*;
-    use crate::plan::Memory;
+    use crate::plan::MemoryUse;
 
     pub fn profile() -> Profile {
         let device = |kind: &str| DeviceFacts { kind: kind.into(), ..DeviceFacts::default() };
         let facts = Facts { devices: vec![device("CPU"), device("GPU")], ..Facts::default() };
-        let kernel =
-            |device, op: &str| Kernel { device, op: op.into(), label: "x".into(), tokens: 1, ..Kernel::default() };
+        let kernel = |device, op: &str| KernelFacts {
+            device,
+            op: op.into(),
+            label: "x".into(),
+            tokens: 1,
+            ..KernelFacts::default()
+        };
         let event = |kernel, run, start| Event { kernel, run, start, length: 1_234_567, bytes: 3.0, flops: 0.5 };
-        let memory = vec![Memory { device: 1, weights: 10, cache: 20, other: 5 }];
+        let memory = vec![MemoryUse { device: 1, weights: 10, cache: 20, other: 5 }];
         let run = |run: u32, end, memory| Run {
             run,
             tokens: 1,

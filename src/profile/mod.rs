@@ -6,4 +6,4 @@ pub mod recorder;
 pub mod statistics;
 pub mod summary;
 
-pub use record::{DeviceFacts, Event, Facts, Kernel, LayerFacts, Observer, Profile, Record, Run, VERSION};
+pub use record::{DeviceFacts, Event, Facts, KernelFacts, LayerFacts, Observer, Profile, Record, Run, VERSION};

@@ -3,7 +3,7 @@
 //! An [`Observer`] is told each [`Record`] as it comes; [`Profile`] puts them together. Names of ops, shapes and times are all
 //! there is in it: no prompt, no answer, no file's name.
 
-use crate::plan::Memory;
+use crate::plan::MemoryUse;
 use crate::plan::roofline::Roofline;
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc;
@@ -60,7 +60,7 @@ pub struct Facts {
 
 /// One step of a batch as a device runs it: a dispatch, or an op on the CPU.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Kernel {
+pub struct KernelFacts {
     /// Index of its device.
     pub device: usize,
     /// The op.
@@ -85,7 +85,7 @@ pub struct Kernel {
     pub weights: f64,
 }
 
-impl Kernel {
+impl KernelFacts {
     /// `matmul/vec ffn_down`.
     pub fn name(&self) -> String {
         format!("{}/{} {}", self.op, self.variant, self.label)
@@ -149,7 +149,7 @@ pub struct Run {
     /// The host's time for taking what was read back.
     pub readback: u64,
     /// The memory of each device, where it has changed.
-    pub memory: Vec<Memory>,
+    pub memory: Vec<MemoryUse>,
 }
 
 /// A piece of a profile.
@@ -158,7 +158,7 @@ pub enum Record {
     /// What the session is made of. Comes first; a later one replaces it.
     Facts(Facts),
     /// More kernels: their indices follow those known already.
-    Kernels(Vec<Kernel>),
+    Kernels(Vec<KernelFacts>),
     /// A run that is done, and what it consisted of.
     Run(Run, Vec<Event>),
 }
@@ -182,7 +182,7 @@ pub struct Profile {
     /// What it is made of.
     pub facts: Facts,
     /// All kernels.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<KernelFacts>,
     /// All runs, in order.
     pub runs: Vec<Run>,
     /// What the runs consisted of, in order. Of long sessions the newest part.
@@ -209,7 +209,7 @@ impl Observer for Profile {
 
 impl Profile {
     /// The kernel of an event.
-    pub fn kernel(&self, event: &Event) -> &Kernel {
+    pub fn kernel(&self, event: &Event) -> &KernelFacts {
         &self.kernels[event.kernel as usize]
     }
 
@@ -226,8 +226,8 @@ impl Profile {
     }
 
     /// The memory of each device, as it was last.
-    pub fn memory(&self) -> Vec<Memory> {
-        let mut last: Vec<Memory> = Vec::new();
+    pub fn memory(&self) -> Vec<MemoryUse> {
+        let mut last: Vec<MemoryUse> = Vec::new();
         for memory in self.runs.iter().flat_map(|r| &r.memory) {
             match last.iter_mut().find(|m| m.device == memory.device) {
                 Some(known) => *known = *memory,
@@ -256,7 +256,7 @@ mod tests {
         let run = |run, end| Run { run, tokens: 1, past: run as usize, end, ..Run::default() };
         let records = [
             Record::Facts(Facts { architecture: "llama".into(), ..Facts::default() }),
-            Record::Kernels(vec![Kernel { op: "matmul".into(), layer: Some(3), ..Kernel::default() }]),
+            Record::Kernels(vec![KernelFacts { op: "matmul".into(), layer: Some(3), ..KernelFacts::default() }]),
             Record::Run(run(0, 10), vec![event(0, 0), event(0, 9)]),
             Record::Run(run(1, 35), vec![event(1, 0)]),
         ];
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn of_a_long_session_the_newest_part_is_kept() {
-        let mut profile = Profile { kernels: vec![Kernel::default()], ..Profile::default() };
+        let mut profile = Profile { kernels: vec![KernelFacts::default()], ..Profile::default() };
         for run in 0..5 {
             let events = vec![Event { run, ..Event::default() }; MOST_EVENTS / 4];
             profile.observe(&Record::Run(Run { run, ..Run::default() }, events));

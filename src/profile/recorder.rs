@@ -2,10 +2,10 @@
 //!
 //! Timestamps of a GPU's runs arrive with their results and are taken up when the next run begins, so that nothing waits for them.
 
-use super::record::{Event, Facts, Kernel, Observer, Profile, Record, Run};
+use super::record::{Event, Facts, KernelFacts, Observer, Profile, Record, Run};
 use crate::base::Result;
 use crate::graph::Graph;
-use crate::plan::{Memory, Work, grows};
+use crate::plan::{MemoryUse, Work, grows};
 use crate::{cpu, gpu};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Noted {
 }
 
 /// A result on its way from the device, and where to tell how long it was waited for.
-pub struct Awaited {
+pub struct Readback {
     pending: gpu::Pending,
     watch: Option<Arc<Watch>>,
 }
@@ -39,7 +39,7 @@ struct Watch {
     end: AtomicU64,
 }
 
-impl Awaited {
+impl Readback {
     /// Waits for the bytes.
     pub async fn wait(self) -> Result<Vec<u8>> {
         let Some((watch, begin)) = self.watch.as_ref().and_then(|w| Some((w, w.begin?))) else {
@@ -83,7 +83,7 @@ pub struct Recorder {
     offset: Option<i128>,
     /// When the device was done with what came before, by the clock that has no timestamps.
     busy_until: u64,
-    memory: Vec<Memory>,
+    memory: Vec<MemoryUse>,
 }
 
 impl Recorder {
@@ -151,7 +151,12 @@ impl Recorder {
     }
 
     /// A run is submitted; `memory` is what devices hold now.
-    pub fn submitted(&mut self, mut open: Open, memory: Vec<Memory>, pending: Option<gpu::Pending>) -> Option<Awaited> {
+    pub fn submitted(
+        &mut self,
+        mut open: Open,
+        memory: Vec<MemoryUse>,
+        pending: Option<gpu::Pending>,
+    ) -> Option<Readback> {
         if memory != self.memory {
             open.run.memory.clone_from(&memory);
             self.memory = memory;
@@ -160,9 +165,9 @@ impl Recorder {
         if open.stamps.is_empty() {
             watch.end.store(self.begin.elapsed().as_nanos() as u64, Ordering::Release);
         }
-        let awaited = pending.map(|pending| Awaited { pending, watch: Some(watch.clone()) });
+        let readback = pending.map(|pending| Readback { pending, watch: Some(watch.clone()) });
         self.under_way.push_back(UnderWay { open, watch });
-        awaited
+        readback
     }
 
     /// Forgets what is under way: the device that was to tell how long it took has failed.
@@ -263,8 +268,8 @@ impl Open {
 }
 
 /// A result that nobody times.
-pub fn untimed(pending: gpu::Pending) -> Awaited {
-    Awaited { pending, watch: None }
+pub fn untimed(pending: gpu::Pending) -> Readback {
+    Readback { pending, watch: None }
 }
 
 /// What is to be added to the device's nanoseconds. Clocks have zeros of their own, and drift; but nothing runs before it is
@@ -280,11 +285,11 @@ pub fn cpu_parts(nodes: std::ops::Range<usize>) -> Vec<gpu::Timed> {
     nodes.map(part).collect()
 }
 
-fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node, share): (usize, f64)) -> Kernel {
+fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node, share): (usize, f64)) -> KernelFacts {
     let node = &graph.nodes[node];
     let work = Work::of_node(graph, node, 0);
     let factor = work.main().map_or("", |dtype| dtype.name());
-    Kernel {
+    KernelFacts {
         device,
         op: node.op.name().into(),
         variant: part.variant.into(),
@@ -300,16 +305,16 @@ fn kernel(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (node,
 }
 
 /// What is timed as a whole where a device has no clock: submission `i` of `n`.
-fn submission(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (i, n): (usize, usize)) -> Kernel {
+fn submission(graph: &Graph, device: usize, tokens: usize, part: &gpu::Timed, (i, n): (usize, usize)) -> KernelFacts {
     let weights = |(node, share): &(usize, f64)| Work::of_node(graph, &graph.nodes[*node], 0).weights * share;
-    Kernel {
+    KernelFacts {
         device,
         op: "submission".into(),
         variant: "whole".into(),
         label: if n == 1 { "all layers".into() } else { format!("{i} of {n}") },
         tokens,
         weights: part.nodes.iter().map(weights).sum(),
-        ..Kernel::default()
+        ..KernelFacts::default()
     }
 }
 

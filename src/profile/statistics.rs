@@ -1,6 +1,6 @@
 //! What a profile comes to: kernels added up, and tokens.
 
-use super::record::{Event, Kernel, Profile, Run};
+use super::record::{Event, KernelFacts, Profile, Run};
 use crate::base::DType;
 use std::collections::HashMap;
 
@@ -143,7 +143,7 @@ pub fn totals_of<'a>(profile: &Profile, events: impl Iterator<Item = &'a Event>,
     totals
 }
 
-fn key(kernel: &Kernel, group: Group) -> (String, Option<u32>) {
+fn key(kernel: &KernelFacts, group: Group) -> (String, Option<u32>) {
     match group {
         Group::Kernel => (kernel.name(), None),
         Group::Layer => (kernel.name(), kernel.layer),
@@ -266,7 +266,7 @@ mod tests {
     use crate::plan::roofline::Roofline;
 
     fn profile() -> Profile {
-        let kernel = |label: &str, layer| Kernel {
+        let kernel = |label: &str, layer| KernelFacts {
             op: "matmul".into(),
             variant: "vec".into(),
             label: label.into(),
@@ -274,7 +274,7 @@ mod tests {
             tokens: 1,
             factor: "q8_0".into(),
             weights: 100.0,
-            ..Kernel::default()
+            ..KernelFacts::default()
         };
         let event = |kernel, length| Event { kernel, length, bytes: 200.0, flops: 50.0, ..Event::default() };
         let roofline = Some(Roofline { read: 1e9, f32: 1e9, ..Roofline::default() });

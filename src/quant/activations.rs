@@ -10,8 +10,8 @@ use super::dot_pairs::{self, PairTile};
 use super::dot_tiles;
 use super::fixed_point::Quantize;
 use super::format::format;
-use super::tile::{Byte, FloatTile, IntTile, TILE, Terms, Weights};
-use crate::base::{DType, Role};
+use super::tile::{Byte, FloatTile, IntTile, TILE, Terms, WeightCodes};
+use crate::base::{DType, Role, Threads, for_chunks};
 use crate::simd::{Level, TILE_ROWS, Tile, Tiles, dot};
 use std::cell::RefCell;
 
@@ -39,21 +39,6 @@ pub enum Precision {
     Eight,
 }
 
-/// A team that work on a slice can be shared out to.
-pub trait Team {
-    /// Calls `f(i, chunk)` for every `len` values of `data`.
-    fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync);
-}
-
-/// The team of one.
-pub struct Alone;
-
-impl Team for Alone {
-    fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        data.chunks_mut(len.max(1)).enumerate().for_each(|(i, chunk)| f(i, chunk));
-    }
-}
-
 impl Precision {
     /// What suits a model whose hidden state has so many values. Models of less than 1024 are small: rounding to 8 bits shows most
     /// in them, and they are fast anyway.
@@ -64,7 +49,7 @@ impl Precision {
 
 /// What activations are held as.
 #[derive(Debug, Clone, Copy, Default)]
-enum Held {
+enum Form {
     Ints,
     Pairs,
     Tiles(Tiles),
@@ -81,10 +66,10 @@ const MANY_COLUMNS: usize = 16;
 pub struct Activations {
     k: usize,
     columns: usize,
-    held: Held,
+    held: Form,
     precision: Precision,
     /// The weights for which the tiles' terms are.
-    met: Option<Weights>,
+    met: Option<WeightCodes>,
     /// `[columns, tiles]`, for quantized weights.
     ints: Vec<IntTile>,
     /// `[columns, tiles]`, for plain weights.
@@ -130,7 +115,7 @@ impl Activations {
         Activations {
             k: 0,
             columns: 0,
-            held: Held::Floats,
+            held: Form::Floats,
             precision: Precision::Sixteen,
             met: None,
             ints: Vec::new(),
@@ -148,43 +133,43 @@ impl Activations {
     /// infinite. Panics where `x` is too short, or `k` is no multiple of the type's block.
     pub fn fill(
         &mut self,
-        team: &impl Team,
+        threads: &dyn Threads,
         (dtype, precision, role): (DType, Precision, Role),
         x: &[f32],
         [stride, columns, k]: [usize; 3],
     ) {
-        self.fill_at(Level::best(), team, (dtype, precision, role), x, [stride, columns, k]);
+        self.fill_at(Level::best(), threads, (dtype, precision, role), x, [stride, columns, k]);
     }
 
     /// [`fill`](Activations::fill) with the instructions of `level`.
     pub fn fill_at(
         &mut self,
         level: Level,
-        team: &impl Team,
+        threads: &dyn Threads,
         (dtype, precision, role): (DType, Precision, Role),
         x: &[f32],
         [stride, columns, k]: [usize; 3],
     ) {
         assert!(columns < 2 || stride >= k, "inputs of {k} values lie {stride} apart");
-        self.take(level, team, (dtype, precision, role), &Inputs::There { x, stride }, [columns, k]);
+        self.take(level, threads, (dtype, precision, role), &Inputs::There { x, stride }, [columns, k]);
     }
 
     /// The same of inputs that `make(c, x)` writes to `x`, such as norms: the thread that rounds one makes it first, while its cache holds it.
     pub fn fill_made(
         &mut self,
-        team: &impl Team,
+        threads: &dyn Threads,
         kind: (DType, Precision, Role),
         make: &(dyn Fn(usize, &mut [f32]) + Sync),
         [columns, k]: [usize; 2],
     ) {
-        self.take(Level::best(), team, kind, &Inputs::Made(make), [columns, k]);
+        self.take(Level::best(), threads, kind, &Inputs::Made(make), [columns, k]);
     }
 
     /// Takes `columns` inputs of `k` values.
     pub(super) fn take(
         &mut self,
         level: Level,
-        team: &impl Team,
+        threads: &dyn Threads,
         (dtype, precision, role): (DType, Precision, Role),
         inputs: &Inputs,
         [columns, k]: [usize; 2],
@@ -193,20 +178,20 @@ impl Activations {
         (self.k, self.columns) = (k, columns);
         let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && role.is_prompt());
         self.held = match (dtype, tiles) {
-            (DType::F32, _) => Held::Floats,
-            (_, Some(tiles)) => Held::Tiles(tiles),
-            _ if dtype.is_quantized() => Held::Ints,
-            _ if precision == Precision::Eight && role.is_prompt() => Held::Pairs,
-            _ => Held::Floats,
+            (DType::F32, _) => Form::Floats,
+            (_, Some(tiles)) => Form::Tiles(tiles),
+            _ if dtype.is_quantized() => Form::Ints,
+            _ if precision == Precision::Eight && role.is_prompt() => Form::Pairs,
+            _ => Form::Floats,
         };
         self.precision = precision;
         // With the weights that they are for; others are met before the product.
         self.met = self.needs(level, dtype);
         let terms = self.met.map(|weights| (self.bytes(), weights));
         match self.held {
-            Held::Ints => {
+            Form::Ints => {
                 let tiles = k.div_ceil(TILE);
-                team.chunks(first_of(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
+                for_chunks(threads, first_of(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
                     inputs.with(c, k, |x| {
                         let limit = match precision {
                             Precision::Sixteen | Precision::SixteenOrTiles => 0.0,
@@ -216,18 +201,18 @@ impl Activations {
                     });
                 });
             }
-            Held::Pairs => {
+            Form::Pairs => {
                 let tiles = k.div_ceil(dot_pairs::TILE);
-                team.chunks(first_of(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
+                for_chunks(threads, first_of(&mut self.pairs, columns * tiles, PairTile::ZERO), tiles, |c, to| {
                     inputs.with(c, k, |x| {
                         x.chunks(dot_pairs::TILE).zip(to).for_each(|(x, to)| level.run(dot_pairs::Quantize { x, to }));
                     });
                 });
             }
-            Held::Tiles(_) => self.cut_tiles(level, team, inputs),
-            Held::Floats => {
+            Form::Tiles(_) => self.cut_tiles(level, threads, inputs),
+            Form::Floats => {
                 let tiles = k.div_ceil(TILE);
-                team.chunks(first_of(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
+                for_chunks(threads, first_of(&mut self.floats, columns * tiles, FloatTile::ZERO), tiles, |c, to| {
                     inputs.with(c, k, |x| {
                         for (x, to) in x.chunks(TILE).zip(to) {
                             let (to, pad) = to.0.as_flattened_mut().split_at_mut(x.len());
@@ -241,7 +226,7 @@ impl Activations {
     }
 
     /// Rounds inputs to tiles.
-    fn cut_tiles(&mut self, level: Level, team: &impl Team, inputs: &Inputs) {
+    fn cut_tiles(&mut self, level: Level, threads: &dyn Threads, inputs: &Inputs) {
         let (k, columns) = (self.k, self.columns);
         let groups = columns.div_ceil(dot_tiles::COLUMNS) * 2;
         self.tiles.resize(k.div_ceil(dot_tiles::TILE) * groups * dot_tiles::CHUNKS, Tile([[0; _]; _]));
@@ -250,11 +235,11 @@ impl Activations {
             Inputs::There { x, stride } => (x, stride),
             Inputs::Made(make) => {
                 let made = first_of(&mut self.made, columns * k, 0.0);
-                team.chunks(made, k, make);
+                for_chunks(threads, made, k, make);
                 (&*made, k)
             }
         };
-        team.chunks(&mut self.tiles, dot_tiles::CHUNKS, |i, to| {
+        for_chunks(threads, &mut self.tiles, dot_tiles::CHUNKS, |i, to| {
             let (first, c) = (i / groups * dot_tiles::TILE, i % groups * TILE_ROWS);
             let sizes = [columns.saturating_sub(c), first, dot_tiles::TILE.min(k - first)];
             level.run(dot_tiles::Round { x: x.get(c * stride..).unwrap_or_default(), stride, sizes, to });
@@ -278,8 +263,8 @@ impl Activations {
     }
 
     /// What must be known of weights to meet them; nothing where bytes are multiplied together.
-    fn needs(&self, level: Level, dtype: DType) -> Option<Weights> {
-        matches!(self.held, Held::Ints).then(|| (format(dtype).panels.weights)(level))
+    fn needs(&self, level: Level, dtype: DType) -> Option<WeightCodes> {
+        matches!(self.held, Form::Ints).then(|| (format(dtype).panels.weights)(level))
     }
 
     /// Of which bytes tiles have terms.
@@ -299,13 +284,13 @@ impl Activations {
 
     /// Whether they are bytes, but for outliers.
     pub(super) fn in_eight(&self) -> bool {
-        matches!(self.held, Held::Ints) && self.precision == Precision::Eight
+        matches!(self.held, Form::Ints) && self.precision == Precision::Eight
     }
 
     /// Whether rows of weights are best taken in batches: columns are so many that they would be fetched too often, or meet weights that are
     /// unpacked to memory.
     pub fn want_batches(&self) -> bool {
-        let direct = matches!(self.held, Held::Ints) && !self.in_eight() && Level::best().registers() >= 32;
+        let direct = matches!(self.held, Form::Ints) && !self.in_eight() && Level::best().registers() >= 32;
         self.columns >= if direct { 4 * MANY_COLUMNS } else { MANY_COLUMNS }
     }
 
@@ -317,26 +302,26 @@ impl Activations {
     /// Whether these activations fit weights of this type.
     pub fn suits(&self, dtype: DType) -> bool {
         match self.held {
-            Held::Ints => dtype.is_quantized(),
-            Held::Pairs => matches!(dtype, DType::F16 | DType::BF16),
-            Held::Tiles(_) => dtype != DType::F32,
-            Held::Floats => !dtype.is_quantized(),
+            Form::Ints => dtype.is_quantized(),
+            Form::Pairs => matches!(dtype, DType::F16 | DType::BF16),
+            Form::Tiles(_) => dtype != DType::F32,
+            Form::Floats => !dtype.is_quantized(),
         }
     }
 
     /// Whether they are there in pairs.
     pub(super) fn in_pairs(&self) -> bool {
-        matches!(self.held, Held::Pairs)
+        matches!(self.held, Form::Pairs)
     }
 
     /// Whether they are there as tiles of bf16.
     pub(super) fn in_tiles(&self) -> bool {
-        matches!(self.held, Held::Tiles(_))
+        matches!(self.held, Form::Tiles(_))
     }
 
     /// Tile `t` of all columns, group by group, and what multiplies it.
     pub(super) fn tiles(&self, t: usize) -> (Tiles, &[Tile]) {
-        let Held::Tiles(unit) = self.held else { panic!("activations that are no tiles") };
+        let Form::Tiles(unit) = self.held else { panic!("activations that are no tiles") };
         let each = self.columns.div_ceil(dot_tiles::COLUMNS) * 2 * dot_tiles::CHUNKS;
         (unit, &self.tiles[t * each..(t + 1) * each])
     }

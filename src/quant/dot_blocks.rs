@@ -12,11 +12,11 @@ use super::dot_eight::{Factors, MultiplyEight, add_wide, load, store};
 use super::dot_part::{HALVES, Kind, Known, LARGE, MINS, Of, SIGNED, add_part, kind};
 use super::dot_tiles::{Blocks, Tiles};
 use super::format::Block;
-use super::gemm::{self, Ahead, FewColumns, Weights, put};
+use super::gemm::{self, Ahead, FewColumns, WeightRows, put};
 use super::panel::{self, Packed};
 use super::tile::{CHUNK, IntTile, Panel, ROWS, Source, TILE};
 use crate::base::Layout;
-use crate::simd::{Columns, Kernel, Level, Simd};
+use crate::simd::{Columns, Level, Simd, SimdKernel};
 use std::array::from_fn;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -41,7 +41,7 @@ pub(super) fn dot<F: Block>(
         let step = panel::panel_bytes::<F>(w.k);
         let bytes = match w.layout {
             // To the end, so that what comes next can be fetched ahead.
-            Layout::Panels => &w.bytes[rows.start / ROWS * step..],
+            Layout::Packed => &w.bytes[rows.start / ROWS * step..],
             Layout::Rows => {
                 packed.resize(rows.len().div_ceil(ROWS) * step, 0);
                 for (first, out) in rows.clone().step_by(ROWS).zip(packed.chunks_exact_mut(step)) {
@@ -50,7 +50,7 @@ pub(super) fn dot<F: Block>(
                 &packed[..]
             }
         };
-        let w = Weights { bytes, step, k: w.k, rows: rows.len() };
+        let w = WeightRows { bytes, step, k: w.k, rows: rows.len() };
         let many_registers = level.registers() >= 32;
         let direct = match acts.columns() {
             1 => true,
@@ -74,13 +74,13 @@ const CACHED: usize = 448 << 10;
 
 /// The products of all panels, unpacked in registers: where those are many, that goes on beside the products.
 struct Direct<'a, 'b, F> {
-    w: Weights<'a>,
+    w: WeightRows<'a>,
     acts: &'a Activations,
     out: &'a mut Columns<'b>,
     format: PhantomData<F>,
 }
 
-impl<F: Block> Kernel for Direct<'_, '_, F> {
+impl<F: Block> SimdKernel for Direct<'_, '_, F> {
     type Out = ();
 
     #[inline(always)]
@@ -179,14 +179,14 @@ impl<F: Block> gemm::Unpack for Ints<F> {
     }
 
     #[inline(always)]
-    fn tile<'a>(w: &Weights<'a>, p: usize, t: usize) -> &'a [u8] {
+    fn tile<'a>(w: &WeightRows<'a>, p: usize, t: usize) -> &'a [u8] {
         let stream = w.bytes.get(p * w.step..(p + 1) * w.step).unwrap_or_default();
         &stream
             [(t * panel::tile_bytes::<F>()).min(stream.len())..((t + 1) * panel::tile_bytes::<F>()).min(stream.len())]
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel) {
         Packed::<F>::new(&w.bytes[p * w.step..], w.k, t, 1).unpack(s, TILE.min(w.k - t * TILE) / CHUNK, to);
     }
 }
@@ -264,7 +264,7 @@ struct Multiply<'a, 'b, const KIND: u32, const R: usize, const C: usize> {
     sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<const KIND: u32, const R: usize, const C: usize> Kernel for Multiply<'_, '_, KIND, R, C> {
+impl<const KIND: u32, const R: usize, const C: usize> SimdKernel for Multiply<'_, '_, KIND, R, C> {
     type Out = ();
 
     #[inline(always)]

@@ -4,8 +4,8 @@
 
 use super::dot_part::{Codes, HALVES, Kind, Known, MINS, add_part};
 use super::gemm::Ahead;
-use super::tile::{Byte, CHUNK, IntTile, Panel, ROWS, Source, TILE, Terms, Weights};
-use crate::simd::{Kernel, Simd};
+use super::tile::{Byte, CHUNK, IntTile, Panel, ROWS, Source, TILE, Terms, WeightCodes};
+use crate::simd::{Simd, SimdKernel};
 use std::marker::PhantomData;
 
 /// Chunks in a tile.
@@ -20,7 +20,7 @@ pub(super) struct MultiplyEight<'a, 'b, const KIND: u32, const R: usize, const C
     pub sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyEight<'_, '_, KIND, R, C> {
+impl<const KIND: u32, const R: usize, const C: usize> SimdKernel for MultiplyEight<'_, '_, KIND, R, C> {
     type Out = ();
 
     #[inline(always)]
@@ -50,7 +50,7 @@ struct MultiplyWide<'a, const KIND: u32, const R: usize, const C: usize> {
     sums: &'a mut [[[f32; ROWS]; C]; R],
 }
 
-impl<const KIND: u32, const R: usize, const C: usize> Kernel for MultiplyWide<'_, KIND, R, C> {
+impl<const KIND: u32, const R: usize, const C: usize> SimdKernel for MultiplyWide<'_, KIND, R, C> {
     type Out = ();
 
     #[inline(always)]
@@ -77,7 +77,7 @@ pub(super) fn add_wide<S: Simd, W: Source, K: Kind, const R: usize, const C: usi
     if wide == 0 {
         return;
     }
-    let weights = Weights { zero: panels[0].zero(s), halves: K::KIND & HALVES != 0 };
+    let weights = WeightCodes { zero: panels[0].zero(s), halves: K::KIND & HALVES != 0 };
     let mut codes = [&acts[0].low; C];
     let mut terms = [Terms::ZERO; C];
     for c in 0..C {

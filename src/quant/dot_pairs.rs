@@ -9,9 +9,9 @@
 use super::activations::Activations;
 use super::dot_plain::columns;
 use super::format::Plain;
-use super::gemm::{Ahead, FewColumns, Unpack, Weights};
+use super::gemm::{Ahead, FewColumns, Unpack, WeightRows};
 use super::tile::ROWS;
-use crate::simd::{Kernel, Simd, array};
+use crate::simd::{Simd, SimdKernel, array};
 use std::array::from_fn;
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -46,7 +46,7 @@ pub(super) struct Quantize<'a> {
     pub to: &'a mut PairTile,
 }
 
-impl Kernel for Quantize<'_> {
+impl SimdKernel for Quantize<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -100,7 +100,7 @@ impl<F: Plain> Unpack for Pairs<F> {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel) {
         let zero = s.splat(0.0);
         let chunks = TILE.min(w.k - t * TILE).div_ceil(CHUNK);
         let mut turned = [[zero; 16]; CHUNK / 16];
@@ -154,7 +154,7 @@ struct Multiply<'a, const C: usize> {
     sums: &'a mut [[[f32; ROWS]; C]; 2],
 }
 
-impl<const C: usize> Kernel for Multiply<'_, C> {
+impl<const C: usize> SimdKernel for Multiply<'_, C> {
     type Out = ();
 
     #[inline(always)]

@@ -5,9 +5,9 @@ use super::dot::Matrix;
 use super::dot_pairs::Pairs;
 use super::dot_tiles::{Plains, Tiles};
 use super::format::Plain;
-use super::gemm::{self, Weights};
+use super::gemm::{self, WeightRows};
 use super::tile::{FloatTile, ROWS as PANEL_ROWS, TILE};
-use crate::simd::{Columns, Kernel, Level, Simd, array};
+use crate::simd::{Columns, Level, Simd, SimdKernel, array};
 use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub(super) fn dot<F: Plain>(
     out: &mut Columns<'_>,
 ) {
     let (n, step) = (rows.len(), w.k * size_of::<F::Raw>());
-    let w = Weights { bytes: w.rows(rows), step, k: w.k, rows: n };
+    let w = WeightRows { bytes: w.rows(rows), step, k: w.k, rows: n };
     match () {
         _ if acts.in_tiles() => gemm::multiply::<Tiles<Plains<F>>>(level, w, acts, out),
         _ if acts.in_pairs() => gemm::multiply::<Pairs<F>>(level, w, acts, out),
@@ -56,7 +56,7 @@ pub(super) fn row<F: Plain>(panel: &[u8], r: usize, out: &mut [f32]) {
 
 /// Sixteen weights of each row of panel `p`, from weight `from` on, as f32; zeros stand for what is not there.
 #[inline(always)]
-pub(super) fn columns<F: Plain, S: Simd>(s: S, w: &Weights<'_>, p: usize, from: usize) -> [S::Floats; 16] {
+pub(super) fn columns<F: Plain, S: Simd>(s: S, w: &WeightRows<'_>, p: usize, from: usize) -> [S::Floats; 16] {
     let size = size_of::<F::Raw>();
     let mut rows = [s.splat(0.0); 16];
     // A loop: a closure would not inherit the target features.
@@ -77,13 +77,13 @@ pub(super) fn columns<F: Plain, S: Simd>(s: S, w: &Weights<'_>, p: usize, from: 
 }
 
 struct DotRows<'a, 'b, F> {
-    w: Weights<'a>,
+    w: WeightRows<'a>,
     acts: &'a Activations,
     out: &'a mut Columns<'b>,
     format: PhantomData<F>,
 }
 
-impl<F: Plain> Kernel for DotRows<'_, '_, F> {
+impl<F: Plain> SimdKernel for DotRows<'_, '_, F> {
     type Out = ();
 
     #[inline(always)]
@@ -118,7 +118,7 @@ impl<F: Plain> Kernel for DotRows<'_, '_, F> {
 #[inline(always)]
 fn add_tiles<F: Plain, S: Simd>(
     s: S,
-    w: &Weights<'_>,
+    w: &WeightRows<'_>,
     (first, t): (usize, usize),
     (acts, columns): (&Activations, &Range<usize>),
     tiles: &mut [FloatTile; TOGETHER],

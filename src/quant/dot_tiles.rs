@@ -5,10 +5,10 @@
 use super::activations::Activations;
 use super::dot_plain::columns;
 use super::format::{Block, Plain};
-use super::gemm::{Product, Unpack, Weights};
+use super::gemm::{PanelProduct, Unpack, WeightRows};
 use super::panel::Packed;
 use super::tile::{self, CHUNK, ROWS, Source};
-use crate::simd::{Kernel, Products, Simd, TILE_DEPTH, TILE_ROWS, Tile, array_mut};
+use crate::simd::{Simd, SimdKernel, TILE_DEPTH, TILE_ROWS, Tile, TileSums, array_mut};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
@@ -44,7 +44,7 @@ pub(super) struct Round<'a> {
     pub to: &'a mut [Tile],
 }
 
-impl Kernel for Round<'_> {
+impl SimdKernel for Round<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -83,7 +83,7 @@ pub(super) trait ToTiles: 'static {
     /// See [`Unpack::ROWS_PER_STEP`].
     const ROWS_PER_STEP: usize;
     /// See [`Unpack::unpack`].
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel);
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel);
 }
 
 impl<U: ToTiles> Unpack for Tiles<U> {
@@ -99,12 +99,12 @@ impl<U: ToTiles> Unpack for Tiles<U> {
     }
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel) {
         U::unpack(s, w, p, t, to);
     }
 }
 
-impl<U: ToTiles> Product for Tiles<U> {
+impl<U: ToTiles> PanelProduct for Tiles<U> {
     #[inline(always)]
     fn group<S: Simd>(_acts: &Activations, _from: usize) -> usize {
         COLUMNS
@@ -121,7 +121,7 @@ impl<U: ToTiles> Product for Tiles<U> {
         sums: &mut [[f32; ROWS]],
     ) {
         let chunks = TILE.min(acts.k() - t * TILE).div_ceil(CHUNK);
-        let sums: &mut [Products] = bytemuck::cast_slice_mut(sums);
+        let sums: &mut [TileSums] = bytemuck::cast_slice_mut(sums);
         let (unit, acts) = acts.tiles(t);
         unit.multiply([&panels[0].0[..chunks], &panels[1].0[..chunks]], acts, CHUNKS, t > 0, sums);
     }
@@ -134,7 +134,7 @@ impl<F: Block> ToTiles for Blocks<F> {
     const ROWS_PER_STEP: usize = ROWS;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel) {
         let from = Packed::<F>::new(&w.bytes[p * w.step..], w.k, t * TILE / tile::TILE, 1);
         let first = t * TILE % tile::TILE / CHUNK;
         let chunks = TILE.min(w.k - t * TILE) / CHUNK;
@@ -169,7 +169,7 @@ impl<F: Plain> ToTiles for Plains<F> {
     const ROWS_PER_STEP: usize = 1;
 
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Panel) {
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Panel) {
         let chunks = TILE.min(w.k - t * TILE).div_ceil(CHUNK);
         for (j, tile) in to.0.iter_mut().enumerate().take(chunks) {
             for half in 0..2 {

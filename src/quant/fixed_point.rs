@@ -1,7 +1,7 @@
 //! Activations as fixed point in two bytes each, with one f32 scale per 32 values.
 
-use super::tile::{Byte, CHUNK, IntTile, TILE, Terms, Weights};
-use crate::simd::{Kernel, Simd, array, array_mut};
+use super::tile::{Byte, CHUNK, IntTile, TILE, Terms, WeightCodes};
+use crate::simd::{Simd, SimdKernel, array, array_mut};
 
 /// Quantizes a column, a multiple of [`CHUNK`] values, to the tiles `to`.
 pub(super) struct Quantize<'a> {
@@ -10,10 +10,10 @@ pub(super) struct Quantize<'a> {
     /// Chunks whose largest value is not above this get no low bytes.
     pub limit: f32,
     /// What terms are of and for.
-    pub terms: Option<(Byte, Weights)>,
+    pub terms: Option<(Byte, WeightCodes)>,
 }
 
-impl Kernel for Quantize<'_> {
+impl SimdKernel for Quantize<'_> {
     type Out = ();
 
     #[inline(always)]

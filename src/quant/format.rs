@@ -3,7 +3,7 @@
 use super::activations::Activations;
 use super::dot::Matrix;
 use super::panel::{self, Parts, Scales};
-use super::tile::{ROWS, Weights};
+use super::tile::{ROWS, WeightCodes};
 use super::{FORMATS, dot_blocks, dot_plain, gpu, lookup};
 use crate::base::DType;
 use crate::simd::{Columns, Level, Simd};
@@ -67,7 +67,7 @@ pub(super) struct Panels {
     /// One row of a panel as f32.
     pub row: fn(&[u8], usize, &mut [f32]),
     /// What activations must know of them.
-    pub weights: fn(Level) -> Weights,
+    pub weights: fn(Level) -> WeightCodes,
 }
 
 /// What the table holds of a format.
@@ -126,7 +126,7 @@ impl Format {
                 bytes: |k| ROWS * k * size_of::<F::Raw>(),
                 pack: dot_plain::pack,
                 row: dot_plain::row::<F>,
-                weights: |_| Weights { zero: 0, halves: false },
+                weights: |_| WeightCodes { zero: 0, halves: false },
             },
             planes: [32 * size_of::<F::Raw>(), 0, 0, 0],
             gpu: gpu::layout_plain,

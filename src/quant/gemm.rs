@@ -1,16 +1,16 @@
 //! The loops around every product of weights with many columns: panels of sixteen rows are unpacked tile by tile, two at a
 //! time, and meet all columns while they are in the first-level cache. What panels hold and how they are multiplied, a
-//! [`Product`] says; how weights lie in memory, their format.
+//! [`PanelProduct`] says; how weights lie in memory, their format.
 
 use super::activations::Activations;
 use super::tile::{CHUNK, ROWS};
-use crate::simd::{Columns, Kernel, Level, Simd};
+use crate::simd::{Columns, Level, Simd, SimdKernel};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
 /// Rows of weights.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
+pub(super) struct WeightRows<'a> {
     /// From the first row on; what follows the last may be there, too.
     pub bytes: &'a [u8],
     /// Bytes of a panel, or of a row where rows lie as in a file.
@@ -27,7 +27,7 @@ pub(super) trait Unpack: 'static {
     type Panel: 'static;
     /// Weights of a row in a tile.
     const TILE: usize;
-    /// Rows that one step of [`Weights::step`] goes on.
+    /// Rows that one step of [`WeightRows::step`] goes on.
     const ROWS_PER_STEP: usize;
     /// Rows that meet a tile of all columns before its next one comes: their sums and that tile's activations fit the second-level
     /// cache, from which activations are then read more often than from the third.
@@ -35,17 +35,17 @@ pub(super) trait Unpack: 'static {
 
     /// Where tile `t` of panel `p` lies, if it is worth fetching ahead; nothing of what is not there.
     #[inline(always)]
-    fn tile<'a>(_w: &Weights<'a>, _p: usize, _t: usize) -> &'a [u8] {
+    fn tile<'a>(_w: &WeightRows<'a>, _p: usize, _t: usize) -> &'a [u8] {
         &[]
     }
     /// Lends what the thread keeps to unpack panels in.
     fn with_panels<T>(f: impl FnOnce(&mut [Self::Panel; 2]) -> T) -> T;
     /// Unpacks tile `t` of panel `p`; rows that are not there become zero.
-    fn unpack<S: Simd>(s: S, w: &Weights<'_>, p: usize, t: usize, to: &mut Self::Panel);
+    fn unpack<S: Simd>(s: S, w: &WeightRows<'_>, p: usize, t: usize, to: &mut Self::Panel);
 }
 
 /// A way to multiply unpacked panels with columns. All methods must be `#[inline(always)]`.
-pub(super) trait Product: Unpack {
+pub(super) trait PanelProduct: Unpack {
     /// How many of the columns from `from` on are multiplied at a time, and for how many sums lie together; as many as there are, or more.
     fn group<S: Simd>(acts: &Activations, from: usize) -> usize;
     /// Adds the products of tile `t` of the first `used` panels with all columns to `sums`: group by group, and in each panel by
@@ -103,7 +103,7 @@ pub(super) trait FewColumns: Unpack {
     );
 }
 
-impl<P: FewColumns> Product for P {
+impl<P: FewColumns> PanelProduct for P {
     #[inline(always)]
     fn group<S: Simd>(acts: &Activations, from: usize) -> usize {
         match acts.columns() - from {
@@ -153,12 +153,12 @@ thread_local! {
 }
 
 /// The products of all rows with all columns.
-pub(super) fn multiply<P: Product>(level: Level, w: Weights<'_>, acts: &Activations, out: &mut Columns<'_>) {
+pub(super) fn multiply<P: PanelProduct>(level: Level, w: WeightRows<'_>, acts: &Activations, out: &mut Columns<'_>) {
     P::with_panels(|panels| {
         SUMS.with_borrow_mut(|sums| {
             for first in (0..w.rows).step_by(P::BATCH) {
                 let rows = P::BATCH.min(w.rows - first);
-                let w = Weights { bytes: &w.bytes[first / P::ROWS_PER_STEP * w.step..], rows, ..w };
+                let w = WeightRows { bytes: &w.bytes[first / P::ROWS_PER_STEP * w.step..], rows, ..w };
                 level.run(Batch::<P> { w, panels, sums, acts, first, out, product: PhantomData });
             }
         });
@@ -166,8 +166,8 @@ pub(super) fn multiply<P: Product>(level: Level, w: Weights<'_>, acts: &Activati
 }
 
 /// Some rows' products, to rows `first` … of the output.
-struct Batch<'a, 'b, P: Product> {
-    w: Weights<'a>,
+struct Batch<'a, 'b, P: PanelProduct> {
+    w: WeightRows<'a>,
     panels: &'a mut [P::Panel; 2],
     sums: &'a mut Vec<[f32; ROWS]>,
     acts: &'a Activations,
@@ -176,7 +176,7 @@ struct Batch<'a, 'b, P: Product> {
     product: PhantomData<P>,
 }
 
-impl<P: Product> Kernel for Batch<'_, '_, P> {
+impl<P: PanelProduct> SimdKernel for Batch<'_, '_, P> {
     type Out = ();
 
     #[inline(always)]
@@ -223,13 +223,13 @@ impl<P: Product> Kernel for Batch<'_, '_, P> {
 
 /// [`Unpack::unpack`], out of line.
 struct UnpackTile<'a, P: Unpack> {
-    w: Weights<'a>,
+    w: WeightRows<'a>,
     p: usize,
     t: usize,
     to: &'a mut P::Panel,
 }
 
-impl<P: Unpack> Kernel for UnpackTile<'_, P> {
+impl<P: Unpack> SimdKernel for UnpackTile<'_, P> {
     type Out = ();
 
     #[inline(always)]

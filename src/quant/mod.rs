@@ -24,7 +24,7 @@ mod panel;
 mod search;
 mod tile;
 
-pub use activations::{Activations, Alone, EIGHT_BITS, OUTLIER, Precision, Team};
+pub use activations::{Activations, EIGHT_BITS, OUTLIER, Precision};
 pub use dot::{Matrix, PANEL_ROWS, ROW_BATCH, ROW_BLOCK, dot_rows, dot_rows_at, pack_panel, panel_bytes};
 pub use gpu::{
     GpuPlanes, gpu_blocks, gpu_by_parity, gpu_bytes_table, gpu_decode, gpu_layout, gpu_padded, gpu_planes, gpu_table,

@@ -10,8 +10,8 @@
 
 use super::bytes::Half;
 use super::format::Block;
-use super::tile::{CHUNK, Panel, ROWS, Source, TILE, Weights};
-use crate::simd::{Kernel, Level, Simd, array, array_mut};
+use super::tile::{CHUNK, Panel, ROWS, Source, TILE, WeightCodes};
+use crate::simd::{Level, Simd, SimdKernel, array, array_mut};
 use std::marker::PhantomData;
 
 /// How a block format's scales are stored.
@@ -335,9 +335,9 @@ fn zero<F: Block, S: Simd>(s: S) -> i32 {
 }
 
 /// What activations must know of a format's weights.
-pub(super) fn weights<F: Block>(level: Level) -> Weights {
+pub(super) fn weights<F: Block>(level: Level) -> WeightCodes {
     struct Zero<F>(PhantomData<F>);
-    impl<F: Block> Kernel for Zero<F> {
+    impl<F: Block> SimdKernel for Zero<F> {
         type Out = i32;
 
         #[inline(always)]
@@ -345,7 +345,7 @@ pub(super) fn weights<F: Block>(level: Level) -> Weights {
             zero::<F, S>(s)
         }
     }
-    Weights { zero: level.run(Zero(PhantomData::<F>)), halves: F::HALVES }
+    WeightCodes { zero: level.run(Zero(PhantomData::<F>)), halves: F::HALVES }
 }
 
 /// Scales per 256 weights.

@@ -3,7 +3,7 @@
 mod rounded;
 
 use super::*;
-use crate::base::{Layout, Role};
+use crate::base::{Layout, Role, Serial};
 use crate::simd::{Columns, Level};
 use base64::Engine;
 
@@ -186,13 +186,13 @@ fn run_as(
     [columns, k, stride]: [usize; 3],
 ) -> Vec<f32> {
     let mut acts = Activations::new();
-    acts.fill_at(level, &Alone, (dtype, precision, role), x, [stride, columns, k]);
+    acts.fill_at(level, &Serial, (dtype, precision, role), x, [stride, columns, k]);
     acts.meet_at(level, dtype);
     let mut out = vec![f32::NAN; columns * rows];
     dot_rows_at(level, &rows_of(dtype, w, k), 0..rows, &acts, &mut Columns::whole(&mut out, columns, rows, rows));
     // Loaded weights lie in panels: to the same bits.
     let bytes = packed(dtype, w, k);
-    let (w, mut again) = (Matrix { dtype, layout: Layout::Panels, bytes: &bytes, k }, vec![f32::NAN; out.len()]);
+    let (w, mut again) = (Matrix { dtype, layout: Layout::Packed, bytes: &bytes, k }, vec![f32::NAN; out.len()]);
     dot_rows_at(level, &w, 0..rows, &acts, &mut Columns::whole(&mut again, columns, rows, rows));
     assert!(out.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{dtype} in panels");
     out
@@ -274,11 +274,11 @@ fn threads_share_the_rows() {
     let w = weights(dtype, rows, k);
     let x = normal("activations", columns * k);
     let mut acts = Activations::new();
-    acts.fill(&Alone, (dtype, Precision::Sixteen, Role::Prompt), &x, [k, columns, k]);
+    acts.fill(&Serial, (dtype, Precision::Sixteen, Role::Prompt), &x, [k, columns, k]);
     let mut out = vec![f32::NAN; columns * rows];
     let blocks = crate::simd::ColumnBlocks::new(&mut out, columns, rows, rows, 16);
     let bytes = packed(dtype, &w, k);
-    let panels = Matrix { dtype, layout: Layout::Panels, bytes: &bytes, k };
+    let panels = Matrix { dtype, layout: Layout::Packed, bytes: &bytes, k };
     std::thread::scope(|scope| {
         for i in 0..blocks.len() {
             let (blocks, acts, w) = (&blocks, &acts, &panels);
@@ -302,7 +302,13 @@ fn inputs_that_are_made_where_they_are_wanted_are_the_same() {
                     let want = run_as(level, (dtype, precision, role), &w, rows, &x, [columns, k, k]);
                     let mut acts = Activations::new();
                     let make = |c: usize, to: &mut [f32]| to.copy_from_slice(&x[c * k..][..k]);
-                    acts.take(level, &Alone, (dtype, precision, role), &activations::Inputs::Made(&make), [columns, k]);
+                    acts.take(
+                        level,
+                        &Serial,
+                        (dtype, precision, role),
+                        &activations::Inputs::Made(&make),
+                        [columns, k],
+                    );
                     acts.meet_at(level, dtype);
                     let mut out = vec![f32::NAN; columns * rows];
                     let to = &mut Columns::whole(&mut out, columns, rows, rows);
@@ -325,11 +331,11 @@ fn activations_are_reused_and_let_nan_through() {
     let mut acts = Activations::new();
     let mut x = normal("activations", 4 * k);
     let mut out = vec![0.0; 8];
-    acts.fill(&Alone, kind, &x, [k, 4, k]);
+    acts.fill(&Serial, kind, &x, [k, 4, k]);
     dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 4, 2, 2));
     let first = out[..2].to_vec();
-    acts.fill(&Alone, kind, &x[..32], [32, 1, 32]);
-    acts.fill(&Alone, kind, &x, [k, 1, k]);
+    acts.fill(&Serial, kind, &x[..32], [32, 1, 32]);
+    acts.fill(&Serial, kind, &x, [k, 1, k]);
     dot_rows(&rows_of(dtype, &w, k), 0..2, &acts, &mut Columns::whole(&mut out, 1, 2, 2));
     assert_eq!(out[..2], first, "what an earlier fill left behind");
     for bad in [f32::NAN, f32::INFINITY] {

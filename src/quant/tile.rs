@@ -116,7 +116,7 @@ pub(super) struct Terms {
 
 /// What terms depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Weights {
+pub(super) struct WeightCodes {
     /// The code that stands for zero.
     pub zero: i32,
     /// Whether half a chunk is a part; otherwise the whole is the first.
@@ -136,19 +136,19 @@ impl Terms {
 
     /// Those of some bytes of `tile`.
     #[inline(always)]
-    pub fn of(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
+    pub fn of(tile: &IntTile, byte: Byte, w: WeightCodes) -> Terms {
         // A loop of its own for each case, without a branch in it: each becomes vectors.
         match (byte, w.halves) {
-            (Byte::Both, true) => Self::all(tile, Byte::Both, Weights { halves: true, ..w }),
-            (Byte::Both, false) => Self::all(tile, Byte::Both, Weights { halves: false, ..w }),
-            (Byte::High, true) => Self::all(tile, Byte::High, Weights { halves: true, ..w }),
-            (Byte::High, false) => Self::all(tile, Byte::High, Weights { halves: false, ..w }),
+            (Byte::Both, true) => Self::all(tile, Byte::Both, WeightCodes { halves: true, ..w }),
+            (Byte::Both, false) => Self::all(tile, Byte::Both, WeightCodes { halves: false, ..w }),
+            (Byte::High, true) => Self::all(tile, Byte::High, WeightCodes { halves: true, ..w }),
+            (Byte::High, false) => Self::all(tile, Byte::High, WeightCodes { halves: false, ..w }),
             (Byte::Low, _) => Self::all(tile, Byte::Low, w),
         }
     }
 
     #[inline(always)]
-    fn all(tile: &IntTile, byte: Byte, w: Weights) -> Terms {
+    fn all(tile: &IntTile, byte: Byte, w: WeightCodes) -> Terms {
         let mut terms = Terms::ZERO;
         for j in 0..TILE / CHUNK {
             terms.set(j, tile, byte, w);
@@ -158,7 +158,7 @@ impl Terms {
 
     /// Makes those of chunk `j`.
     #[inline(always)]
-    pub fn set(&mut self, j: usize, tile: &IntTile, byte: Byte, w: Weights) {
+    pub fn set(&mut self, j: usize, tile: &IntTile, byte: Byte, w: WeightCodes) {
         let [a, b] = tile.low_sums[j];
         let (a, b, scale) = match byte {
             Byte::Both => (tile.sums[j][0], tile.sums[j][1], tile.scales[j]),

@@ -2,7 +2,7 @@
 
 use super::books::cache_pages;
 use super::facts::Rooflines;
-use super::programs::{Output, Part, Program};
+use super::programs::{Pending, Program, SegmentProgram};
 use crate::arch::{self, Batch, Cells};
 use crate::base::{Error, ErrorKind, Result, Role};
 use crate::cpu::{self, ThreadPool};
@@ -10,8 +10,8 @@ use crate::gpu;
 use crate::graph::{Graph, Input, Place};
 use crate::model::{Model, Upload};
 use crate::ops::{Sample, SampleParams, lay_tables};
-use crate::plan::{Options, Placement, fit};
-use crate::profile::recorder::{Awaited, Recorder};
+use crate::plan::{DeviceMap, Options, fit};
+use crate::profile::recorder::Recorder;
 use crate::quant::Precision;
 use crate::simd::Level;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct GpuSide {
 /// A model on its devices, with the memory of one session.
 pub struct Engine {
     pub(super) model: Arc<Model>,
-    pub(super) placement: Placement,
+    pub(super) device_map: DeviceMap,
     pub(super) options: Options,
     /// The caches.
     pub(super) cells: Cells,
@@ -45,7 +45,7 @@ pub struct Engine {
     pub(super) stop: Option<Box<dyn Fn() -> bool + Send>>,
     pub(super) rooflines: Rooflines,
     // Tokens fed so far, as positions count them.
-    pub(super) fed: usize,
+    pub(super) past: usize,
     // The tables of the one sequence, by group.
     tables: [Vec<u32>; 2],
     // What was written last of the places, for its memory, and of how many rows; of none if tables have changed since.
@@ -54,14 +54,9 @@ pub struct Engine {
 }
 
 /// A drawn token, perhaps still on its way from the device.
-pub struct Ticket(Drawn);
+pub struct PendingToken(Pending);
 
-enum Drawn {
-    Here(u32),
-    Pending(Awaited),
-}
-
-impl Ticket {
+impl PendingToken {
     /// Waits for the token.
     pub fn wait(self) -> Result<u32> {
         pollster::block_on(self.wait_async())
@@ -69,16 +64,14 @@ impl Ticket {
 
     /// Waits for the token.
     pub async fn wait_async(self) -> Result<u32> {
-        match self.0 {
-            Drawn::Here(token) => Ok(token),
-            Drawn::Pending(pending) => Ok(bytemuck::pod_read_unaligned(&pending.wait().await?[..4])),
-        }
+        let bytes = self.0.wait().await?;
+        Ok(bytes.first_chunk().map_or(Sample::POISONED, |bytes| u32::from_ne_bytes(*bytes)))
     }
 }
 
 /// The counted cost of a run on a GPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct RunCost {
     /// Dispatches.
     pub dispatches: usize,
     /// Submissions.
@@ -92,10 +85,10 @@ impl GpuSide {
     pub(super) fn new(
         device: gpu::Device,
         model: &Arc<Model>,
-        placement: &mut Placement,
+        device_map: &mut DeviceMap,
         options: &Options,
     ) -> Result<GpuSide> {
-        let memory = fit::reserve(model, &device, placement, options)?;
+        let memory = fit::reserve(model, &device, device_map, options)?;
         let weights = gpu::Weights::new(&device, Arc::new(Upload(model.clone())));
         Ok(GpuSide { memory, weights, device, ran: None })
     }
@@ -108,34 +101,34 @@ impl Engine {
             return Err(Error::usage("a context of no tokens").help("use -c with at least 1"));
         }
         let layers = model.spec().layers.len();
-        if let Some(other) = options.placement.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {
-            return Err(Error::usage(format!("a placement of {other} layers for a model of {layers}")));
+        if let Some(other) = options.device_map.as_ref().map(|p| p.blocks.len()).filter(|n| *n != layers) {
+            return Err(Error::usage(format!("a device map of {other} layers for a model of {layers}")));
         }
-        let placement = match (&device, &options.placement, options.gpu_layers) {
-            (None, ..) => Placement::cpu(layers),
-            (Some(_), Some(placement), _) => placement.clone(),
-            (Some(_), None, None) => Placement::gpu(layers),
-            (Some(_), None, Some(n)) => Placement::last(layers, n),
+        let device_map = match (&device, &options.device_map, options.gpu_layers) {
+            (None, ..) => DeviceMap::cpu(layers),
+            (Some(_), Some(device_map), _) => device_map.clone(),
+            (Some(_), None, None) => DeviceMap::gpu(layers),
+            (Some(_), None, Some(n)) => DeviceMap::last(layers, n),
         };
-        Engine::new(model, device, placement, options).await
+        Engine::new(model, device, device_map, options).await
     }
 
     async fn new(
         model: Arc<Model>,
         device: Option<gpu::Device>,
-        mut placement: Placement,
+        mut device_map: DeviceMap,
         options: &Options,
     ) -> Result<Engine> {
         Level::asked()?;
         let pool = if options.threads == 0 { ThreadPool::per_core() } else { ThreadPool::new(options.threads) };
-        let gpu = device.map(|device| GpuSide::new(device, &model, &mut placement, options)).transpose()?;
+        let gpu = device.map(|device| GpuSide::new(device, &model, &mut device_map, options)).transpose()?;
         let (options, cells, memory) =
             (options.clone(), options.cells(model.spec()), cpu::Memory::of_sequences(options.sequences));
         let (programs, cpu_weights, rooflines) = (Vec::new(), 0, Rooflines::default());
-        let (trace, stop, fed, tables, places, laid) = (None, None, 0, Default::default(), Vec::new(), 0);
+        let (trace, stop, past, tables, places, laid) = (None, None, 0, Default::default(), Vec::new(), 0);
         let mut engine = Engine {
             model,
-            placement,
+            device_map,
             options,
             cells,
             pool,
@@ -146,7 +139,7 @@ impl Engine {
             trace,
             stop,
             rooflines,
-            fed,
+            past,
             tables,
             places,
             laid,
@@ -169,11 +162,11 @@ impl Engine {
     }
 
     /// What a decoded token costs on the GPU.
-    pub fn decode_figures(&mut self) -> Result<Figures> {
+    pub fn decode_figures(&mut self) -> Result<RunCost> {
         let i = pollster::block_on(self.prepare(self.batch(1, 1, true)))?;
-        let mut all = Figures::default();
+        let mut all = RunCost::default();
         for part in &self.programs[i].parts {
-            if let Part::Gpu(program) = part {
+            if let SegmentProgram::Gpu(program) = part {
                 all.dispatches += program.dispatches();
                 all.submissions += program.submissions();
                 all.weight_bytes += program.weight_bytes();
@@ -199,28 +192,28 @@ impl Engine {
 
     /// Threads in use on the CPU.
     pub fn threads(&self) -> usize {
-        crate::ops::Pool::threads(&self.pool)
+        crate::base::Threads::threads(&self.pool)
     }
 
     /// Where the layers run.
-    pub fn placement(&self) -> &Placement {
-        &self.placement
+    pub fn device_map(&self) -> &DeviceMap {
+        &self.device_map
     }
 
     /// Feeds `tokens` at position `first` on; gives the logits `[rows, vocab]` of the tokens at the places `rows`.
-    pub fn feed(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        pollster::block_on(self.feed_async(tokens, first, rows))
+    pub fn decode(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        pollster::block_on(self.decode_async(tokens, first, rows))
     }
 
-    /// As [`feed`](Self::feed).
-    pub async fn feed_async(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
+    /// As [`decode`](Self::decode).
+    pub async fn decode_async(&mut self, tokens: &[u32], first: usize, rows: &[u32]) -> Result<Vec<f32>> {
         let i = self.prepare(self.batch(tokens.len(), rows.len(), false)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 && !rows.is_empty() {
             self.write(Input::Rows, 0, rows)?;
         }
         let bytes = match self.run(i).await? {
-            Output::None => {
+            Pending::None => {
                 self.follow().await?;
                 return Ok(Vec::new());
             }
@@ -236,17 +229,17 @@ impl Engine {
     }
 
     /// Feeds `tokens` at position `first` on and draws the next token on the device.
-    pub fn feed_and_sample(&mut self, tokens: &[u32], first: usize, params: &SampleParams) -> Result<Ticket> {
-        pollster::block_on(self.feed_and_sample_async(tokens, first, params))
+    pub fn decode_and_sample(&mut self, tokens: &[u32], first: usize, params: &SampleParams) -> Result<PendingToken> {
+        pollster::block_on(self.decode_and_sample_async(tokens, first, params))
     }
 
-    /// As [`feed_and_sample`](Self::feed_and_sample).
-    pub async fn feed_and_sample_async(
+    /// As [`decode_and_sample`](Self::decode_and_sample).
+    pub async fn decode_and_sample_async(
         &mut self,
         tokens: &[u32],
         first: usize,
         params: &SampleParams,
-    ) -> Result<Ticket> {
+    ) -> Result<PendingToken> {
         let i = self.prepare(self.batch(tokens.len(), 1, true)).await?;
         self.write_batch(tokens, first)?;
         if tokens.len() > 1 {
@@ -258,32 +251,28 @@ impl Engine {
 
     /// Whether [`sample_next`](Self::sample_next) may run before the token before it was read.
     pub fn runs_ahead(&self) -> bool {
-        self.placement.single() == Some(Place::Gpu)
+        self.device_map.single() == Some(Place::Gpu)
     }
 
     /// Feeds the token that was drawn last, which the host need not know, and draws the next.
-    pub fn sample_next(&mut self) -> Result<Ticket> {
+    pub fn sample_next(&mut self) -> Result<PendingToken> {
         pollster::block_on(self.sample_next_async())
     }
 
     /// As [`sample_next`](Self::sample_next).
-    pub async fn sample_next_async(&mut self) -> Result<Ticket> {
+    pub async fn sample_next_async(&mut self) -> Result<PendingToken> {
         let i = self.prepare(self.batch(1, 1, true)).await?;
         self.write_table()?;
         self.draw(i).await
     }
 
-    async fn draw(&mut self, program: usize) -> Result<Ticket> {
-        match self.run(program).await? {
-            Output::Here(bytes) => Ok(Ticket(Drawn::Here(bytemuck::pod_read_unaligned(&bytes[..4])))),
-            Output::Pending(pending) => Ok(Ticket(Drawn::Pending(pending))),
-            Output::None => Ok(Ticket(Drawn::Here(Sample::POISONED))),
-        }
+    async fn draw(&mut self, program: usize) -> Result<PendingToken> {
+        self.run(program).await.map(PendingToken)
     }
 
     /// What comes when the GPU, if it computes, has run what was submitted.
     pub(super) fn ran(&mut self) -> Result<Option<gpu::Pending>> {
-        let uses = self.placement.uses(Place::Gpu);
+        let uses = self.device_map.uses(Place::Gpu);
         self.gpu.as_mut().filter(|_| uses).map(|gpu| gpu.memory.read_input(Input::Tokens, 4)).transpose()
     }
 
@@ -312,7 +301,7 @@ impl Engine {
     }
 
     fn write_batch(&mut self, tokens: &[u32], first: usize) -> Result<()> {
-        self.fed = first;
+        self.past = first;
         self.write(Input::Tokens, 0, tokens)?;
         let rows = tokens.len();
         let mut places = std::mem::take(&mut self.places);
@@ -358,12 +347,12 @@ impl Engine {
     /// Writes an input from word `at` on wherever layers run: which of them reads it is the graph's business.
     pub(super) fn write(&mut self, input: Input, at: usize, words: &[u32]) -> Result<()> {
         let (at, bytes): (usize, &[u8]) = (4 * at, bytemuck::cast_slice(words));
-        if self.placement.single() != Some(Place::Gpu) {
+        if self.device_map.single() != Some(Place::Gpu) {
             let end = at + bytes.len();
             self.memory.input(input, end)?[at..end].copy_from_slice(bytes);
         }
         match &mut self.gpu {
-            Some(gpu) if self.placement.uses(Place::Gpu) => gpu.memory.write_input_at(input, at, bytes),
+            Some(gpu) if self.device_map.uses(Place::Gpu) => gpu.memory.write_input_at(input, at, bytes),
             _ => Ok(()),
         }
     }

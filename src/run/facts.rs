@@ -4,7 +4,7 @@ use crate::gpu;
 use crate::graph::Place;
 use crate::model::Model;
 use crate::plan::roofline::Roofline;
-use crate::plan::{CPU, GPU, Options, Placement};
+use crate::plan::{CPU, DeviceMap, GPU, Options};
 use crate::profile::{DeviceFacts, Facts, LayerFacts};
 
 /// Rooflines of the CPU and of the GPU, where they were measured.
@@ -14,7 +14,7 @@ pub(super) type Rooflines = [Option<Roofline>; 2];
 pub(super) fn facts(
     model: &Model,
     options: &Options,
-    placement: &Placement,
+    device_map: &DeviceMap,
     threads: usize,
     device: Option<&gpu::Device>,
     rooflines: &Rooflines,
@@ -43,12 +43,12 @@ pub(super) fn facts(
         context: options.context,
         kv: options.kv.to_string(),
         devices: [cpu].into_iter().chain(gpu).collect(),
-        placement: layers(model, placement),
+        placement: layers(model, device_map),
     }
 }
 
-fn layers(model: &Model, placement: &Placement) -> Vec<LayerFacts> {
-    let mut weights = vec![0; placement.blocks.len()];
+fn layers(model: &Model, device_map: &DeviceMap) -> Vec<LayerFacts> {
+    let mut weights = vec![0; device_map.blocks.len()];
     let mut rest = 0;
     for tensor in model.gguf().tensors() {
         let layer = tensor.name.strip_prefix("blk.").and_then(|n| n.split('.').next()?.parse::<usize>().ok());
@@ -60,9 +60,9 @@ fn layers(model: &Model, placement: &Placement) -> Vec<LayerFacts> {
     let device = |place: Place| if place == Place::Gpu { GPU } else { CPU };
     let of_layer = |(i, weights): (usize, u64)| LayerFacts {
         layer: Some(i as u32),
-        device: device(placement.blocks[i].main),
+        device: device(device_map.blocks[i].main),
         weights,
     };
-    let rest = LayerFacts { layer: None, device: device(placement.output), weights: rest };
+    let rest = LayerFacts { layer: None, device: device(device_map.output), weights: rest };
     weights.into_iter().enumerate().map(of_layer).chain([rest]).collect()
 }

@@ -1,26 +1,14 @@
 //! Generation: a prompt in, tokens out one by one, until the model ends, the limit is reached or the caller has enough.
 
 use super::Session;
-use super::engine::{Engine, Ticket};
+use super::engine::{Engine, PendingToken};
+use super::schedule::FinishReason;
 use super::session::was_stopped;
 use crate::base::{Error, ErrorKind, Result};
 use crate::ops::{DrawNumber, Sample, SampleParams};
 use crate::sample::{DeviceSampling, Sampler};
 use std::ops::ControlFlow;
 use web_time::{Duration, Instant};
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model gave an end-of-generation token.
-    End,
-    /// The limit on new tokens was reached.
-    Limit,
-    /// The context is full.
-    Context,
-    /// The caller had enough, perhaps before the first token.
-    Interrupted,
-}
 
 /// What was generated, and how long it took.
 #[derive(Debug, Clone)]
@@ -45,17 +33,6 @@ impl Generation {
         self.prompt_tokens += after.prompt_tokens;
         self.prompt_time += after.prompt_time;
         self.decode_time += after.decode_time;
-    }
-}
-
-impl FinishReason {
-    /// As programs read it: `end`, `length` or `interrupted`.
-    pub fn name(self) -> &'static str {
-        match self {
-            FinishReason::End => "end",
-            FinishReason::Limit | FinishReason::Context => "length",
-            FinishReason::Interrupted => "interrupted",
-        }
     }
 }
 
@@ -91,12 +68,12 @@ impl Session {
         let shared = self.shared_with(prompt);
         self.check_at(shared, &prompt[shared..])?;
         self.truncate(shared);
-        let new = &prompt[self.fed().len()..];
-        let (start, before) = (Instant::now(), self.fed().len());
+        let new = &prompt[self.cached_tokens().len()..];
+        let (start, before) = (Instant::now(), self.cached_tokens().len());
         let mut run = Run { first: None, tokens: Vec::new(), limit, on_token };
         let finish = match self.go_on(new, sampler, &mut run).await {
             // While what a GPU held was computed anew.
-            Err(e) if was_stopped(&e) => FinishReason::Interrupted,
+            Err(e) if was_stopped(&e) => FinishReason::Cancelled,
             finish => finish?,
         };
         let first = run.first.unwrap_or_else(Instant::now);
@@ -104,19 +81,19 @@ impl Session {
         self.answered.0 += run.tokens.len().saturating_sub(1);
         self.answered.1 += decode_time;
         self.engine.settle().await?;
-        let prompt_tokens = self.fed().len().min(prompt.len()).saturating_sub(before);
+        let prompt_tokens = self.cached_tokens().len().min(prompt.len()).saturating_sub(before);
         Ok(Generation { tokens: run.tokens, finish, prompt_tokens, prompt_time, decode_time })
     }
 
     /// How many of the tokens of `prompt` lie in the cache. The last one is computed in any case: its logits are wanted.
     pub fn shared_with(&self, prompt: &[u32]) -> usize {
-        let shared = self.fed().iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let shared = self.cached_tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
         self.books.restorable(shared.min(prompt.len().saturating_sub(1)))
     }
 
     async fn go_on(&mut self, new: &[u32], sampler: &mut Sampler, run: &mut Run<'_>) -> Result<FinishReason> {
         match (self.feed_all_but_last(new).await?, sampler.device_plan()) {
-            (None, _) => Ok(FinishReason::Interrupted),
+            (None, _) => Ok(FinishReason::Cancelled),
             (Some(_), _) if run.limit == 0 => Ok(FinishReason::Limit),
             (Some(last), Some(plan)) => self.on_device(last, sampler, &plan, run).await,
             (Some(last), None) => self.on_host(last, sampler, run).await,
@@ -130,7 +107,7 @@ impl Session {
         plan: &DeviceSampling,
         run: &mut Run<'_>,
     ) -> Result<FinishReason> {
-        let after = self.fed().len() + last.len();
+        let after = self.cached_tokens().len() + last.len();
         let params = SampleParams {
             temp: plan.temp,
             top_k: plan.top_k,
@@ -140,18 +117,19 @@ impl Session {
             draw: DrawNumber::From((after as u32).wrapping_sub(sampler.step() as u32)),
         };
         // What is fed but not known to be in the cache, and the token drawn after it.
-        let (mut under_way, mut ticket) = (last.to_vec(), None::<Ticket>);
+        let (mut under_way, mut pending) = (last.to_vec(), None::<PendingToken>);
         loop {
             if self.pauses().await {
-                return Ok(FinishReason::Interrupted);
+                return Ok(FinishReason::Cancelled);
             }
-            let room = self.fed().len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
+            let room =
+                self.cached_tokens().len() + under_way.len() < self.context() && run.tokens.len() + 1 < run.limit;
             // The token that is drawn is computed at once if the engine runs ahead.
             let cells = under_way.len() + usize::from(room);
             let work = async |engine: &mut Engine, past: usize| {
-                let drawn = match ticket.take() {
-                    Some(ticket) => ticket,
-                    None => engine.feed_and_sample_async(&under_way, past, &params).await?,
+                let drawn = match pending.take() {
+                    Some(pending) => pending,
+                    None => engine.decode_and_sample_async(&under_way, past, &params).await?,
                 };
                 // The next token is under way before this one is looked at; if this one ends the answer, it was for nothing.
                 let next = if room && engine.runs_ahead() { Some(engine.sample_next_async().await?) } else { None };
@@ -168,7 +146,7 @@ impl Session {
                 return Ok(stop);
             }
             under_way.push(token);
-            ticket = next;
+            pending = next;
         }
     }
 
@@ -176,13 +154,13 @@ impl Session {
         let mut under_way = last.to_vec();
         loop {
             if self.pauses().await {
-                return Ok(FinishReason::Interrupted);
+                return Ok(FinishReason::Cancelled);
             }
             let row = under_way.len() as u32 - 1;
-            let work = async |engine: &mut Engine, past: usize| engine.feed_async(&under_way, past, &[row]).await;
+            let work = async |engine: &mut Engine, past: usize| engine.decode_async(&under_way, past, &[row]).await;
             let logits = self.retry(under_way.len(), work).await?;
             self.commit(&mut under_way, run);
-            let token = sampler.sample(&logits, self.fed())?;
+            let token = sampler.sample(&logits, self.cached_tokens())?;
             sampler.accept(token);
             if let Some(stop) = self.take(token, run)? {
                 return Ok(stop);
@@ -204,16 +182,16 @@ impl Session {
     fn take(&self, token: u32, run: &mut Run) -> Result<Option<FinishReason>> {
         run.first.get_or_insert_with(Instant::now);
         if self.model.tokenizer().is_ok_and(|t| t.is_end(token)) {
-            return Ok(Some(FinishReason::End));
+            return Ok(Some(FinishReason::Stop));
         }
         run.tokens.push(token);
         if (run.on_token)(token).is_break() {
-            return Ok(Some(FinishReason::Interrupted));
+            return Ok(Some(FinishReason::Cancelled));
         }
         if run.tokens.len() >= run.limit {
             return Ok(Some(FinishReason::Limit));
         }
-        Ok((self.fed().len() >= self.context()).then_some(FinishReason::Context))
+        Ok((self.cached_tokens().len() >= self.context()).then_some(FinishReason::Context))
     }
 }
 

@@ -17,7 +17,7 @@ impl Session {
         self.check(&tokens)?;
         let last = pollster::block_on(self.feed_all_but_last(&tokens))?.ok_or_else(stopped)?;
         self.books.reserve(&mut self.engine, last.len())?;
-        self.engine.feed(last, self.books.tokens().len(), &[last.len() as u32 - 1])?;
+        self.engine.decode(last, self.books.tokens().len(), &[last.len() as u32 - 1])?;
         self.books.commit(last);
         Ok(())
     }
@@ -32,28 +32,28 @@ impl Session {
         if !self.engine.runs_ahead() {
             for token in tokens {
                 self.books.reserve(&mut self.engine, 1)?;
-                self.engine.feed(&[token], self.books.tokens().len(), &[0])?;
+                self.engine.decode(&[token], self.books.tokens().len(), &[0])?;
                 self.books.commit(&[token]);
             }
             return Ok(());
         }
         let Some(first) = tokens.first() else { return Ok(()) };
         self.books.reserve(&mut self.engine, 1)?;
-        let mut ticket = self.engine.feed_and_sample(&[*first], self.books.tokens().len(), &DRAW)?;
+        let mut pending = self.engine.decode_and_sample(&[*first], self.books.tokens().len(), &DRAW)?;
         self.books.commit(&[*first]);
         for _ in 1..n {
             self.books.reserve(&mut self.engine, 1)?;
             let next = self.engine.sample_next()?;
-            match std::mem::replace(&mut ticket, next).wait()? {
+            match std::mem::replace(&mut pending, next).wait()? {
                 Sample::POISONED => return Err(poisoned()),
                 token => self.books.commit(&[token]),
             }
         }
-        ticket.wait().map(drop)
+        pending.wait().map(drop)
     }
 
     fn random_tokens(&self, n: usize) -> Vec<u32> {
-        let mut random = Random(self.fed().len() as u64);
+        let mut random = Random(self.cached_tokens().len() as u64);
         (0..n).map(|_| random.bits() % self.model.spec().vocab as u32).collect()
     }
 }

@@ -17,8 +17,8 @@ pub mod selftest;
 mod session;
 mod steps;
 
-pub use engine::{Engine, Figures};
-pub use generate::{FinishReason, Generation};
+pub use engine::{Engine, RunCost};
+pub use generate::Generation;
 pub use recover::Recovery;
 pub use saved::SavedCache;
 pub use session::{Pause, Session};

@@ -2,11 +2,11 @@
 
 use super::engine::Engine;
 use super::facts::facts;
-use super::programs::{Output, Part, Program, Ran};
+use super::programs::{Pending, Program, SegmentProgram};
 use crate::base::Result;
 use crate::gpu;
 use crate::graph::{Place, Segment};
-use crate::plan::{CPU, GPU, Memory, roofline};
+use crate::plan::{CPU, GPU, MemoryUse, roofline};
 use crate::profile::recorder::{self, Open, Recorder};
 use crate::profile::{Facts, Observer, Profile, Record};
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ impl Engine {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        facts(&self.model, &self.options, &self.placement, self.threads(), self.device(), &self.rooflines)
+        facts(&self.model, &self.options, &self.device_map, self.threads(), self.device(), &self.rooflines)
     }
 
     /// Measures what the devices in use can do at the most, so that traces tell kernels as parts of it. Takes a few
@@ -45,7 +45,7 @@ impl Engine {
         if self.is_measured() {
             return Ok(());
         }
-        let (cpu, gpu) = (self.placement.single() != Some(Place::Gpu), self.placement.uses(Place::Gpu));
+        let (cpu, gpu) = (self.device_map.single() != Some(Place::Gpu), self.device_map.uses(Place::Gpu));
         let measured = |device: &gpu::Device| device.without_budget(|| roofline::gpu(device));
         let gpu = self.device().filter(|_| gpu).map(measured).transpose()?;
         self.rooflines = [cpu.then(|| roofline::cpu(self.threads())).flatten(), gpu];
@@ -78,37 +78,37 @@ impl Engine {
     pub(super) async fn open(&mut self, program: usize) -> Result<Option<Open>> {
         let Some(trace) = &mut self.trace else { return Ok(None) };
         trace.collect(false).await?;
-        let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
+        let Program { batch, graph, schedule, parts, noted } = &mut self.programs[program];
         if noted.is_none() {
-            let note = |(part, segment): (&Part, &Segment)| match part {
-                Part::Cpu(_) => trace.note(graph, CPU, &recorder::cpu_parts(segment.nodes.clone())),
-                Part::Gpu(program) => trace.note(graph, GPU, &program.timed()),
+            let note = |(part, segment): (&SegmentProgram, &Segment)| match part {
+                SegmentProgram::Cpu(_) => trace.note(graph, CPU, &recorder::cpu_parts(segment.nodes.clone())),
+                SegmentProgram::Gpu(program) => trace.note(graph, GPU, &program.timed()),
             };
-            *noted = Some(parts.iter().zip(&plan.segments).map(note).collect());
+            *noted = Some(parts.iter().zip(&schedule.segments).map(note).collect());
         }
-        Ok(Some(trace.start(batch.tokens, self.fed)))
+        Ok(Some(trace.start(batch.tokens, self.past)))
     }
 
-    /// Hands a run over to the trace, if there is one, and the result to whoever waits for it.
-    pub(super) fn close(&mut self, open: Option<Open>, ran: Option<Ran>) -> Output {
+    /// Hands a run over to the trace, if there is one, and returns the result: `ready`, or `pending` on the GPU, or none.
+    pub(super) fn close(
+        &mut self,
+        open: Option<Open>,
+        ready: Option<Vec<u8>>,
+        pending: Option<gpu::Pending>,
+    ) -> Pending {
         let memory = open.as_ref().map(|_| self.memory());
-        let (here, pending) = match ran {
-            Some(Ran::Here(bytes)) => (Some(bytes), None),
-            Some(Ran::Pending(pending)) => (None, Some(pending)),
-            None => (None, None),
-        };
-        let awaited = match (&mut self.trace, open, memory) {
+        let readback = match (&mut self.trace, open, memory) {
             (Some(trace), Some(open), Some(memory)) => trace.submitted(open, memory, pending),
             _ => pending.map(recorder::untimed),
         };
-        here.map_or_else(|| awaited.map_or(Output::None, Output::Pending), Output::Here)
+        ready.map_or_else(|| readback.map_or(Pending::None, Pending::OnGpu), Pending::Ready)
     }
 
     /// What the devices hold.
-    pub fn memory(&self) -> Vec<Memory> {
+    pub fn memory(&self) -> Vec<MemoryUse> {
         let mut all = Vec::new();
-        if self.placement.single() != Some(Place::Gpu) {
-            all.push(Memory {
+        if self.device_map.single() != Some(Place::Gpu) {
+            all.push(MemoryUse {
                 device: CPU,
                 weights: self.cpu_weights,
                 cache: self.memory.bytes() as u64,
@@ -118,7 +118,7 @@ impl Engine {
         if let Some(gpu) = &self.gpu {
             let (weights, cache) = (gpu.weights.bytes(), gpu.memory.bytes());
             let other = gpu.device.counters().bytes.saturating_sub(weights + cache);
-            all.push(Memory { device: GPU, weights, cache, other });
+            all.push(MemoryUse { device: GPU, weights, cache, other });
         }
         all
     }
@@ -127,7 +127,7 @@ impl Engine {
 /// Bytes of the weights and constants that `programs` read on the CPU; they share some.
 pub(super) fn cpu_weights(programs: &[Program]) -> u64 {
     let parts = programs.iter().flat_map(|p| &p.parts);
-    let on_cpu = parts.filter_map(|part| if let Part::Cpu(program) = part { Some(program) } else { None });
+    let on_cpu = parts.filter_map(|part| if let SegmentProgram::Cpu(program) = part { Some(program) } else { None });
     let bytes = on_cpu.flat_map(|p| p.fixed()).map(|b| (**b).as_ref()).map(|bytes| (bytes.as_ptr(), bytes.len()));
     bytes.collect::<HashMap<_, _>>().values().map(|n| *n as u64).sum()
 }

@@ -1,4 +1,4 @@
-//! Programs: graph and plan of each batch shape, built once and kept, and runs of their segments in order.
+//! Programs: graph and schedule of each batch shape, built once and kept, and runs of their segments in order.
 
 use super::engine::{Engine, GpuSide};
 use super::session::stopped;
@@ -6,10 +6,10 @@ use crate::arch::{self, Batch};
 use crate::base::{Error, ErrorKind, Result, Role};
 use crate::cpu;
 use crate::gpu;
-use crate::graph::{Graph, Place, Plan, Tensor};
+use crate::graph::{Graph, Place, Schedule, Tensor};
 use crate::ops::AnyOp;
 use crate::plan::predict;
-use crate::profile::recorder::{self, Awaited, Noted};
+use crate::profile::recorder::{self, Noted, Readback};
 use web_time::Instant;
 
 /// Batch shapes of prompts whose programs are kept: full and last batches, with and without sampling.
@@ -20,7 +20,7 @@ const KEPT_OF_PIECES: usize = 32;
 const KEPT_OF_ANSWERS: usize = 64;
 
 /// One segment, ready to run.
-pub(super) enum Part {
+pub(super) enum SegmentProgram {
     Cpu(cpu::Program),
     Gpu(Box<gpu::Program>),
 }
@@ -29,8 +29,8 @@ pub(super) enum Part {
 pub(super) struct Program {
     pub batch: Batch,
     pub graph: Graph,
-    pub plan: Plan,
-    pub parts: Vec<Part>,
+    pub schedule: Schedule,
+    pub parts: Vec<SegmentProgram>,
     /// The parts as the profile knows them, while there is one.
     pub noted: Option<Vec<Vec<Noted>>>,
 }
@@ -42,26 +42,21 @@ impl Program {
     }
 }
 
-/// What the last segment gives.
-pub(super) enum Ran {
-    Here(Vec<u8>),
-    Pending(gpu::Pending),
-}
-
-/// What a run gives.
-pub(super) enum Output {
+/// The result of a run, perhaps still on its way from the GPU.
+pub(super) enum Pending {
+    /// The run has no result.
     None,
-    Here(Vec<u8>),
-    Pending(Awaited),
+    Ready(Vec<u8>),
+    OnGpu(Readback),
 }
 
-impl Output {
+impl Pending {
     /// The bytes, when they are there; none of a run without a result.
     pub async fn wait(self) -> Result<Vec<u8>> {
         match self {
-            Output::None => Ok(Vec::new()),
-            Output::Here(bytes) => Ok(bytes),
-            Output::Pending(pending) => pending.wait().await,
+            Pending::None => Ok(Vec::new()),
+            Pending::Ready(bytes) => Ok(bytes),
+            Pending::OnGpu(readback) => readback.wait().await,
         }
     }
 }
@@ -74,7 +69,7 @@ impl Engine {
             self.programs[i..].rotate_left(1);
             return Ok(self.programs.len() - 1);
         }
-        if self.gpu.is_none() && self.placement.uses(Place::Gpu) {
+        if self.gpu.is_none() && self.device_map.uses(Place::Gpu) {
             let what = "the GPU failed, and the model does not fit into system memory alone";
             return Err(
                 Error::new(ErrorKind::OutOfSystemMemory, what).help("start again with a smaller model or context")
@@ -85,13 +80,13 @@ impl Engine {
             Role::Answer => self.options.answer_precision,
         };
         let graph = arch::build(self.model.spec(), &batch)?.fuse().round(precision);
-        let places = self.placement.places(&graph);
-        let plan = Plan::new(&graph, |i| places[i]);
-        let parts = match self.parts(&graph, &plan).await {
-            // Programs are kept as long as there is room for them: the plan counts with that of a token and one more.
+        let places = self.device_map.places(&graph);
+        let schedule = Schedule::new(&graph, |i| places[i]);
+        let parts = match self.parts(&graph, &schedule).await {
+            // Programs are kept as long as there is room for them: the schedule counts with that of a token and one more.
             Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(Program::decodes) => {
                 self.programs.retain(Program::decodes);
-                self.parts(&graph, &plan).await?
+                self.parts(&graph, &schedule).await?
             }
             parts => parts?,
         };
@@ -112,8 +107,8 @@ impl Engine {
         let logits =
             graph.nodes.last().filter(|node| matches!(node.op, AnyOp::Sample(_)) && self.options.sequences > 0);
         let logits = logits.map_or(0, |node| node.src[1].meta.span_bytes() as u64);
-        self.make_room(2 * predict::read_back(&graph, &plan) + logits);
-        self.programs.push(Program { batch, graph, plan, parts, noted: None });
+        self.make_room(2 * predict::read_back(&graph, &schedule) + logits);
+        self.programs.push(Program { batch, graph, schedule, parts, noted: None });
         self.cpu_weights = super::observe::cpu_weights(&self.programs);
         Ok(self.programs.len() - 1)
     }
@@ -128,53 +123,64 @@ impl Engine {
     }
 
     /// Makes the segments of `graph` ready.
-    async fn parts(&mut self, graph: &Graph, plan: &Plan) -> Result<Vec<Part>> {
+    async fn parts(&mut self, graph: &Graph, schedule: &Schedule) -> Result<Vec<SegmentProgram>> {
         let mut parts = Vec::new();
-        for segment in &plan.segments {
+        for segment in &schedule.segments {
             let nodes = segment.nodes.clone();
             parts.push(match (segment.place, &mut self.gpu) {
-                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => {
-                    Part::Gpu(Box::new(gpu::Program::tuned(device, graph, nodes, plan, memory, weights).await?))
-                }
-                _ => Part::Cpu(cpu::Program::new(graph, nodes, plan, &mut self.memory, &*self.model, &self.pool)?),
+                (Place::Gpu, Some(GpuSide { device, memory, weights, .. })) => SegmentProgram::Gpu(Box::new(
+                    gpu::Program::new_async(device, graph, nodes, schedule, memory, weights).await?,
+                )),
+                _ => SegmentProgram::Cpu(cpu::Program::new(
+                    graph,
+                    nodes,
+                    schedule,
+                    &mut self.memory,
+                    &*self.model,
+                    &self.pool,
+                )?),
             });
         }
         Ok(parts)
     }
 
     /// Runs a program, and gives the tokens that it draws, if it does, and the logits, if they are wanted.
-    pub(super) async fn run_both(&mut self, program: usize, sample: bool, logits: bool) -> Result<(Output, Output)> {
+    pub(super) async fn run_both(&mut self, program: usize, sample: bool, logits: bool) -> Result<(Pending, Pending)> {
         let output = self.run(program).await?;
         if !sample {
-            return Ok((Output::None, output));
+            return Ok((Pending::None, output));
         }
         let Program { graph, parts, .. } = &mut self.programs[program];
         let node = graph.nodes.last().filter(|_| logits).filter(|node| matches!(node.op, AnyOp::Sample(_)));
         let logits = match (node, parts.last_mut()) {
-            (Some(node), Some(Part::Cpu(part))) => Output::Here(part.read(&node.src[1], &self.memory).to_vec()),
-            (Some(node), Some(Part::Gpu(part))) => Output::Pending(recorder::untimed(part.read(&node.src[1])?)),
-            _ => Output::None,
+            (Some(node), Some(SegmentProgram::Cpu(part))) => {
+                Pending::Ready(part.read(&node.src[1], &self.memory).to_vec())
+            }
+            (Some(node), Some(SegmentProgram::Gpu(part))) => {
+                Pending::OnGpu(recorder::untimed(part.read(&node.src[1])?))
+            }
+            _ => Pending::None,
         };
         Ok((output, logits))
     }
 
     /// Runs all segments, carrying across what crosses, and gives the output (or its way from the device).
-    pub(super) async fn run(&mut self, program: usize) -> Result<Output> {
+    pub(super) async fn run(&mut self, program: usize) -> Result<Pending> {
         let mut open = self.open(program).await?;
-        let Program { batch, graph, plan, parts, noted } = &mut self.programs[program];
+        let Program { batch, graph, schedule, parts, noted } = &mut self.programs[program];
         // A token is soon there.
         let stop = self.stop.as_deref().filter(|_| batch.role.is_prompt());
         let stop = || stop.is_some_and(|stop| stop());
         let noted = noted.as_deref().unwrap_or_default();
-        let (last, mut output) = (parts.len() - 1, None);
+        let (last, mut ready, mut pending) = (parts.len() - 1, None, None);
         for s in 0..parts.len() {
             let start = open.as_ref().map(|_| Instant::now());
-            let waited = cross(graph, plan, parts, s, &mut self.memory).await?;
+            let waited = cross(graph, schedule, parts, s, &mut self.memory).await?;
             if let (Some(open), Some(start)) = (&mut open, start.filter(|_| waited)) {
                 open.waited(start);
             }
-            output = match (&mut parts[s], graph.output.filter(|_| s == last)) {
-                (Part::Cpu(part), output) => {
+            (ready, pending) = match (&mut parts[s], graph.output.filter(|_| s == last)) {
+                (SegmentProgram::Cpu(part), output) => {
                     let mut timings = open.as_ref().map(|_| Vec::with_capacity(noted[s].len()));
                     if !part.run_until(&stop, graph, &mut self.memory, &self.pool, timings.as_mut()) {
                         return Err(stopped());
@@ -184,41 +190,47 @@ impl Engine {
                     if let (Some(open), Some(timings)) = (&mut open, timings) {
                         open.add_cpu(graph, &noted[s], &timings);
                     }
-                    output.map(|t| Ran::Here(part.read(&t, &self.memory).to_vec()))
+                    (output.map(|t| part.read(&t, &self.memory).to_vec()), None)
                 }
-                (Part::Gpu(part), output) => match (&mut open, output) {
+                (SegmentProgram::Gpu(part), output) => match (&mut open, output) {
                     (Some(open), output) => {
                         let start = Instant::now();
                         let (pending, stamps) = part.run_timed(output.as_ref()).await?;
                         open.add_gpu(graph, &noted[s], stamps, start);
-                        pending.map(Ran::Pending)
+                        (None, pending)
                     }
-                    (None, Some(t)) => Some(Ran::Pending(part.run_read(&t)?)),
+                    (None, Some(t)) => (None, Some(part.run_read(&t)?)),
                     (None, None) => {
                         part.run()?;
-                        None
+                        (None, None)
                     }
                 },
             };
         }
-        self.fed += self.programs[program].batch.tokens;
-        Ok(self.close(open, output))
+        self.past += self.programs[program].batch.tokens;
+        Ok(self.close(open, ready, pending))
     }
 }
 
 /// Carries to segment `s` what it needs of earlier ones in the other place. Says whether the GPU had to be waited for: once,
 /// however much comes from there.
-async fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory: &mut cpu::Memory) -> Result<bool> {
+async fn cross(
+    graph: &Graph,
+    schedule: &Schedule,
+    parts: &mut [SegmentProgram],
+    s: usize,
+    memory: &mut cpu::Memory,
+) -> Result<bool> {
     let (before, now) = parts.split_at_mut(s);
     let mut coming = Vec::new();
-    for copy in plan.copies.iter().filter(|c| c.before == s) {
+    for copy in schedule.copies.iter().filter(|c| c.before == s) {
         let meta = graph.buffers[copy.buf.0 as usize].meta;
         match (before.iter_mut().rfind(|p| p.place() == copy.from), &mut now[0]) {
             // A slot may be larger than the temporary in it.
-            (Some(Part::Cpu(from)), Part::Gpu(to)) => {
+            (Some(SegmentProgram::Cpu(from)), SegmentProgram::Gpu(to)) => {
                 to.write_temp(copy.buf, &from.temp(copy.buf, memory)[..meta.span_bytes()])?;
             }
-            (Some(Part::Gpu(from)), Part::Cpu(_)) => {
+            (Some(SegmentProgram::Gpu(from)), SegmentProgram::Cpu(_)) => {
                 coming.push((copy.buf, from.read(&Tensor { meta, buf: copy.buf, offset: 0 })?));
             }
             _ => unreachable!("what crosses was computed before, in the other place"),
@@ -227,18 +239,18 @@ async fn cross(graph: &Graph, plan: &Plan, parts: &mut [Part], s: usize, memory:
     let waited = !coming.is_empty();
     for (buf, pending) in coming {
         let bytes = pending.wait_async().await?;
-        if let Part::Cpu(to) = &now[0] {
+        if let SegmentProgram::Cpu(to) = &now[0] {
             to.temp_mut(buf, memory)[..bytes.len()].copy_from_slice(&bytes);
         }
     }
     Ok(waited)
 }
 
-impl Part {
+impl SegmentProgram {
     fn place(&self) -> Place {
         match self {
-            Part::Cpu(_) => Place::Cpu,
-            Part::Gpu(_) => Place::Gpu,
+            SegmentProgram::Cpu(_) => Place::Cpu,
+            SegmentProgram::Gpu(_) => Place::Gpu,
         }
     }
 }

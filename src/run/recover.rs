@@ -11,7 +11,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::cpu;
 use crate::gpu::Device;
 use crate::graph::Place;
-use crate::plan::Placement;
+use crate::plan::DeviceMap;
 use crate::profile::Record;
 use std::fmt;
 use web_time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Recovery {
 }
 
 type Listener<T> = Box<dyn FnMut(&T) + Send>;
-type Planner = Box<dyn FnMut(&Device) -> Option<Placement> + Send>;
+type Planner = Box<dyn FnMut(&Device) -> Option<DeviceMap> + Send>;
 /// The GPU's name and the layers there, where they were planned anew; no name for the CPU.
 type Replaced = (Option<String>, Option<(usize, usize)>);
 
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// From now on `plan` says what goes to a GPU, opened again, that ran out of memory; `None` for the same as before.
-    pub fn when_short_of_memory(&mut self, plan: impl FnMut(&Device) -> Option<Placement> + Send + 'static) {
+    pub fn when_short_of_memory(&mut self, plan: impl FnMut(&Device) -> Option<DeviceMap> + Send + 'static) {
         self.recovering.plan = Some(Box::new(plan));
     }
 
@@ -147,7 +147,7 @@ impl Session {
         loop {
             if self.recovering.take_over(&mut self.engine, error, tokens.len()).await? {
                 // What was predicted holds no more.
-                self.expect(None);
+                self.set_predicted_token_time(None);
             }
             match self.feed_again(&tokens).await {
                 Err(e) if self.engine.can_do_without(&e) => error = e,
@@ -164,7 +164,7 @@ impl Session {
                 return Err(stopped());
             }
             self.books.reserve(&mut self.engine, batch.len())?;
-            self.engine.feed_async(batch, self.books.tokens().len(), &[]).await?;
+            self.engine.decode_async(batch, self.books.tokens().len(), &[]).await?;
             self.books.commit(batch);
         }
         Ok(())
@@ -190,11 +190,11 @@ impl Engine {
             let name = device.info().name.clone();
             let planned = plan.and_then(|plan| plan(&device));
             let layers = planned.as_ref().map(|p| (p.gpu_layers(), p.blocks.len() + 1));
-            if let Some(placement) = planned {
-                self.placement = placement;
+            if let Some(device_map) = planned {
+                self.device_map = device_map;
             }
-            if self.placement.uses(Place::Gpu) {
-                self.gpu = GpuSide::new(device, &self.model, &mut self.placement, &self.options).ok();
+            if self.device_map.uses(Place::Gpu) {
+                self.gpu = GpuSide::new(device, &self.model, &mut self.device_map, &self.options).ok();
             }
             if self.gpu.is_some() && self.prepare_decoding().await.is_ok() {
                 self.tell_facts();
@@ -205,7 +205,7 @@ impl Engine {
         let cache = self.model.spec().cache_bytes(&self.cells, self.options.kv) as u64;
         let system = (ErrorKind::OutOfSystemMemory, "system memory");
         self.model.check_fits(cache, self.options.system_memory.unwrap_or(u64::MAX), system)?;
-        self.placement = Placement::cpu(self.placement.blocks.len());
+        self.device_map = DeviceMap::cpu(self.device_map.blocks.len());
         self.prepare_decoding().await?;
         self.tell_facts();
         Ok((None, None))

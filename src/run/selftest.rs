@@ -2,8 +2,8 @@
 
 use crate::base::{DType, ErrorKind, Meta, Result, View, ViewMut};
 use crate::gpu::{self, Device, Memory, Program, Source, Weights};
-use crate::graph::{Graph, Place, Plan};
-use crate::ops::{AnyOp, Caps, Case, Exact, MatMul, Pool, nmse};
+use crate::graph::{Graph, Place, Schedule};
+use crate::ops::{AnyOp, Caps, Case, Exact, MatMul, Threads, nmse};
 use std::sync::Arc;
 use web_time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Trial {
     }
 
     /// Runs the op's CPU code; gives its normalised mean squared error.
-    pub fn run(&self, pool: &dyn Pool) -> f64 {
+    pub fn run(&self, pool: &dyn Threads) -> f64 {
         let in_place = self.case.op.in_place();
         // NaNs, so that what is not written is noticed.
         let mut out = in_place.map_or_else(|| vec![0xff; self.dst.span_bytes()], |i| self.inputs[i].clone());
@@ -149,7 +149,7 @@ impl Findings {
     pub fn check_cpu(
         &mut self,
         cases: &[Case<AnyOp>],
-        pool: &dyn Pool,
+        pool: &dyn Threads,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         for (i, case) in cases.iter().enumerate() {
@@ -224,7 +224,7 @@ fn seed(case: usize) -> u64 {
 
 /// What bounds decoding on a device.
 #[derive(Debug, Clone, Copy)]
-pub struct Speed {
+pub struct DecodeBounds {
     /// From submitting next to nothing to having its result: paid for every token.
     pub round_trip: Duration,
     /// Bytes of weights per second that a matrix-vector product reads.
@@ -235,11 +235,11 @@ pub struct Speed {
 const MATRIX: [usize; 2] = [16384, 4096];
 
 /// Measures `device`.
-pub fn speed(device: &Device) -> Result<Speed> {
+pub fn speed(device: &Device) -> Result<DecodeBounds> {
     let round_trip = product_time(device, 32, 32)?;
     let [n, k] = MATRIX;
     let reading = product_time(device, n, k)?.saturating_sub(round_trip).max(Duration::from_nanos(1));
-    Ok(Speed { round_trip, bytes_per_second: (2 * n * k) as f64 / reading.as_secs_f64() })
+    Ok(DecodeBounds { round_trip, bytes_per_second: (2 * n * k) as f64 / reading.as_secs_f64() })
 }
 
 /// The median time of a product of an f16 matrix `[n, k]` with a vector, from submitting to having the result.
@@ -250,8 +250,8 @@ fn product_time(device: &Device, n: usize, k: usize) -> Result<Duration> {
     let output = graph.op("product", MatMul, &[matrix, vector])?;
     graph.output = Some(output);
     let (mut memory, mut weights) = (Memory::new(device, 1), Weights::new(device, Arc::new(Zeros)));
-    let plan = Plan::single(&graph, Place::Gpu);
-    let mut program = Program::new(device, &graph, 0..1, &plan, &mut memory, &mut weights)?;
+    let schedule = Schedule::single(&graph, Place::Gpu);
+    let mut program = Program::new(device, &graph, 0..1, &schedule, &mut memory, &mut weights)?;
     let mut times = Vec::new();
     // The first runs wake the device up.
     for _ in 0..9 {

@@ -76,12 +76,12 @@ impl Session {
     }
 
     /// Remembers what a token was planned to take.
-    pub fn expect(&mut self, token: Option<Duration>) {
+    pub fn set_predicted_token_time(&mut self, token: Option<Duration>) {
         self.expected = token;
     }
 
     /// What a token was planned to take and what it took on average, where both are known.
-    pub fn pace(&self) -> Option<(Duration, Duration)> {
+    pub fn token_times(&self) -> Option<(Duration, Duration)> {
         let (tokens, time) = self.answered;
         Some((self.expected?, time.checked_div(tokens as u32)?))
     }
@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// The tokens in the cache.
-    pub fn fed(&self) -> &[u32] {
+    pub fn cached_tokens(&self) -> &[u32] {
         self.books.tokens()
     }
 
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Forgets all but the first `len` tokens; more of them if layers with a window have forgotten what they need there: see
-    /// [`fed`](Self::fed).
+    /// [`cached_tokens`](Self::cached_tokens).
     pub fn truncate(&mut self, len: usize) {
         self.books.truncate(len);
     }
@@ -188,7 +188,7 @@ impl Session {
             let (here, later) = wanted.split_at(wanted.partition_point(|row| *row < end));
             let here: Vec<u32> = here.iter().map(|row| (row - start) as u32).collect();
             let work =
-                async |engine: &mut Engine, past: usize| engine.feed_async(&tokens[start..end], past, &here).await;
+                async |engine: &mut Engine, past: usize| engine.decode_async(&tokens[start..end], past, &here).await;
             let logits = self.retry(end - start, work).await?;
             all.extend(logits.chunks(vocab).map(<[f32]>::to_vec));
             self.books.commit(&tokens[start..end]);
@@ -199,7 +199,7 @@ impl Session {
 
     /// Errors for tokens that the vocabulary does not have or the context has no room for.
     pub(super) fn check(&self, tokens: &[u32]) -> Result<()> {
-        self.check_at(self.fed().len(), tokens)
+        self.check_at(self.cached_tokens().len(), tokens)
     }
 
     /// The same after only the first `kept` of the tokens so far.
@@ -226,7 +226,7 @@ impl Session {
                 return Ok(Some(rest));
             }
             let (now, later) = rest.split_at(self.options.batch);
-            let work = async |engine: &mut Engine, past: usize| engine.feed_async(now, past, &[]).await;
+            let work = async |engine: &mut Engine, past: usize| engine.decode_async(now, past, &[]).await;
             self.retry(now.len(), work).await?;
             self.books.commit(now);
             rest = later;

@@ -6,7 +6,7 @@
 
 use super::batcher::{Batcher, Compute, Draw, Results};
 use super::books::{cache_pages, pool_spec};
-use super::programs::Output;
+use super::programs::Pending;
 use super::recover::Recovering;
 use super::schedule::{AnswerRow, Settings, Step, TokenSource};
 use super::{Engine, Session};
@@ -61,12 +61,12 @@ pub struct Submitted {
 }
 
 struct Run {
-    tokens: Output,
-    logits: Output,
+    tokens: Pending,
+    logits: Pending,
 }
 
 /// Pieces of prompts that go into one run, and where the outputs of it stand in the step's.
-struct Part {
+struct PieceRun {
     /// The row of the step that they begin with.
     row: usize,
     pieces: Range<usize>,
@@ -84,7 +84,7 @@ impl Session {
             answer_rows: options.outputs(),
             prompt_rows: options.prompt_rows(),
             outputs: options.outputs(),
-            step_time: if self.engine.placement().uses(Place::Gpu) { GPU_STEP } else { CPU_STEP },
+            step_time: if self.engine.device_map().uses(Place::Gpu) { GPU_STEP } else { CPU_STEP },
             ..Settings::default()
         };
         let spec = pool_spec(model.spec(), &self.engine.cells);
@@ -100,7 +100,7 @@ impl StepEngine {
     }
 
     fn on_gpu(&self) -> bool {
-        self.engine.placement().uses(Place::Gpu)
+        self.engine.device_map().uses(Place::Gpu)
     }
 
     /// Rows of a run with so many answers.
@@ -160,7 +160,7 @@ impl StepEngine {
         step: &Step,
         pool: &Pool,
         draws: &[Draw],
-        part: Part,
+        part: PieceRun,
         submitted: &mut Submitted,
     ) -> Result<()> {
         let (groups, on_gpu) = (self.engine.cells.groups(), self.on_gpu());
@@ -229,7 +229,7 @@ impl StepEngine {
         if batch.sample && (!known || rows.sampler != before.sampler) {
             self.engine.write(Input::Sampler, 0, &rows.sampler)?;
         }
-        self.engine.fed = rows.positions.iter().filter(|p| **p != NO_ROW).max().copied().unwrap_or(0) as usize;
+        self.engine.past = rows.positions.iter().filter(|p| **p != NO_ROW).max().copied().unwrap_or(0) as usize;
         let (tokens, logits) = self.engine.run_both(program, batch.sample, host).await?;
         submitted.runs.push(Run { tokens, logits });
         std::mem::swap(&mut self.rows, &mut self.written);
@@ -240,10 +240,10 @@ impl StepEngine {
     }
 
     /// Pieces that go into one run, from piece `first` on, which begins with `row` of the step; their outputs begin with `output`.
-    fn part(&self, step: &Step, row: usize, first: usize, output: usize) -> Part {
+    fn part(&self, step: &Step, row: usize, first: usize, output: usize) -> PieceRun {
         let (most, most_outputs) = (self.engine.options.prompt_rows(), self.engine.options.outputs());
         let mut rows = 0_usize;
-        let mut part = Part { row, pieces: first..first, outputs: output..output };
+        let mut part = PieceRun { row, pieces: first..first, outputs: output..output };
         let mut row = row;
         for (i, piece) in step.pieces().iter().enumerate().skip(first) {
             let start = if self.on_gpu() { rows.next_multiple_of(PIECE_ROWS) } else { rows };
@@ -298,8 +298,10 @@ impl Compute for StepEngine {
             self.prompts(step, pool, draws, part, &mut submitted).await?;
         }
         // A step is done when it has run: else a long prompt would be submitted at once, and nobody could stop it.
-        let silent =
-            submitted.runs.last().is_some_and(|run| matches!((&run.tokens, &run.logits), (Output::None, Output::None)));
+        let silent = submitted
+            .runs
+            .last()
+            .is_some_and(|run| matches!((&run.tokens, &run.logits), (Pending::None, Pending::None)));
         submitted.ran = if silent { self.engine.ran()? } else { None };
         Ok(submitted)
     }
@@ -337,7 +339,7 @@ impl Compute for StepEngine {
         self.recovering.take_over(&mut self.engine, error, 0).await.map(drop)
     }
 
-    fn team(&self) -> Option<&dyn ops::Pool> {
+    fn threads(&self) -> Option<&dyn crate::base::Threads> {
         Some(&self.engine.pool)
     }
 }

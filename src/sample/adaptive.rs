@@ -5,7 +5,7 @@
 //! token; it starts at the target, as after 1 / (1 − decay) tokens that hit it. Source: llama.cpp's adaptive-p.
 
 use super::draw::draw;
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 const WIDTH: f32 = 0.3;
 const PEAK: f32 = 5.0;
@@ -38,7 +38,7 @@ impl Stage for AdaptiveP {
         "adaptive_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         candidates.softmax();
         let near = (2.0 * self.target - self.weighted / self.weight).clamp(0.0, 1.0);
         self.before.clear();
@@ -48,7 +48,7 @@ impl Stage for AdaptiveP {
             if c.logit == f32::NEG_INFINITY { c.logit } else { PEAK - SHARPNESS * d * d / (1.0 + d) }
         });
         candidates.softmax();
-        draw(candidates, dice);
+        draw(candidates, rng);
         let index = candidates.selected_index();
         self.pending = index.map(|i| (candidates.as_slice()[i].id, self.before[i]));
     }
@@ -77,7 +77,7 @@ mod tests {
     fn transformation_by_hand() {
         let mut stage = AdaptiveP::new(0.9, 0.5);
         let mut c = Candidates::new(&[0.9f32.ln(), 0.1f32.ln(), f32::NEG_INFINITY]).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed: 1, step: 0 });
+        stage.apply(&mut c, &[], &SeededRng { seed: 1, step: 0 });
         let logits: Vec<f32> = c.as_slice().iter().map(|c| c.logit).collect();
         assert!((logits[0] - 5.0).abs() < 1e-4 && (logits[1] + 14.3939).abs() < 1e-3, "{logits:?}");
         assert_eq!(logits[2], f32::NEG_INFINITY);
@@ -91,13 +91,13 @@ mod tests {
     fn only_its_own_draws_count() {
         let mut stage = AdaptiveP::new(0.5, 0.5);
         let mut c = Candidates::new(&[3.0, 0.0]).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed: 1, step: 0 });
+        stage.apply(&mut c, &[], &SeededRng { seed: 1, step: 0 });
         let drawn = c.selected().unwrap().id;
         stage.accept(1 - drawn);
         stage.accept(drawn);
         assert_eq!((stage.weighted, stage.weight), (1.0, 2.0));
         let mut c = Candidates::new(&[3.0, 0.0]).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed: 1, step: 1 });
+        stage.apply(&mut c, &[], &SeededRng { seed: 1, step: 1 });
         stage.accept(c.selected().unwrap().id);
         assert_ne!(stage.weighted, 1.0);
         stage.reset();
@@ -114,7 +114,7 @@ mod tests {
             let mut sum = 0.0;
             for step in 0..2000 {
                 let mut c = Candidates::new(&logits).unwrap();
-                stage.apply(&mut c, &[], &Dice { seed: 1, step });
+                stage.apply(&mut c, &[], &SeededRng { seed: 1, step });
                 sum += stage.pending.unwrap().1 as f64;
                 stage.accept(c.selected().unwrap().id);
             }

@@ -1,8 +1,8 @@
 //! The last stage: draw one token by its probability.
 
-use super::{Candidates, Dice, Stage, Stream};
+use super::{Candidates, RngDomain, SeededRng, Stage};
 
-/// Draws by probability, with the number of [`Stream::Draw`].
+/// Draws by probability, with the number of [`RngDomain::Draw`].
 #[derive(Debug)]
 pub(super) struct Draw;
 
@@ -11,20 +11,20 @@ impl Stage for Draw {
         "draw"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         candidates.softmax();
-        draw(candidates, dice);
+        draw(candidates, rng);
     }
 }
 
 /// Selects the first candidate, in the present order, at which the running sum of `p` exceeds u · Σp, with u from
-/// `dice`. Selects nothing where all are banned. Wants fresh probabilities.
+/// `rng`. Selects nothing where all are banned. Wants fresh probabilities.
 ///
 /// A banned token adds nothing to the sum, so the sum cannot come to exceed the mark at one.
-pub(super) fn draw(candidates: &mut Candidates, dice: &Dice) -> Option<f32> {
+pub(super) fn draw(candidates: &mut Candidates, rng: &SeededRng) -> Option<f32> {
     let items = candidates.as_slice();
     let total: f64 = items.iter().map(|c| c.p as f64).sum();
-    let mark = dice.roll(Stream::Draw) as f64 * total;
+    let mark = rng.uniform(RngDomain::Draw) as f64 * total;
     let mut sum = 0.0;
     let index = items.iter().position(|c| {
         sum += c.p as f64;
@@ -48,7 +48,7 @@ mod tests {
             let mut counts = [0u32; 6];
             for step in 0..20_000 {
                 let mut c = Candidates::new(&logits).unwrap();
-                Draw.apply(&mut c, &[], &Dice { seed, step });
+                Draw.apply(&mut c, &[], &SeededRng { seed, step });
                 counts[c.selected().unwrap().id as usize] += 1;
             }
             assert_eq!(counts[2], 0);

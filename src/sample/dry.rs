@@ -7,7 +7,7 @@
 use super::math::pow;
 use super::penalties::latest;
 use super::tally::Tally;
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 /// What DRY is made of; see [`super::SamplerOptions`] for the meaning of the numbers.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Stage for Dry {
         "dry"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &SeededRng) {
         let text = latest(text, self.last_n);
         if text.len() <= self.allowed {
             return;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DICE: Dice = Dice { seed: 0, step: 0 };
+const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
 
 /// Penalties of tokens 0..tokens after `text`.
 fn penalties(mut dry: Dry, tokens: usize, text: &[u32]) -> Vec<f32> {

@@ -5,7 +5,7 @@
 
 use super::draw::draw;
 use super::math::{exp, ln, log2, pow};
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 /// The bound and how it moves.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ impl Bound {
     }
 
     /// Draws a token of what is left and moves the bound.
-    fn draw(&mut self, candidates: &mut Candidates, dice: &Dice) {
+    fn draw(&mut self, candidates: &mut Candidates, rng: &SeededRng) {
         candidates.softmax();
-        if let Some(p) = draw(candidates, dice) {
+        if let Some(p) = draw(candidates, rng) {
             let observed = -log2(p as f64) as f32;
             self.mu -= self.eta * (observed - self.tau);
         }
@@ -76,11 +76,11 @@ impl Stage for MirostatV1 {
         "mirostat"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         candidates.order_top(Self::SHAPE);
         candidates.softmax();
         candidates.keep_top(self.k(candidates));
-        self.bound.draw(candidates, dice);
+        self.bound.draw(candidates, rng);
     }
 
     fn reset(&mut self) {
@@ -105,14 +105,14 @@ impl Stage for MirostatV2 {
         "mirostat_v2"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         candidates.softmax();
         // −log2 p > mu, without a logarithm per token of the vocabulary; p counts from 0 where mu is large.
         let least = exp(-self.bound.mu as f64 * std::f64::consts::LN_2) as f32;
         candidates.order_top(1);
         let kept = candidates.as_slice().iter().filter(|c| c.p >= least).count();
         candidates.keep_top(kept);
-        self.bound.draw(candidates, dice);
+        self.bound.draw(candidates, rng);
     }
 
     fn reset(&mut self) {
@@ -133,7 +133,7 @@ mod tests {
     fn mean_surprise(stage: &mut impl Stage, logits: &[f32]) -> f64 {
         let surprise = |step| {
             let mut c = Candidates::new(logits).unwrap();
-            stage.apply(&mut c, &[], &Dice { seed: 5, step });
+            stage.apply(&mut c, &[], &SeededRng { seed: 5, step });
             -(c.selected().unwrap().p as f64).log2()
         };
         (0..2400).map(surprise).skip(400).sum::<f64>() / 2000.0
@@ -173,7 +173,7 @@ mod tests {
         for logits in [vec![0.0; 300], vec![1.0], vec![f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY]] {
             for stage in [&mut MirostatV1::new(300, 5.0, 0.1) as &mut dyn Stage, &mut MirostatV2::new(5.0, 0.1)] {
                 let mut c = Candidates::new(&logits).unwrap();
-                stage.apply(&mut c, &[], &Dice { seed: 1, step: 2 });
+                stage.apply(&mut c, &[], &SeededRng { seed: 1, step: 2 });
                 assert!(c.selected().unwrap().p > 0.0);
             }
         }
@@ -183,7 +183,7 @@ mod tests {
     fn the_bound_moves_and_resets() {
         let mut stage = MirostatV2::new(1.0, 0.5);
         let mut c = Candidates::new(&[0.0, -100.0]).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed: 1, step: 0 });
+        stage.apply(&mut c, &[], &SeededRng { seed: 1, step: 0 });
         // A sure token surprises by 0 bits: mu rises by eta · tau.
         assert_eq!(stage.bound.mu, 2.5);
         stage.reset();

@@ -33,7 +33,7 @@ mod xtc;
 #[cfg(test)]
 mod tests;
 
-pub use crate::base::{Dice, Stream, uniform};
+pub use crate::base::{RngDomain, SeededRng, uniform};
 pub use candidates::{Candidate, Candidates};
 pub use device::DeviceSampling;
 pub use dry::tokenize_breakers;
@@ -46,9 +46,9 @@ pub trait Stage: Send + std::fmt::Debug {
     /// As in an order string.
     fn name(&self) -> &'static str;
 
-    /// Changes or removes candidates, or selects one. `text` is the sequence so far, prompt included, oldest token first; `dice` has
+    /// Changes or removes candidates, or selects one. `text` is the sequence so far, prompt included, oldest token first; `rng` has
     /// the random numbers of this draw.
-    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], dice: &Dice);
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], rng: &SeededRng);
 
     /// A token became part of the text.
     fn accept(&mut self, _token: u32) {}

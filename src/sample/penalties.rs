@@ -1,7 +1,7 @@
 //! Logit bias, and penalties on tokens seen lately.
 
 use super::tally::Tally;
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 /// Adds a fixed number to the logits of some tokens; -inf bans one.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Stage for LogitBias {
         "logit_bias"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         let find = |id: u32| self.ids.binary_search(&id).ok();
         candidates.map_ids(&self.ids, |id| find(id).is_some(), |id, logit| logit + self.bias[find(id).expect("named")]);
     }
@@ -68,7 +68,7 @@ impl Stage for Penalties {
         "penalties"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, text: &[u32], _dice: &SeededRng) {
         self.counts.clear();
         for &id in latest(text, self.last_n) {
             self.counts.update(id, |count| count + 1);
@@ -90,7 +90,7 @@ pub(super) fn latest(text: &[u32], n: usize) -> &[u32] {
 mod tests {
     use super::*;
 
-    const DICE: Dice = Dice { seed: 0, step: 0 };
+    const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
 
     fn logits_after(stage: &mut impl Stage, text: &[u32], logits: &[f32]) -> Vec<f32> {
         let mut c = Candidates::new(logits).unwrap();

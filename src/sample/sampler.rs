@@ -9,7 +9,7 @@ use super::penalties::{LogitBias, Penalties};
 use super::temperature::Temperature;
 use super::truncate::{MinP, TopK, TopNSigma, TopP, Typical};
 use super::xtc::Xtc;
-use super::{Candidates, DeviceSampling, Dice, SamplerOptions, Stage, device};
+use super::{Candidates, DeviceSampling, SamplerOptions, SeededRng, Stage, device};
 use crate::base::{Error, ErrorKind, Result, fresh_seed};
 
 /// What the sampler must know of the model.
@@ -42,7 +42,7 @@ pub struct Sampler {
     last: Box<dyn Stage>,
     candidates: Candidates,
     tokens: usize,
-    dice: Dice,
+    rng: SeededRng,
     plan: Option<DeviceSampling>,
 }
 
@@ -83,8 +83,8 @@ impl Sampler {
         let seed = options.seed.unwrap_or_else(fresh_seed);
         let plain = options.logit_bias.is_empty() && options.mirostat == 0 && !adaptive;
         let plan = if plain { device::plan(&order, options, seed) } else { None };
-        let (candidates, dice) = (Candidates::default(), Dice { seed, step: 0 });
-        Ok(Sampler { stages, last, candidates, tokens: info.tokens, dice, plan })
+        let (candidates, rng) = (Candidates::default(), SeededRng { seed, step: 0 });
+        Ok(Sampler { stages, last, candidates, tokens: info.tokens, rng, plan })
     }
 
     /// Draws a token to follow `text`, the sequence so far with its prompt, from `logits` `[vocab]`, with the random number of this
@@ -108,16 +108,16 @@ impl Sampler {
             Some(k) => candidates.load_top(logits, k)?,
             None => candidates.load(logits)?,
         }
-        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.dice));
-        self.last.apply(candidates, text, &self.dice);
-        self.dice.step += 1;
+        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.rng));
+        self.last.apply(candidates, text, &self.rng);
+        self.rng.step += 1;
         let all_banned = || Error::new(ErrorKind::Usage, "every token is banned").help("lift a logit bias of -inf");
         candidates.selected().map(|c| c.id).ok_or_else(all_banned)
     }
 
     /// Applies the chain without the draw, for those who want the probabilities of what follows `text`. The step does not move.
     pub fn apply(&mut self, candidates: &mut Candidates, text: &[u32]) {
-        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.dice));
+        self.stages.iter_mut().for_each(|stage| stage.apply(candidates, text, &self.rng));
         candidates.softmax();
     }
 
@@ -131,7 +131,7 @@ impl Sampler {
     pub fn reset(&mut self) {
         self.stages.iter_mut().for_each(|stage| stage.reset());
         self.last.reset();
-        self.dice.step = 0;
+        self.rng.step = 0;
     }
 
     /// What was left in the running at the last [`Sampler::sample`], with probabilities.
@@ -141,18 +141,18 @@ impl Sampler {
 
     /// The seed in use: the option's, or the one picked where it named none.
     pub fn seed(&self) -> u64 {
-        self.dice.seed
+        self.rng.seed
     }
 
     /// Number of the next draw.
     pub fn step(&self) -> u64 {
-        self.dice.step
+        self.rng.step
     }
 
     /// Takes the number of the next draw for a draw made elsewhere, and moves on.
     pub fn take_step(&mut self) -> u64 {
-        self.dice.step += 1;
-        self.dice.step - 1
+        self.rng.step += 1;
+        self.rng.step - 1
     }
 
     /// The parameters of the device's sampling operation, where it can do what this chain does; `None` where the chain

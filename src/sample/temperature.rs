@@ -2,7 +2,7 @@
 
 use super::math::{ln, pow};
 use super::truncate::entropy;
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 /// Divides the logits by a temperature; at 0 and below it keeps the highest alone.
 ///
@@ -36,7 +36,7 @@ impl Stage for Temperature {
         "temperature"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         if candidates.len() <= 1 {
             return;
         }
@@ -56,7 +56,7 @@ mod tests {
 
     fn after(mut stage: Temperature, logits: &[f32]) -> Vec<(u32, f32)> {
         let mut c = Candidates::new(logits).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed: 0, step: 0 });
+        stage.apply(&mut c, &[], &SeededRng { seed: 0, step: 0 });
         c.as_slice().iter().map(|c| (c.id, c.logit)).collect()
     }
 

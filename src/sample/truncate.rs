@@ -1,7 +1,7 @@
 //! The stages that cut the tail off: top-n-sigma, top-k, locally typical, top-p, min-p.
 
 use super::math::ln;
-use super::{Candidates, Dice, Stage};
+use super::{Candidates, SeededRng, Stage};
 
 /// Bans tokens whose logit lies more than `n` standard deviations below the highest.
 /// They stay in the list, as in llama.cpp: the dynamic temperature and `min_keep` count them.
@@ -17,7 +17,7 @@ impl Stage for TopNSigma {
         "top_n_sigma"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         let finite = || candidates.as_slice().iter().map(|c| c.logit as f64).filter(|l| *l != f64::NEG_INFINITY);
         let count = finite().count() as f64;
         if count == 0.0 {
@@ -42,7 +42,7 @@ impl Stage for TopK {
         "top_k"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         candidates.keep_top(self.k);
     }
 
@@ -65,7 +65,7 @@ impl Stage for TopP {
         "top_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         candidates.softmax();
         // On an unordered vocabulary: a few hundred tokens usually hold the mass, so ask for more only when needed.
         let mut ordered = 0;
@@ -97,7 +97,7 @@ impl Stage for MinP {
         "min_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         // p_i >= p · p_max in logits, which spares the softmax.
         let floor = candidates.max_logit() + ln(self.p as f64) as f32;
         candidates.keep_logits_from(floor, self.min_keep);
@@ -129,7 +129,7 @@ impl Stage for Typical {
         "typ_p"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], _dice: &SeededRng) {
         candidates.order_top(usize::MAX);
         candidates.softmax();
         let entropy = entropy(candidates);
@@ -162,7 +162,7 @@ pub(super) fn entropy(candidates: &Candidates) -> f64 {
 mod tests {
     use super::*;
 
-    const DICE: Dice = Dice { seed: 0, step: 0 };
+    const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
 
     /// Ids that `stage` leaves in the running of tokens with these probabilities.
     fn left(mut stage: impl Stage, p: &[f32]) -> Vec<u32> {

@@ -1,6 +1,6 @@
 //! XTC, "exclude top choices": now and then takes away the obvious continuations.
 
-use super::{Candidates, Dice, Stage, Stream};
+use super::{Candidates, RngDomain, SeededRng, Stage};
 
 /// With the given probability removes every token at or above the threshold but the least probable of them.
 /// Source: the proposal of its author, p-e-w, in text-generation-webui, as llama.cpp implements it.
@@ -19,9 +19,9 @@ impl Stage for Xtc {
         "xtc"
     }
 
-    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], dice: &Dice) {
+    fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         // The coin is below 1, so a probability of 1 always acts.
-        if candidates.len() < 2 || dice.roll(Stream::Xtc) > self.probability {
+        if candidates.len() < 2 || rng.uniform(RngDomain::Xtc) > self.probability {
             return;
         }
         candidates.softmax();
@@ -42,7 +42,7 @@ mod tests {
     fn left(mut stage: Xtc, p: &[f32], seed: u64) -> Vec<u32> {
         let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
         let mut c = Candidates::new(&logits).unwrap();
-        stage.apply(&mut c, &[], &Dice { seed, step: 0 });
+        stage.apply(&mut c, &[], &SeededRng { seed, step: 0 });
         c.order_top(usize::MAX);
         c.as_slice().iter().map(|c| c.id).collect()
     }

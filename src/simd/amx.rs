@@ -3,7 +3,7 @@
 //! Nothing of it outlives a call: tiles are configured first and released last, so threads carry no state of theirs.
 #![allow(unsafe_code)]
 
-use super::tiles::{Products, TILE_ROWS, Tile};
+use super::tiles::{TILE_ROWS, Tile, TileSums};
 use bytemuck::Zeroable;
 use std::arch::asm;
 use std::sync::OnceLock;
@@ -30,7 +30,7 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 const _: () = assert!(size_of::<Config>() == 64 && size_of::<Tile>() == 64 * TILE_ROWS);
-const _: () = assert!(size_of::<Products>() == 4 * size_of::<Tile>());
+const _: () = assert!(size_of::<TileSums>() == 4 * size_of::<Tile>());
 
 impl Amx {
     /// A token, where the machine has the units and the system lets this process use them.
@@ -40,11 +40,11 @@ impl Amx {
     }
 
     /// See [`super::Tiles::multiply`], which has checked the lengths.
-    pub(super) fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
+    pub(super) fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [TileSums]) {
         let chunks = weights[0].len();
         if chunks == 0 {
             if !add {
-                sums.fill(Products::zeroed());
+                sums.fill(TileSums::zeroed());
             }
             return;
         }

@@ -4,7 +4,7 @@
 //! that read or write memory are given arrays of at least the register's size, and need no alignment.
 #![allow(unsafe_code)]
 
-use super::level::Kernel;
+use super::level::SimdKernel;
 use super::vector::Simd;
 #[cfg(test)]
 use super::vnni::EVEX;
@@ -37,36 +37,38 @@ macro_rules! both {
     };
 }
 
-/// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
-#[inline(always)]
-fn dot_unsigned(q: __m256i, a: __m256i) -> __m256i {
-    unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(q, a), _mm256_set1_epi16(1)) }
-}
+impl<const DOT: u8> Avx2<DOT> {
+    /// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
+    #[inline(always)]
+    fn dot_unsigned(self, q: __m256i, a: __m256i) -> __m256i {
+        unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(q, a), _mm256_set1_epi16(1)) }
+    }
 
-/// Sums of four products of signed codes: |q| · (a with the sign of q). The largest sum of two is 2 · 128 · 127.
-#[inline(always)]
-fn dot_signed(q: __m256i, a: __m256i) -> __m256i {
-    unsafe { dot_unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
-}
+    /// Sums of four products of signed codes: |q| · (a with the sign of q). The largest sum of two is 2 · 128 · 127.
+    #[inline(always)]
+    fn dot_signed(self, q: __m256i, a: __m256i) -> __m256i {
+        unsafe { self.dot_unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
+    }
 
-#[inline(always)]
-fn transpose8(v: [__m256; 8]) -> [__m256; 8] {
-    unsafe {
-        let mut fours = v;
-        for g in [0, 4] {
-            let (a, b) = (_mm256_unpacklo_ps(v[g], v[g + 1]), _mm256_unpackhi_ps(v[g], v[g + 1]));
-            let (c, d) = (_mm256_unpacklo_ps(v[g + 2], v[g + 3]), _mm256_unpackhi_ps(v[g + 2], v[g + 3]));
-            fours[g] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
-            fours[g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
-            fours[g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
-            fours[g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
+    #[inline(always)]
+    fn transpose8(self, v: [__m256; 8]) -> [__m256; 8] {
+        unsafe {
+            let mut fours = v;
+            for g in [0, 4] {
+                let (a, b) = (_mm256_unpacklo_ps(v[g], v[g + 1]), _mm256_unpackhi_ps(v[g], v[g + 1]));
+                let (c, d) = (_mm256_unpacklo_ps(v[g + 2], v[g + 3]), _mm256_unpackhi_ps(v[g + 2], v[g + 3]));
+                fours[g] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
+                fours[g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(c)));
+                fours[g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
+                fours[g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(b), _mm256_castps_pd(d)));
+            }
+            let mut out = v;
+            for c in 0..4 {
+                out[c] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
+                out[4 + c] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
+            }
+            out
         }
-        let mut out = v;
-        for c in 0..4 {
-            out[c] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
-            out[4 + c] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
-        }
-        out
     }
 }
 
@@ -77,24 +79,24 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
     type Words = [__m256i; 2];
 
     #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn plain<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn plain<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        fn vnni<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn vnni<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         #[cfg(test)]
         #[target_feature(enable = "avx2,fma,f16c,avx512vl,avx512vnni")]
-        fn evex<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn evex<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         // A function with features of its own is inlined into others with these whatever it says: registers, which are few, would then
         // have to do for both.
         #[inline(never)]
-        fn call<const DOT: u8, K: Kernel>(s: Avx2<DOT>, kernel: K) -> K::Out {
+        fn call<const DOT: u8, K: SimdKernel>(s: Avx2<DOT>, kernel: K) -> K::Out {
             // SAFETY: the token proves the features.
             match DOT {
                 NONE => unsafe { plain(s, kernel) },
@@ -163,7 +165,10 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
             if DOT != NONE {
                 return [dpbusd::<DOT>(sum[0], q[0], a[0]), dpbusd::<DOT>(sum[1], q[1], a[1])];
             }
-            let p = if signed { both!(dot_signed(q, a)) } else { both!(dot_unsigned(q, a)) };
+            let p = match signed {
+                true => [self.dot_signed(q[0], a[0]), self.dot_signed(q[1], a[1])],
+                false => [self.dot_unsigned(q[0], a[0]), self.dot_unsigned(q[1], a[1])],
+            };
             both!(_mm256_add_epi32(sum, p))
         }
     }
@@ -292,7 +297,7 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
                 for r in 0..8 {
                     square[r] = v[8 * i + r][j];
                 }
-                let square = transpose8(square);
+                let square = self.transpose8(square);
                 for r in 0..8 {
                     out[8 * j + r][i] = square[r];
                 }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::avx2::Avx2;
-use super::level::Kernel;
+use super::level::SimdKernel;
 use super::vector::Simd;
 use super::vnni::NONE;
 use std::arch::x86_64::*;
@@ -27,14 +27,14 @@ impl<const NEAR: bool> Avx512<NEAR> {
             && is_x86_feature_detected!("avx512vnni");
         Avx2::detect().filter(|_| found).map(Avx512)
     }
-}
 
-/// The bits of `v`, whose upper half is then the nearest bf16. NaN stays as it is: the sum might carry into the sign.
-#[inline(always)]
-fn plus_half_bf16(v: __m512) -> __m512i {
-    unsafe {
-        let bits = _mm512_castps_si512(v);
-        _mm512_mask_add_epi32(bits, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), bits, _mm512_set1_epi32(0x8000))
+    /// The bits of `v`, whose upper half is then the nearest bf16. NaN stays as it is: the sum might carry into the sign.
+    #[inline(always)]
+    fn plus_half_bf16(self, v: __m512) -> __m512i {
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            _mm512_mask_add_epi32(bits, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), bits, _mm512_set1_epi32(0x8000))
+        }
     }
 }
 
@@ -48,9 +48,9 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
     type Words = __m512i;
 
     #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn inner<K: Kernel, const NEAR: bool>(s: Avx512<NEAR>, kernel: K) -> K::Out {
+        fn inner<K: SimdKernel, const NEAR: bool>(s: Avx512<NEAR>, kernel: K) -> K::Out {
             kernel.run(s)
         }
         // SAFETY: the token proves the features.
@@ -130,7 +130,7 @@ impl<const NEAR: bool> Simd for Avx512<NEAR> {
     #[inline(always)]
     fn pairs_bf16(self, even: __m512, odd: __m512) -> __m512i {
         unsafe {
-            let (even, odd) = (plus_half_bf16(even), plus_half_bf16(odd));
+            let (even, odd) = (self.plus_half_bf16(even), self.plus_half_bf16(odd));
             // odd's upper half, or even's moved down.
             let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
             _mm512_ternarylogic_epi32::<0xf8>(_mm512_srli_epi32::<16>(even), odd, upper)

@@ -1,6 +1,6 @@
 //! The exponential and what is made of it: softmax terms and activation functions, in place on slices.
 
-use super::level::{Kernel, Level};
+use super::level::{Level, SimdKernel};
 use super::math::padded;
 use super::vector::Simd;
 
@@ -12,7 +12,7 @@ pub(super) trait Unary: Copy {
 
 pub(super) struct Map<'a, U>(pub U, pub &'a mut [f32]);
 
-impl<U: Unary> Kernel for Map<'_, U> {
+impl<U: Unary> SimdKernel for Map<'_, U> {
     type Out = f32;
 
     /// Gives the sum of the results.

@@ -21,7 +21,7 @@ const VARIABLE: &str = "WGPU_LLM_SIMD";
 
 /// A computation written against [`Simd`]; see the module's documentation. `run` must be `#[inline(always)]`, and so
 /// must whatever it calls with a vector.
-pub trait Kernel {
+pub trait SimdKernel {
     /// What it gives.
     type Out;
     /// Does the work with the instructions of `s`.
@@ -157,7 +157,7 @@ impl Level {
     /// How many vectors its registers hold.
     pub fn registers(self) -> usize {
         struct Registers;
-        impl Kernel for Registers {
+        impl SimdKernel for Registers {
             type Out = usize;
 
             #[inline(always)]
@@ -170,7 +170,7 @@ impl Level {
 
     /// Runs `kernel` with this level's instructions, or the portable ones where it is not available.
     #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
+    pub fn run<K: SimdKernel>(self, kernel: K) -> K::Out {
         match self {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => enter(Avx2::<NONE>::detect(), kernel),
@@ -207,7 +207,7 @@ fn has_vnni() -> bool {
 }
 
 #[inline]
-fn enter<S: Simd, K: Kernel>(token: Option<S>, kernel: K) -> K::Out {
+fn enter<S: Simd, K: SimdKernel>(token: Option<S>, kernel: K) -> K::Out {
     match token {
         Some(s) => s.enter(kernel),
         None => kernel.run(Portable),

@@ -2,7 +2,7 @@
 //!
 //! All run at [`Level::best`]. Sums are taken 32 values at a time, in the same order on every level.
 
-use super::level::{Kernel, Level};
+use super::level::{Level, SimdKernel};
 use super::vector::Simd;
 use super::{array, array_mut};
 use half::f16;
@@ -17,7 +17,7 @@ pub(super) fn padded<T: Copy, const N: usize>(v: &[T], pad: T) -> [T; N] {
 
 pub(super) struct Dot<'a>(pub &'a [f32], pub &'a [f32]);
 
-impl Kernel for Dot<'_> {
+impl SimdKernel for Dot<'_> {
     type Out = f32;
 
     #[inline(always)]
@@ -44,7 +44,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 pub(super) struct Max<'a>(pub &'a [f32]);
 
-impl Kernel for Max<'_> {
+impl SimdKernel for Max<'_> {
     type Out = f32;
 
     #[inline(always)]
@@ -65,7 +65,7 @@ pub fn max(x: &[f32]) -> f32 {
 
 pub(super) struct Axpy<'a>(pub f32, pub &'a [f32], pub &'a mut [f32]);
 
-impl Kernel for Axpy<'_> {
+impl SimdKernel for Axpy<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -90,7 +90,7 @@ pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
 
 pub(super) struct NarrowF16<'a>(pub &'a [f32], pub &'a mut [f16]);
 
-impl Kernel for NarrowF16<'_> {
+impl SimdKernel for NarrowF16<'_> {
     type Out = ();
 
     #[inline(always)]

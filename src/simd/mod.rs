@@ -35,11 +35,11 @@ mod vnni;
 
 pub use disjoint::{ColumnBlocks, Columns, RowBlocks};
 pub use exp::{exp, exp_sum, gelu, gelu_erf, gelu_quick, sigmoid, silu, tanh};
-pub use level::{Kernel, Level};
+pub use level::{Level, SimdKernel};
 pub use math::{axpy, dot, f32_to_f16, max};
-pub use pages::{Arena, Part};
+pub use pages::{Arena, ArenaSlice};
 pub use portable::Portable;
-pub use tiles::{Products, TILE_DEPTH, TILE_ROWS, Tile, Tiles};
+pub use tiles::{TILE_DEPTH, TILE_ROWS, Tile, TileSums, Tiles};
 pub use vector::Simd;
 
 /// The `N` values of `v` from `at` on, as an array. Panics past the end.

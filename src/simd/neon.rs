@@ -5,7 +5,7 @@
 //! intrinsics that read or write memory are given arrays of at least the size they take, and need no alignment.
 #![allow(unsafe_code)]
 
-use super::level::Kernel;
+use super::level::SimdKernel;
 use super::neon_dot::{DOTPROD, I8MM, PLAIN, dot_pairs, sdot, smmla, unzip, zip};
 use super::vector::Simd;
 use std::arch::aarch64::*;
@@ -62,17 +62,17 @@ impl<const WITH: u8> Simd for Neon<WITH> {
     type Words = [uint8x16_t; 4];
 
     #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out {
         #[target_feature(enable = "neon,dotprod")]
-        fn with_dotprod<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn with_dotprod<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         #[target_feature(enable = "neon,dotprod,i8mm")]
-        fn with_i8mm<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn with_i8mm<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         #[inline(never)]
-        fn plain<S: Simd, K: Kernel>(s: S, kernel: K) -> K::Out {
+        fn plain<S: Simd, K: SimdKernel>(s: S, kernel: K) -> K::Out {
             kernel.run(s)
         }
         // SAFETY: the token proves the features.

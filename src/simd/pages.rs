@@ -37,13 +37,13 @@ impl Arena {
     }
 
     /// The next `length` bytes, on a multiple of 64; `None` where so many are not left.
-    pub fn take(self: &Arc<Self>, length: usize) -> Option<Part> {
+    pub fn take(self: &Arc<Self>, length: usize) -> Option<ArenaSlice> {
         let next = |start: usize| {
             let end = start.checked_add(length.checked_next_multiple_of(Self::ALIGN)?)?;
             (end <= self.layout.size()).then_some(end)
         };
         let start = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
-        Some(Part { arena: self.clone(), start, length })
+        Some(ArenaSlice { arena: self.clone(), start, length })
     }
 }
 
@@ -71,13 +71,13 @@ fn advise(data: NonNull<u8>, size: usize) {
 fn advise(_data: NonNull<u8>, _size: usize) {}
 
 /// Some bytes of an [`Arena`].
-pub struct Part {
+pub struct ArenaSlice {
     arena: Arc<Arena>,
     start: usize,
     length: usize,
 }
 
-impl Deref for Part {
+impl Deref for ArenaSlice {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         // SAFETY: within the allocation and initialised; the range was handed out to this part alone.
@@ -85,14 +85,14 @@ impl Deref for Part {
     }
 }
 
-impl DerefMut for Part {
+impl DerefMut for ArenaSlice {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.arena.data.as_ptr().add(self.start), self.length) }
     }
 }
 
-impl AsRef<[u8]> for Part {
+impl AsRef<[u8]> for ArenaSlice {
     fn as_ref(&self) -> &[u8] {
         self
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn parts_are_zero_aligned_apart_and_outlive_the_arena() {
         let arena = Arena::new(10_000).unwrap();
-        let mut parts: Vec<Part> = (0..3).map(|_| arena.take(1000).unwrap()).collect();
+        let mut parts: Vec<ArenaSlice> = (0..3).map(|_| arena.take(1000).unwrap()).collect();
         for (i, part) in parts.iter_mut().enumerate() {
             assert!(part.len() == 1000 && part.iter().all(|b| *b == 0));
             assert!((part.as_ptr() as usize).is_multiple_of(Arena::ALIGN));

@@ -5,7 +5,7 @@
 //! be fast at this level, call them.
 
 use super::array;
-use super::level::Kernel;
+use super::level::SimdKernel;
 use super::vector::Simd;
 use half::f16;
 
@@ -56,7 +56,7 @@ impl Simd for Portable {
     type Words = [[u8; 4]; 16];
 
     #[cfg_attr(not(debug_assertions), inline(always))]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out {
         kernel.run(self)
     }
     #[cfg_attr(not(debug_assertions), inline(always))]

@@ -2,7 +2,7 @@
 //! kernels.
 #![allow(unsafe_code)]
 
-use super::level::{Kernel, Level};
+use super::level::{Level, SimdKernel};
 use super::vector::Simd;
 use std::hint::black_box;
 
@@ -40,7 +40,7 @@ pub fn multiply(what: Arithmetic, rounds: usize) -> Option<f64> {
 
 struct Fma(usize);
 
-impl Kernel for Fma {
+impl SimdKernel for Fma {
     type Out = f64;
 
     #[inline(always)]
@@ -75,7 +75,7 @@ struct Read<'a> {
     ahead: usize,
 }
 
-impl Kernel for Read<'_> {
+impl SimdKernel for Read<'_> {
     type Out = u8;
 
     #[inline(always)]

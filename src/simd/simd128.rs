@@ -5,7 +5,7 @@
 //! alignment.
 #![allow(unsafe_code)]
 
-use super::level::Kernel;
+use super::level::SimdKernel;
 use super::portable::Portable;
 use super::vector::Simd;
 use std::arch::wasm32::*;
@@ -84,10 +84,10 @@ impl Simd for Simd128 {
     type Words = Four;
 
     #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out {
         // Inlined into what calls it, it took V8's code a fifth longer for a token.
         #[inline(never)]
-        fn inner<K: Kernel>(s: Simd128, kernel: K) -> K::Out {
+        fn inner<K: SimdKernel>(s: Simd128, kernel: K) -> K::Out {
             kernel.run(s)
         }
         inner(self, kernel)

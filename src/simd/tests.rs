@@ -26,7 +26,7 @@ struct Operations<'a> {
     bytes: &'a [u8],
 }
 
-impl Kernel for Operations<'_> {
+impl SimdKernel for Operations<'_> {
     type Out = Vec<u32>;
 
     #[inline(always)]
@@ -108,7 +108,7 @@ fn operations_are_the_same_at_every_level() {
 /// f16 to f32, of whole vectors.
 struct Widen<'a>(&'a [f16], &'a mut [f32]);
 
-impl Kernel for Widen<'_> {
+impl SimdKernel for Widen<'_> {
     type Out = ();
 
     #[inline(always)]

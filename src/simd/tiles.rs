@@ -17,7 +17,7 @@ pub const TILE_DEPTH: usize = 32;
 pub struct Tile(pub [[u16; TILE_DEPTH]; TILE_ROWS]);
 
 /// Products of 32 columns with two panels of sixteen rows of weights: panel, half of the columns, column, row.
-pub type Products = [[[[f32; TILE_ROWS]; TILE_ROWS]; 2]; 2];
+pub type TileSums = [[[[f32; TILE_ROWS]; TILE_ROWS]; 2]; 2];
 
 /// Something that multiplies tiles.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub enum Tiles {
 impl Tiles {
     /// Makes `sums[g]` the products of column groups 2 g and 2 g + 1 with both panels, or adds them to it. A group's tiles lie `per`
     /// tiles after those of the group before it; as many of them are used as a panel has. Panics where tiles are missing.
-    pub fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
+    pub fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [TileSums]) {
         assert!(weights[0].len() == weights[1].len() && weights[0].len() <= per, "as many tiles in all");
         assert!(acts.len() >= 2 * per * sums.len(), "tiles of two groups for each block of sums");
         match self {
@@ -52,9 +52,9 @@ impl Tiles {
     }
 }
 
-fn multiply(weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [Products]) {
+fn multiply(weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [TileSums]) {
     if !add {
-        sums.fill(Products::zeroed());
+        sums.fill(TileSums::zeroed());
     }
     let wide = |bits: u16| f32::from_bits((bits as u32) << 16);
     for (g, sums) in sums.iter_mut().enumerate() {

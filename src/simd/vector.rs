@@ -1,6 +1,6 @@
 //! The vector algebra that kernels are written in.
 
-use super::level::Kernel;
+use super::level::SimdKernel;
 
 /// A set of vector instructions known to work on this machine. Implementors are zero-sized tokens.
 ///
@@ -23,7 +23,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type Words: Copy;
 
     /// Runs `kernel` with these instructions, out of line.
-    fn enter<K: Kernel>(self, kernel: K) -> K::Out;
+    fn enter<K: SimdKernel>(self, kernel: K) -> K::Out;
     /// Brings the cache line at `at` into the second-level cache: the first has too few misses in flight to keep memory busy. Any address
     /// will do.
     fn prefetch(self, at: *const u8);

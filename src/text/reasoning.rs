@@ -1,6 +1,6 @@
-//! Tells thought from answer in what a model writes, while it streams.
+//! Tells reasoning from answer in what a model writes, while it streams.
 //!
-//! Most families put the thought in tags at the start (`<think>…</think>`), which the prompt may have opened already;
+//! Most families put the reasoning in tags at the start (`<think>…</think>`), which the prompt may have opened already;
 //! gpt-oss writes messages on channels (its "harmony" format). Text that may be the start of a tag is held back until it
 //! is known, so a tag cut anywhere between two pieces is still seen, and a tag is never shown by halves.
 
@@ -22,14 +22,14 @@ pub enum Piece {
     },
 }
 
-/// How a model marks its thoughts.
+/// How a model marks its reasoning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReasoningStyle {
     /// Not at all.
     None,
     /// Between two tags at the start of the answer.
     Tags {
-        /// What begins a thought.
+        /// What begins reasoning.
         open: Cow<'static, str>,
         /// What ends it.
         close: Cow<'static, str>,
@@ -38,7 +38,7 @@ pub enum ReasoningStyle {
     Channels,
 }
 
-/// What begins and ends a thought. One list for templates, prompts and answers, so that none knows a mark that the others miss.
+/// What begins and ends reasoning. One list for templates, prompts and answers, so that none knows a mark that the others miss.
 const TAGS: [(&str, &str); 9] = [
     ("<seed:think>", "</seed:think>"),
     ("<mm:think>", "</mm:think>"),
@@ -51,7 +51,7 @@ const TAGS: [(&str, &str); 9] = [
     ("<think>", "</think>"),
 ];
 
-/// Formats that put the answer between marks as well: what begins a thought there, what begins the answer and what ends it.
+/// Formats that put the answer between marks as well: what begins reasoning there, what begins the answer and what ends it.
 const FRAMES: [(&str, &str, &str); 2] = [
     ("<|START_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|open|>think<|sep|>", "<|open|>response<|sep|>", "<|close|>response<|sep|>"),
@@ -69,12 +69,12 @@ impl ReasoningStyle {
         if source.contains("<|channel|>") && source.contains(MESSAGE) {
             return ReasoningStyle::Channels;
         }
-        // Templates that read thoughts back name the closing tag; the opening one may stand in the prompt only.
+        // Templates that read reasoning back name the closing tag; the opening one may stand in the prompt only.
         let found = TAGS.into_iter().find(|(open, close)| source.contains(close) || source.contains(open));
         found.map_or(ReasoningStyle::None, ReasoningStyle::tags)
     }
 
-    /// The style of the thought that a prompt has opened, if it ends inside one: in `<think>` with nothing after it, say. It tells
+    /// The style of the reasoning that a prompt has opened, if it ends inside one: in `<think>` with nothing after it, say. It tells
     /// more than the template, which may put its tags together from parts.
     pub fn opened_by(prompt: &str) -> Option<ReasoningStyle> {
         let end = prompt.trim_end();
@@ -95,17 +95,17 @@ impl ReasoningStyle {
     /// What begins and ends the answer proper.
     fn frame(&self) -> Option<(&'static str, &'static str)> {
         let ReasoningStyle::Tags { open, .. } = self else { return None };
-        FRAMES.iter().find(|(thought, ..)| thought == open).map(|&(_, begin, end)| (begin, end))
+        FRAMES.iter().find(|(reasoning, ..)| reasoning == open).map(|&(_, begin, end)| (begin, end))
     }
 }
 
 #[derive(Debug, PartialEq)]
 enum State {
-    /// Nothing but white space so far: a thought may begin.
+    /// Nothing but white space so far: reasoning may begin.
     Start,
-    /// In a thought; whether anything of it was shown.
-    Thought { begun: bool },
-    /// The thought is over: white space before the answer goes, and the mark that begins it.
+    /// In reasoning; whether anything of it was shown.
+    Reasoning { begun: bool },
+    /// The reasoning is over: white space before the answer goes, and the mark that begins it.
     Gap,
     /// In the answer, up to the mark that ends it.
     Framed(&'static str),
@@ -135,13 +135,13 @@ pub struct ReasoningSplitter {
 }
 
 impl ReasoningSplitter {
-    /// For one answer. `in_thought`: the prompt ends inside an open thought
-    /// ([`Prompt::opens_thought`](crate::text::Prompt::opens_thought)).
-    pub fn new(style: ReasoningStyle, in_thought: bool) -> ReasoningSplitter {
+    /// For one answer. `in_reasoning`: the prompt ends inside open reasoning
+    /// ([`Prompt::opens_reasoning`](crate::text::Prompt::opens_reasoning)).
+    pub fn new(style: ReasoningStyle, in_reasoning: bool) -> ReasoningSplitter {
         let state = match style {
             ReasoningStyle::None => State::Answer,
             ReasoningStyle::Channels => State::Header,
-            ReasoningStyle::Tags { .. } if in_thought => State::Thought { begun: false },
+            ReasoningStyle::Tags { .. } if in_reasoning => State::Reasoning { begun: false },
             ReasoningStyle::Tags { .. } => State::Start,
         };
         ReasoningSplitter { style, state, held: String::new(), out: Vec::new() }
@@ -158,7 +158,7 @@ impl ReasoningSplitter {
     pub fn finish(mut self) -> Vec<Piece> {
         let rest = std::mem::take(&mut self.held);
         match &self.state {
-            State::Thought { .. } => self.emit_thought(rest.trim_end()),
+            State::Reasoning { .. } => self.emit_reasoning(rest.trim_end()),
             State::Start | State::Framed(_) | State::Answer => self.emit(Channel::Answer, &rest),
             State::Header if !rest.trim_start().starts_with("<|") => self.emit(Channel::Answer, rest.trim()),
             State::Gap => self.emit(Channel::Answer, rest.trim_start()),
@@ -172,7 +172,7 @@ impl ReasoningSplitter {
     fn step(&mut self) -> bool {
         match (&self.state, self.style.clone()) {
             (State::Start, ReasoningStyle::Tags { open, .. }) => self.at_start(&open),
-            (State::Thought { .. }, ReasoningStyle::Tags { close, .. }) => self.in_thought(&close),
+            (State::Reasoning { .. }, ReasoningStyle::Tags { close, .. }) => self.in_reasoning(&close),
             (State::Gap, _) => {
                 let blank = self.held.len() - self.held.trim_start().len();
                 self.held.drain(..blank);
@@ -196,7 +196,7 @@ impl ReasoningSplitter {
         let text = self.held.trim_start();
         if let Some(rest) = text.strip_prefix(open) {
             self.held = rest.to_string();
-            self.state = State::Thought { begun: false };
+            self.state = State::Reasoning { begun: false };
             return true;
         }
         if open.starts_with(text) {
@@ -235,19 +235,19 @@ impl ReasoningSplitter {
         found.is_some()
     }
 
-    fn in_thought(&mut self, close: &str) -> bool {
+    fn in_reasoning(&mut self, close: &str) -> bool {
         if let Some(at) = self.held.find(close) {
-            let thought = self.held[..at].trim_end().to_string();
+            let reasoning = self.held[..at].trim_end().to_string();
             self.held.drain(..at + close.len());
-            self.emit_thought(&thought);
+            self.emit_reasoning(&reasoning);
             self.state = State::Gap;
             return true;
         }
-        // White space at the end may be the end of the thought, where it is dropped.
+        // White space at the end may be the end of the reasoning, where it is dropped.
         let keep = partial_suffix(&self.held, &[close]);
         let shown = self.held[..self.held.len() - keep].trim_end().len();
-        let thought: String = self.held.drain(..shown).collect();
-        self.emit_thought(&thought);
+        let reasoning: String = self.held.drain(..shown).collect();
+        self.emit_reasoning(&reasoning);
         false
     }
 
@@ -293,8 +293,8 @@ impl ReasoningSplitter {
         self.held.len() > "<|start|>".len()
     }
 
-    fn emit_thought(&mut self, text: &str) {
-        let State::Thought { begun } = &mut self.state else { return };
+    fn emit_reasoning(&mut self, text: &str) {
+        let State::Reasoning { begun } = &mut self.state else { return };
         let text = if *begun { text } else { text.trim_start() };
         *begun |= !text.is_empty();
         let text = text.to_string();
@@ -334,8 +334,8 @@ mod tests {
         ReasoningStyle::Tags { open: Cow::Borrowed("<think>"), close: Cow::Borrowed("</think>") };
 
     /// Reasoning, content and calls of an output given in pieces of `size` characters.
-    fn split(style: ReasoningStyle, in_thought: bool, text: &str, size: usize) -> (String, String, String) {
-        let mut splitter = ReasoningSplitter::new(style, in_thought);
+    fn split(style: ReasoningStyle, in_reasoning: bool, text: &str, size: usize) -> (String, String, String) {
+        let mut splitter = ReasoningSplitter::new(style, in_reasoning);
         let chars: Vec<char> = text.chars().collect();
         let mut pieces = Vec::new();
         for chunk in chars.chunks(size) {
@@ -412,9 +412,9 @@ mod tests {
             (channels.clone(), false, "just text <|end|>", "", "just text ", ""),
             (channels, false, "<|channel|>final<|message|>cut", "", "cut", ""),
         ];
-        for (style, in_thought, text, reasoning, content, calls) in cases {
+        for (style, in_reasoning, text, reasoning, content, calls) in cases {
             for size in 1..=text.chars().count() {
-                let found = split(style.clone(), in_thought, text, size);
+                let found = split(style.clone(), in_reasoning, text, size);
                 assert_eq!(found, (reasoning.into(), content.into(), calls.into()), "{text:?} in pieces of {size}");
             }
         }
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_ends_in_any_thought_opens_it() {
+    fn a_prompt_that_ends_in_any_reasoning_opens_it() {
         for (open, close) in TAGS {
             for end in ["", "\n", "\n\n"] {
                 let opened = ReasoningStyle::opened_by(&format!("<|assistant|>{open}{end}"));

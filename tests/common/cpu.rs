@@ -5,8 +5,8 @@ use std::sync::Arc;
 use wgpu_llm::low_level::base::{DType, Meta, Result};
 use wgpu_llm::low_level::cpu::{Bytes, Memory, Panels, Program, ThreadPool};
 use wgpu_llm::low_level::gguf::Gguf;
-use wgpu_llm::low_level::graph::{Graph, Input, Place, Plan, Storage};
-use wgpu_llm::low_level::ops::{Pool, Serial, places_of_one};
+use wgpu_llm::low_level::graph::{Graph, Input, Place, Schedule, Storage};
+use wgpu_llm::low_level::ops::{Serial, Threads, places_of_one};
 
 /// A graph ready to run.
 pub struct Runner<'a> {
@@ -18,15 +18,15 @@ pub struct Runner<'a> {
 impl<'a> Runner<'a> {
     /// Prepares `graph` with the fixture's weights.
     pub fn new(fixture: &'a Fixture, graph: Graph, memory: &mut Memory) -> Self {
-        let plan = Plan::single(&graph, Place::Cpu);
+        let schedule = Schedule::single(&graph, Place::Cpu);
         let nodes = 0..graph.nodes.len();
         let weights = Weights { gguf: &fixture.gguf, panels: Panels::default() };
-        let program = Program::new(&graph, nodes, &plan, memory, &weights, &Serial).unwrap();
+        let program = Program::new(&graph, nodes, &schedule, memory, &weights, &Serial).unwrap();
         Runner { fixture, graph, program }
     }
 
     /// Runs the prompt's tokens from `start` on, all of whose rows are wanted; gives the rows of the output.
-    pub fn feed(&mut self, start: usize, memory: &mut Memory, pool: &ThreadPool) -> Vec<Vec<f32>> {
+    pub fn decode(&mut self, start: usize, memory: &mut Memory, pool: &ThreadPool) -> Vec<Vec<f32>> {
         let tokens = self.graph.output.expect("something is wanted").meta.outer();
         fill(memory, Input::Tokens, &self.fixture.tokens[start..start + tokens]);
         let pages = self.graph.buffers.iter().find(|b| b.storage == Storage::Input(Input::Places));
@@ -66,7 +66,7 @@ impl AsRef<[u8]> for Aligned {
     }
 }
 
-impl wgpu_llm::low_level::cpu::Weights for Weights<'_> {
+impl wgpu_llm::low_level::cpu::WeightSource for Weights<'_> {
     fn bytes(&self, name: &str) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
         let data = self.gguf.data(info)?;
@@ -76,7 +76,7 @@ impl wgpu_llm::low_level::cpu::Weights for Weights<'_> {
     }
 
     // As a model does it, so that the fixtures go the way that users' files go.
-    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Pool) -> Result<Option<Bytes>> {
+    fn panels(&self, name: &str, meta: &Meta, pool: &dyn Threads) -> Result<Option<Bytes>> {
         let info = self.gguf.tensor(name).expect("graphs name tensors of the file");
         let panels =
             self.panels.get(name, meta, pool, &|at: usize, out: &mut [u8]| self.gguf.read_into(info, at, out))?;

@@ -33,17 +33,17 @@ pub fn table(profile: &Profile, tokens: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Event, Kernel};
+    use crate::profile::{Event, KernelFacts};
 
     #[test]
     fn runs_of_one_kernel_are_added_up() {
-        let kernel = |label: &str| Kernel {
+        let kernel = |label: &str| KernelFacts {
             op: "matmul".into(),
             variant: "cpu".into(),
             label: label.into(),
             src: vec!["q8_0 [4, 32]".into()],
             weights: 136.0,
-            ..Kernel::default()
+            ..KernelFacts::default()
         };
         let event = |kernel, length| Event { kernel, length, ..Event::default() };
         let profile = Profile {

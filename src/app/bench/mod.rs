@@ -97,8 +97,8 @@ fn make(synthetic: &Synthetic) -> Result<Model> {
 
 fn facts(model: &Model, file: String, load: Duration) -> ModelFacts {
     let weights = model.gguf().tensors().iter().map(|t| t.shape.elements() as u64).sum();
-    let mix = inspect::file_type(model.gguf().metadata()).unwrap_or_default();
-    let kind = format!("{} {} {mix}", model.spec().architecture(), output::count(weights)).trim_end().to_owned();
+    let preset = inspect::file_type(model.gguf().metadata()).unwrap_or_default();
+    let kind = format!("{} {} {preset}", model.spec().architecture(), output::count(weights)).trim_end().to_owned();
     ModelFacts { file, kind, bytes: model.weight_bytes(), weights, load }
 }
 
@@ -155,17 +155,17 @@ impl Bench<'_> {
         let asked = self.args.split.options(self.args.device.clone(), setting.layers);
         let listener = load::listener();
         let fit = asked.plan(&self.model, device.as_ref(), self.budget, &options, vec![context], &listener)?;
-        if fit.placement.single().is_none() {
+        if fit.device_map.single().is_none() {
             term::note(split::describe(&fit));
         }
-        let device = device.filter(|_| fit.placement.uses(Place::Gpu));
-        let options = Options { placement: Some(fit.placement), ..options };
+        let device = device.filter(|_| fit.device_map.uses(Place::Gpu));
+        let options = Options { device_map: Some(fit.device_map), ..options };
         open::start(self.model.clone(), device, options, &listener)
     }
 
     fn measure(&self, session: &mut Session, setting: &Setting, test: &Test, model: &ModelFacts) -> Result<Row> {
         let depth = setting.depth as usize;
-        if session.fed().len() < depth {
+        if session.cached_tokens().len() < depth {
             session.truncate(0);
             session.measure_prompt(depth)?;
             session.anchor();
@@ -202,7 +202,7 @@ impl Bench<'_> {
 fn work(session: &mut Session, depth: usize, test: &Test) -> Result<Duration> {
     session.truncate(depth);
     // Layers with a window may have forgotten what they need there.
-    let left = session.fed().len();
+    let left = session.cached_tokens().len();
     if left < depth {
         session.measure_prompt(depth - left)?;
         session.anchor();

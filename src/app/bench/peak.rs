@@ -38,7 +38,7 @@ impl Peaks {
 
     /// Where all layers run in one place, what that place can do.
     fn of(&self, session: &mut Session, setting: &Setting) -> Option<Roofline> {
-        match session.engine().placement().single()? {
+        match session.engine().device_map().single()? {
             Place::Gpu => self.gpu,
             Place::Cpu => self.cpu.iter().find(|(n, _)| *n == setting.threads)?.1,
         }

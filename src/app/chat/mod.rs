@@ -14,7 +14,8 @@ use super::term::{self, Stream};
 use crate::base::{Error, ErrorKind, Result};
 use crate::chat::{Chat, ChatOptions, Conversation, Reply, WhenFull};
 use crate::model::Model;
-use crate::run::{FinishReason, Generation, SavedCache, Session};
+use crate::run::schedule::FinishReason;
+use crate::run::{Generation, SavedCache, Session};
 use crate::text::{ChatTemplate, Message};
 use clap::Args;
 use screen::Screen;
@@ -226,12 +227,12 @@ impl Console {
             FinishReason::Limit => {
                 dim(format_args!("the answer has {} tokens, the limit of -n", reply.generation.tokens.len()));
             }
-            FinishReason::Interrupted if self.on_terminal && said => dim("stopped"),
-            FinishReason::Interrupted if self.on_terminal => {
+            FinishReason::Cancelled if self.on_terminal && said => dim("stopped"),
+            FinishReason::Cancelled if self.on_terminal => {
                 dim("stopped before the answer: as if nothing had been asked")
             }
-            FinishReason::Interrupted => term::check_interrupt()?,
-            FinishReason::End => {}
+            FinishReason::Cancelled | FinishReason::Deadline | FinishReason::Failed => term::check_interrupt()?,
+            FinishReason::Stop => {}
         }
         if Stream::Stderr.is_terminal() && self.on_terminal {
             dim(self.stats(&reply.generation));
@@ -242,7 +243,7 @@ impl Console {
     }
 
     fn stats(&self, generation: &Generation) -> String {
-        let (used, context) = (self.session.fed().len(), self.session.context());
+        let (used, context) = (self.session.cached_tokens().len(), self.session.context());
         format!("{}; {used} of {context} tokens of context", speed(generation))
     }
 
@@ -266,7 +267,7 @@ impl Console {
             ReplCommand::SaveCache(path) => {
                 self.chat.keep_only(&mut self.session, &self.conversation)?;
                 cache_file::save(&mut self.session, &path, self.conversation.messages())?;
-                let (messages, tokens) = (self.conversation.messages().len(), self.session.fed().len());
+                let (messages, tokens) = (self.conversation.messages().len(), self.session.cached_tokens().len());
                 let tokens = cache_file::count(tokens);
                 term::note(format_args!("{messages} messages and {tokens} in {}", path.display()));
             }

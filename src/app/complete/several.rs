@@ -4,9 +4,9 @@ use crate::app::term;
 use crate::base::ErrorKind::{Format, Numeric, Unsupported, Usage as Misuse};
 use crate::base::{Error, Result};
 use crate::chat::ResponseStream;
+use crate::run::StepEngine;
 use crate::run::batcher::{Batcher, Event, Handle, Request, Usage};
-use crate::run::schedule::Finish;
-use crate::run::{FinishReason, StepEngine};
+use crate::run::schedule::FinishReason;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub struct Ask<'t, K> {
 }
 
 /// What became of a request.
-pub struct Answer {
+pub struct Completed {
     /// The text.
     pub content: String,
     /// The model's reasoning before it.
@@ -51,7 +51,7 @@ pub trait Job<'t> {
     fn next(&mut self) -> Result<Option<Ask<'t, Self::Key>>>;
 
     /// Takes an answer, or the error of a request that cannot be answered.
-    fn answered(&mut self, key: Self::Key, answer: Result<Answer>) -> Result<()>;
+    fn answered(&mut self, key: Self::Key, answer: Result<Completed>) -> Result<()>;
 }
 
 /// How much was done.
@@ -125,7 +125,7 @@ pub fn too_long(prompt: usize, context: usize) -> Error {
 
 impl<K> Open<'_, K> {
     /// Takes what came for it; returns how it ended, if it did.
-    fn receive(&mut self) -> Option<Result<(Finish, Usage)>> {
+    fn receive(&mut self) -> Option<Result<(FinishReason, Usage)>> {
         while let Some(event) = self.handle.try_next() {
             match event {
                 // Behind a stop string, tokens may come that were under way.
@@ -144,23 +144,17 @@ impl<K> Open<'_, K> {
         None
     }
 
-    fn into_answer(mut self, finish: Finish, usage: Usage) -> (K, Result<Answer>) {
+    fn into_answer(mut self, finish: FinishReason, usage: Usage) -> (K, Result<Completed>) {
         self.response.finish();
-        let finish = match finish {
-            _ if self.response.is_stopped() => FinishReason::End,
-            Finish::Stop => FinishReason::End,
-            Finish::Limit => FinishReason::Limit,
-            Finish::Context => FinishReason::Context,
-            Finish::Cancelled | Finish::Deadline | Finish::Failed => FinishReason::Interrupted,
-        };
+        let finish = if self.response.is_stopped() { FinishReason::Stop } else { finish };
         let (content, reasoning) = self.response.into_texts();
         let (prompt, cached, seed) = (usage.prompt_tokens, usage.cached_tokens, self.handle.seed());
-        (self.key, Ok(Answer { content, reasoning, tokens: self.tokens, finish, prompt, cached, seed }))
+        (self.key, Ok(Completed { content, reasoning, tokens: self.tokens, finish, prompt, cached, seed }))
     }
 }
 
 impl Totals {
-    fn add(&mut self, answer: &Answer) {
+    fn add(&mut self, answer: &Completed) {
         self.answers += 1;
         self.prompt += answer.prompt;
         self.cached += answer.cached;

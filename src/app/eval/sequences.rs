@@ -142,7 +142,7 @@ impl Job {
     /// Logits after the tokens of one sequence from place `start` on.
     fn evaluate(&self, session: &mut Session, tokens: &[u32], start: usize) -> Result<Evaluated> {
         session.truncate(session.shared_with(&tokens[..start + 1]));
-        let fed = session.fed().len();
+        let fed = session.cached_tokens().len();
         let last = tokens.len() - 1;
         let positions: Vec<usize> =
             if self.positions == Positions::All { (start..=last).collect() } else { vec![last] };

@@ -8,7 +8,7 @@ use crate::ops::{Add, AnyOp, Combine, LayerNorm, Linear, PreNorm, RmsNorm, Then}
 const MAX_PARTS: usize = 3;
 
 /// A product with its sources by kind.
-struct Product {
+struct ProductNode {
     op: Linear,
     weights: Vec<Tensor>,
     x: Tensor,
@@ -19,9 +19,9 @@ struct Product {
     residual: Vec<Tensor>,
 }
 
-impl Product {
+impl ProductNode {
     /// Node `i`, if it is a product of any kind.
-    fn of(g: &Graph, i: usize) -> Option<Product> {
+    fn of(g: &Graph, i: usize) -> Option<ProductNode> {
         let src = &g.nodes[i].src;
         let op = match &g.nodes[i].op {
             AnyOp::MatMul(_) => Linear { role: g.role, ..Linear::plain(false, src.len() > 2) },
@@ -30,7 +30,7 @@ impl Product {
             _ => return None,
         };
         let at = op.places();
-        Some(Product {
+        Some(ProductNode {
             op,
             weights: src[..op.parts].to_vec(),
             x: src[at.x],
@@ -42,9 +42,9 @@ impl Product {
     }
 
     /// The product that makes `t` for source `by` alone, with nothing behind it yet.
-    fn bare(g: &Graph, t: &Tensor, by: (usize, usize)) -> Option<(usize, Product)> {
+    fn bare(g: &Graph, t: &Tensor, by: (usize, usize)) -> Option<(usize, ProductNode)> {
         let i = g.maker_for(t, by)?;
-        let product = Product::of(g, i)?;
+        let product = ProductNode::of(g, i)?;
         (product.op.then == Then::Store).then_some((i, product))
     }
 
@@ -65,7 +65,7 @@ impl Product {
 /// A function of a product's values.
 pub fn unary(g: &mut Graph, i: usize) -> Option<usize> {
     let AnyOp::Unary(op) = g.nodes[i].op else { return None };
-    let (p, product) = Product::bare(g, &g.nodes[i].src[0], (i, 0))?;
+    let (p, product) = ProductNode::bare(g, &g.nodes[i].src[0], (i, 0))?;
     product.then(g, i, &[p], Then::Unary(op))
 }
 
@@ -77,8 +77,8 @@ pub fn glu(g: &mut Graph, i: usize) -> Option<usize> {
         let (p, product) = halves(g, i, &gate, &up)?;
         return product.then(g, i, &[p], Then::Glu(op));
     }
-    let (p, mut product) = Product::bare(g, &gate, (i, 0))?;
-    let (q, other) = Product::bare(g, &up, (i, 1))?;
+    let (p, mut product) = ProductNode::bare(g, &gate, (i, 0))?;
+    let (q, other) = ProductNode::bare(g, &up, (i, 1))?;
     let alike = product.x == other.x && product.experts == other.experts && product.bias.len() == other.bias.len();
     if !alike || product.op.norm.is_some() || other.op.norm.is_some() {
         return None;
@@ -89,7 +89,7 @@ pub fn glu(g: &mut Graph, i: usize) -> Option<usize> {
 }
 
 /// The product whose row's halves `gate` and `up` are, with its weight and bias cut in two.
-fn halves(g: &Graph, i: usize, gate: &Tensor, up: &Tensor) -> Option<(usize, Product)> {
+fn halves(g: &Graph, i: usize, gate: &Tensor, up: &Tensor) -> Option<(usize, ProductNode)> {
     let n = gate.meta.inner();
     let p = g.nodes.iter().position(|node| node.dst.buf == gate.buf)?;
     let dst = g.nodes[p].dst;
@@ -98,7 +98,7 @@ fn halves(g: &Graph, i: usize, gate: &Tensor, up: &Tensor) -> Option<(usize, Pro
     if !only || dst.meta.shape.row() != 2 * n || dst.offset != 0 || !half(gate, 0) || !half(up, n) {
         return None;
     }
-    let mut product = Product::of(g, p).filter(|p| p.op.then == Then::Store && p.weights.len() == 1)?;
+    let mut product = ProductNode::of(g, p).filter(|p| p.op.then == Then::Store && p.weights.len() == 1)?;
     product.weights = cut(&product.weights[0], n);
     product.bias = product.bias.first().map_or(Vec::new(), |b| match b.meta.shape.dims() {
         [_] => vec![b.rows(0, n), b.rows(n, n)],
@@ -120,13 +120,13 @@ fn cut(w: &Tensor, n: usize) -> Vec<Tensor> {
 
 /// Products that read the same: their results become columns of one.
 pub fn stack(g: &mut Graph, i: usize) -> Option<usize> {
-    let mut first = Product::of(g, i).filter(|p| stackable(g, i, p))?;
+    let mut first = ProductNode::of(g, i).filter(|p| stackable(g, i, p))?;
     let mut others = Vec::new();
     for j in i + 1..g.nodes.len() {
         if g.nodes[j].layer != g.nodes[i].layer || first.weights.len() == MAX_PARTS {
             break;
         }
-        let Some(p) = Product::of(g, j).filter(|p| stackable(g, j, p)) else { continue };
+        let Some(p) = ProductNode::of(g, j).filter(|p| stackable(g, j, p)) else { continue };
         let alike = p.x == first.x && p.op == Linear { parts: 1, ..first.op };
         if alike && p.weights[0].meta.dtype == first.weights[0].meta.dtype {
             first.weights.extend(p.weights);
@@ -157,7 +157,7 @@ pub fn stack(g: &mut Graph, i: usize) -> Option<usize> {
 }
 
 /// Whether the result of product `i` can be columns of a wider one: each token's values are used as such.
-fn stackable(g: &Graph, i: usize, p: &Product) -> bool {
+fn stackable(g: &Graph, i: usize, p: &ProductNode) -> bool {
     let dst = g.nodes[i].dst;
     let (tokens, n) = (dst.meta.outer(), dst.meta.inner());
     let row = |(node, s): (usize, usize)| {
@@ -172,7 +172,7 @@ fn stackable(g: &Graph, i: usize, p: &Product) -> bool {
 pub fn combine(g: &mut Graph, i: usize) -> Option<usize> {
     let AnyOp::Combine(Combine { scale: 1.0 }) = g.nodes[i].op else { return None };
     let [x, factors] = g.nodes[i].src[..] else { return None };
-    let (p, mut product) = Product::bare(g, &x, (i, 0)).filter(|(_, p)| p.op.ids && p.op.norm.is_none())?;
+    let (p, mut product) = ProductNode::bare(g, &x, (i, 0)).filter(|(_, p)| p.op.ids && p.op.norm.is_none())?;
     product.experts.push(factors);
     product.then(g, i, &[p], Then::Combine { add: None })
 }
@@ -187,7 +187,7 @@ pub fn residual(g: &mut Graph, i: usize) -> Option<usize> {
     let swapped = (scale == 1.0).then_some((b, a, 0));
     [Some((a, b, 1)), swapped].into_iter().flatten().find_map(|(residual, y, place)| {
         let p = g.maker_for(&y, (i, place))?;
-        let mut product = Product::of(g, p).filter(|p| p.op.parts == 1)?;
+        let mut product = ProductNode::of(g, p).filter(|p| p.op.parts == 1)?;
         let then = match product.op.then {
             Then::Store if !product.op.ids => Then::Add { scale },
             Then::Combine { add: None } => Then::Combine { add: Some(scale) },
@@ -214,7 +214,7 @@ pub fn norm(g: &mut Graph, i: usize) -> Option<usize> {
     }
     let mut fused = Vec::new();
     for (j, place) in uses {
-        let mut p = Product::of(g, j).filter(|p| p.op.norm.is_none())?;
+        let mut p = ProductNode::of(g, j).filter(|p| p.op.norm.is_none())?;
         if place != p.op.places().x || p.x != dst {
             return None;
         }

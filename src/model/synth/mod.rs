@@ -9,10 +9,10 @@ mod vocab;
 
 pub use shape::ModelShape;
 
-use super::mix::Mix;
+use super::preset::Preset;
 use crate::base::{DType, Error, Result};
 use crate::gguf::{Gguf, ReadAt, Sink, Source, Writer};
-use crate::ops::{Pool, Random, for_chunks};
+use crate::ops::{Random, Threads, for_chunks};
 use crate::quant;
 use shape::Values;
 use std::cell::Cell;
@@ -36,28 +36,28 @@ const BATCH: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Synthetic {
     shape: ModelShape,
-    mix: Mix,
+    preset: Preset,
 }
 
 impl FromStr for Synthetic {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (shape, mix) = text.split_once(':').unwrap_or((text, ""));
+        let (shape, preset) = text.split_once(':').unwrap_or((text, ""));
         let shape = ModelShape::parse(shape)?;
-        Ok(Synthetic { shape, mix: Mix::parse(if mix.is_empty() { shape.usual_mix() } else { mix })? })
+        Ok(Synthetic { shape, preset: Preset::parse(if preset.is_empty() { shape.usual_preset() } else { preset })? })
     }
 }
 
 impl std::fmt::Display for Synthetic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.shape.name, self.mix.name)
+        write!(f, "{}:{}", self.shape.name, self.preset.name)
     }
 }
 
 impl Synthetic {
     /// Makes the model in memory. `progress` hears how many bytes of tensors are done and may stop the work by an error.
-    pub fn model_file(&self, pool: &dyn Pool, progress: Progress<'_>) -> Result<Gguf> {
+    pub fn model_file(&self, pool: &dyn Threads, progress: Progress<'_>) -> Result<Gguf> {
         let writer = self.writer()?;
         let mut bytes = Vec::new();
         let room = (self.bytes()? + FRONT_BYTES + 64 * self.shape.vocab as u64) as usize;
@@ -90,7 +90,7 @@ impl Synthetic {
     }
 
     /// Writes the model as a file, which appears when it is complete.
-    pub fn write(&self, path: &Path, pool: &dyn Pool, progress: Progress<'_>) -> Result<()> {
+    pub fn write(&self, path: &Path, pool: &dyn Threads, progress: Progress<'_>) -> Result<()> {
         let writer = self.writer()?;
         let mut maker = Maker::new(self, pool, progress);
         writer.write_file(path, |i, out| maker.put(&writer, i, out))
@@ -110,12 +110,12 @@ impl Synthetic {
     /// Metadata, vocabulary and the plan of tensors.
     pub fn writer(&self) -> Result<Writer> {
         let mut metadata = self.shape.metadata();
-        metadata.set("general.file_type", self.mix.id);
+        metadata.set("general.file_type", self.preset.id);
         vocab::add(&mut metadata, self.shape.vocab);
         let mut writer = Writer::new(metadata)?;
         let facts = self.shape.facts();
         for t in self.shape.tensors() {
-            let dtype = self.mix.dtype(&t.name, &t.shape, &facts);
+            let dtype = self.preset.dtype(&t.name, &t.shape, &facts);
             writer.tensor(t.name, dtype, t.shape)?;
         }
         Ok(writer)
@@ -178,13 +178,13 @@ struct Maker<'a> {
     values: Vec<Values>,
     pools: BTreeMap<(DType, bool), Blocks>,
     buffer: Vec<u8>,
-    pool: &'a dyn Pool,
+    pool: &'a dyn Threads,
     progress: Progress<'a>,
     done: u64,
 }
 
 impl<'a> Maker<'a> {
-    fn new(model: &Synthetic, pool: &'a dyn Pool, progress: Progress<'a>) -> Self {
+    fn new(model: &Synthetic, pool: &'a dyn Threads, progress: Progress<'a>) -> Self {
         let values = model.shape.tensors().iter().map(|t| t.values).collect();
         Maker { values, pools: BTreeMap::new(), buffer: Vec::new(), pool, progress, done: 0 }
     }
@@ -218,7 +218,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn new(dtype: DType, values: Values, pool: &dyn Pool) -> Self {
+    fn new(dtype: DType, values: Values, pool: &dyn Threads) -> Self {
         let size = dtype.row_bytes(VALUES).expect("all blocks divide the longest");
         let mut bytes = vec![0; BLOCKS * size];
         for_chunks(pool, &mut bytes, size, |i, block| {
@@ -260,17 +260,17 @@ mod tests {
 
     #[test]
     fn every_format_makes_a_model_with_weights_like_real_ones() {
-        for mix in Mix::names() {
-            let synthetic: Synthetic = format!("llama-tiny:{mix}").parse().unwrap();
+        for preset in Preset::names() {
+            let synthetic: Synthetic = format!("llama-tiny:{preset}").parse().unwrap();
             let gguf = synthetic.model_file(&Serial, &mut |_| Ok(())).unwrap();
             assert_eq!(gguf.tensors().iter().map(|t| t.bytes() as u64).sum::<u64>(), synthetic.bytes().unwrap());
             let tensor = gguf.tensor("blk.1.ffn_up.weight").unwrap();
             let mut row = vec![0f32; tensor.shape.elements()];
             quant::decode(tensor.dtype, gguf.data(tensor).unwrap(), &mut row);
             let power = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
-            assert!((power.sqrt() / DEVIATION - 1.0).abs() < 0.1, "{mix}: {}", power.sqrt());
+            assert!((power.sqrt() / DEVIATION - 1.0).abs() < 0.1, "{preset}: {}", power.sqrt());
             let mean = row.iter().sum::<f32>() / row.len() as f32;
-            assert!(mean.abs() < DEVIATION / 20.0, "{mix}: mean {mean}");
+            assert!(mean.abs() < DEVIATION / 20.0, "{preset}: mean {mean}");
             Model::new(gguf).unwrap().tokenizer().unwrap();
         }
     }

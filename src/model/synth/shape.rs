@@ -2,7 +2,7 @@
 
 use crate::base::{Error, Result, Shape};
 use crate::gguf::Metadata;
-use crate::model::mix::Facts;
+use crate::model::preset::Facts;
 
 /// What the architectures here differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub enum Values {
 
 /// A tensor that a model has.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
+pub struct TensorShape {
     pub name: String,
     pub shape: Shape,
     pub values: Values,
@@ -103,12 +103,12 @@ impl ModelShape {
         (self.layers, self.vocab) = (self.layers.min(layers), self.vocab.min(vocab));
     }
 
-    /// The mix that the original is published in.
-    pub fn usual_mix(&self) -> &'static str {
+    /// The preset that the original is published in.
+    pub fn usual_preset(&self) -> &'static str {
         if self.kind == Kind::GptOss { "mxfp4" } else { "q4_k_m" }
     }
 
-    /// What mixes ask.
+    /// What presets ask.
     pub fn facts(&self) -> Facts {
         Facts { layers: self.layers, group: self.heads / self.kv_heads, experts: self.experts[0], tied: self.tied }
     }
@@ -157,7 +157,7 @@ impl ModelShape {
     }
 
     /// The tensors in the order of the file.
-    pub fn tensors(&self) -> Vec<Wanted> {
+    pub fn tensors(&self) -> Vec<TensorShape> {
         let mut list = List(Vec::new());
         list.add("token_embd.weight".into(), [self.vocab, self.embd]);
         list.add("output_norm.weight".into(), [self.embd]);
@@ -214,12 +214,12 @@ impl ModelShape {
 }
 
 /// Tensors so far.
-struct List(Vec<Wanted>);
+struct List(Vec<TensorShape>);
 
 impl List {
     fn add(&mut self, name: String, shape: impl Into<Shape>) {
         let values = if name.ends_with("_norm.weight") { Values::Ones } else { Values::Normal };
-        self.0.push(Wanted { name, shape: shape.into(), values });
+        self.0.push(TensorShape { name, shape: shape.into(), values });
     }
 
     fn linear(&mut self, layer: usize, label: &str, [n, k]: [usize; 2], biased: bool) {

@@ -161,7 +161,7 @@ fn what_is_not_finite_shows_in_tiles() {
         }
         // Few columns are not worth it.
         let mut acts = Activations::new();
-        acts.fill_at(level, &Alone, (DType::Q8_0, Precision::Eight, Role::Answer), &[0.0; 2048], [512, 4, 512]);
+        acts.fill_at(level, &Serial, (DType::Q8_0, Precision::Eight, Role::Answer), &[0.0; 2048], [512, 4, 512]);
         assert!(!acts.in_tiles());
     }
 }

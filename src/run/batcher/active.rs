@@ -1,17 +1,17 @@
 //! A request that the scheduler has taken, and that has not ended.
 
-use super::answer::Answer;
+use super::answer::ChoiceState;
 use super::channel::Sender;
 use super::event::{Event, Usage};
 use crate::base::{Error, ErrorKind};
-use crate::run::schedule::{ChoiceId, Event as Happened, Finish};
+use crate::run::schedule::{ChoiceId, Event as Happened, FinishReason};
 use web_time::Instant;
 
 /// What a batcher knows of a request.
 #[derive(Debug)]
 pub(super) struct Active {
     pub sender: Sender,
-    pub answers: Vec<Answer>,
+    pub answers: Vec<ChoiceState>,
     pub ignore_end: bool,
     /// Tokens of the prompt, and those of them that were cached.
     prompt: usize,
@@ -36,13 +36,13 @@ pub(super) enum Goes {
 }
 
 impl Active {
-    pub fn new(sender: Sender, answers: Vec<Answer>, prompt: usize, ignore_end: bool, submitted: Instant) -> Self {
+    pub fn new(sender: Sender, answers: Vec<ChoiceState>, prompt: usize, ignore_end: bool, submitted: Instant) -> Self {
         let (cached, done, ran, preempted) = (0, 0, None, false);
         Active { sender, answers, ignore_end, prompt, cached, done, submitted, ran, preempted }
     }
 
     /// A choice that has not ended.
-    pub fn answer(&mut self, choice: ChoiceId) -> Option<&mut Answer> {
+    pub fn answer(&mut self, choice: ChoiceId) -> Option<&mut ChoiceState> {
         self.answers.get_mut(choice.choice as usize).filter(|answer| !answer.ended)
     }
 
@@ -74,7 +74,7 @@ impl Active {
                     self.sender.send(event);
                 }
             }
-            Happened::Finished { choice, reason: Finish::Failed, .. } => {
+            Happened::Finished { choice, reason: FinishReason::Failed, .. } => {
                 let error = self.answer(choice).and_then(|answer| answer.error.take());
                 self.sender.fail(error.unwrap_or_else(no_room));
                 return Goes::Failed;
@@ -85,7 +85,7 @@ impl Active {
         Goes::On
     }
 
-    fn finish(&mut self, choice: ChoiceId, finish: Finish, tokens: usize, now: Instant) -> Goes {
+    fn finish(&mut self, choice: ChoiceId, finish: FinishReason, tokens: usize, now: Instant) -> Goes {
         let queued = self.ran.unwrap_or(now).duration_since(self.submitted);
         let waited = (queued, self.ran);
         let usage = Usage { prompt_tokens: self.prompt, cached_tokens: self.cached, tokens };

@@ -5,14 +5,14 @@ use super::event::{Event, Times, TokenLogprobs, Usage};
 use super::host::HostSampler;
 use super::text::AnswerText;
 use crate::base::Error;
-use crate::run::schedule::{Finish, Outcome};
+use crate::run::schedule::{FinishReason, Outcome};
 use crate::text::Tokenizer;
 use std::time::Duration;
 use web_time::Instant;
 
 /// What a batcher knows of a choice.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ChoiceState {
     pub draw: Draw,
     /// What draws its tokens, unless the device does.
     pub host: Option<Box<HostSampler>>,
@@ -27,9 +27,9 @@ pub(super) struct Answer {
     span: Option<(Instant, Instant)>,
 }
 
-impl Answer {
+impl ChoiceState {
     pub fn new(draw: Draw, host: Option<Box<HostSampler>>, text: Option<AnswerText>) -> Self {
-        Answer { draw, host, text, ready: (String::new(), None), error: None, ended: false, span: None }
+        ChoiceState { draw, host, text, ready: (String::new(), None), error: None, ended: false, span: None }
     }
 
     /// What comes of a drawn token: `ends` if it ends the answer and does not belong to it.
@@ -64,7 +64,7 @@ impl Answer {
     pub fn done(
         &mut self,
         choice: usize,
-        finish: Finish,
+        finish: FinishReason,
         usage: Usage,
         (queued, ran): (Duration, Option<Instant>),
         now: Instant,

@@ -32,11 +32,11 @@ pub struct Batcher<C: Compute> {
     /// Whether a step is under way; found true if the future of a step was dropped.
     pub(super) interrupted: bool,
     /// Memory that is used again in each step.
-    pub(super) memory: Memory,
+    pub(super) memory: StepBuffers,
 }
 
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct StepBuffers {
     pub jobs: Vec<Job>,
     pub draws: Vec<Draw>,
     /// Tokens of the step before.
@@ -64,7 +64,7 @@ impl<C: Compute> Batcher<C> {
             flight: VecDeque::with_capacity(2),
             finished: start,
             interrupted: false,
-            memory: Memory::default(),
+            memory: StepBuffers::default(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! What comes of a finished step: draws on the host, outcomes for the scheduler, events for the handles.
 
-use super::answer::Answer;
+use super::answer::ChoiceState;
 use super::batching::Batcher;
 use super::compute::Compute;
-use super::host::{Drawn, HostDraw, draw_all};
+use super::host::{DrawResult, HostDraw, draw_all};
 use crate::ops::Sample;
 use crate::run::generate::poisoned;
 use crate::run::schedule::{Outcome, Sampling};
@@ -47,7 +47,7 @@ impl<C: Compute> Batcher<C> {
             }
         }
         let vocab = self.intake.vocabulary.size();
-        draw_all(draws, &self.memory.results.logits, vocab, self.compute.team());
+        draw_all(draws, &self.memory.results.logits, vocab, self.compute.threads());
     }
 
     /// Finds an outcome for each output.
@@ -85,13 +85,13 @@ impl<C: Compute> Batcher<C> {
 }
 
 /// Puts a sampler back that has drawn; returns what it drew.
-fn give_back(answer: &mut Answer, draw: HostDraw) -> Drawn {
+fn give_back(answer: &mut ChoiceState, draw: HostDraw) -> DrawResult {
     answer.host = Some(draw.host);
     draw.drawn.unwrap_or_else(|| Err(poisoned()))
 }
 
 /// The token that the device drew.
-fn on_device(token: Option<u32>, vocab: usize) -> Drawn {
+fn on_device(token: Option<u32>, vocab: usize) -> DrawResult {
     let token = token.filter(|token| *token != Sample::POISONED && (*token as usize) < vocab);
     token.map(|token| (token, None)).ok_or_else(poisoned)
 }

@@ -1,7 +1,7 @@
 //! What a batcher needs of an engine.
 
 use crate::base::{Error, Result};
-use crate::ops::{Pool as Team, SampleParams};
+use crate::ops::{SampleParams, Threads};
 use crate::run::schedule::Step;
 use crate::state::Pool;
 
@@ -72,7 +72,7 @@ pub trait Compute {
     async fn recover(&mut self, error: Error) -> Result<()>;
 
     /// Threads for drawing tokens on the host. `None`: the caller draws them one by one.
-    fn team(&self) -> Option<&dyn Team> {
+    fn threads(&self) -> Option<&dyn Threads> {
         None
     }
 }

@@ -1,7 +1,7 @@
 //! What a request's handle reports.
 
 use crate::base::Error;
-use crate::run::schedule::Finish;
+use crate::run::schedule::FinishReason;
 use std::time::Duration;
 
 /// Something that happened to a request, in the order in which it did.
@@ -49,7 +49,7 @@ pub enum Event {
         /// Index of the choice.
         choice: usize,
         /// Why.
-        finish: Finish,
+        finish: FinishReason,
         /// The stop string that ended it.
         stop: Option<String>,
         /// The end of its text, which was held back.

@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::event::{Event, Times, Usage};
 use super::inbox::Inbox;
-use crate::run::schedule::Finish;
+use crate::run::schedule::FinishReason;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -54,7 +54,7 @@ impl Handle {
     }
 
     /// Ends the request: at once if it has never run, before the next step otherwise. Its choices that have not ended end with
-    /// [`Finish::Cancelled`].
+    /// [`FinishReason::Cancelled`].
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
@@ -91,7 +91,7 @@ impl Canceller {
     pub fn cancel(&self) {
         let done = |choice| Event::Done {
             choice,
-            finish: Finish::Cancelled,
+            finish: FinishReason::Cancelled,
             stop: None,
             text: String::new(),
             usage: Usage { prompt_tokens: self.prompt, ..Usage::default() },

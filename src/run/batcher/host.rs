@@ -2,7 +2,7 @@
 
 use super::event::TokenLogprobs;
 use crate::base::Result;
-use crate::ops::{Pool as Team, for_chunks};
+use crate::ops::{Threads, for_chunks};
 use crate::sample::Sampler;
 
 /// What draws the tokens of one choice. It stays with the request if the choice is preempted, or its device lost.
@@ -16,7 +16,7 @@ pub(super) struct HostSampler {
 }
 
 /// A token that was drawn, or why none could be.
-pub(super) type Drawn = Result<(u32, Option<TokenLogprobs>)>;
+pub(super) type DrawResult = Result<(u32, Option<TokenLogprobs>)>;
 
 /// One draw. The sampler is taken out of its answer meanwhile, so that threads can share the draws out.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ pub(super) struct HostDraw {
     pub row: usize,
     pub host: Box<HostSampler>,
     /// `None` before it is drawn, or if the row is missing.
-    pub drawn: Option<Drawn>,
+    pub drawn: Option<DrawResult>,
 }
 
 impl HostSampler {
     /// Draws the next token from `logits` `[vocab]`.
-    fn draw(&mut self, logits: &[f32]) -> Drawn {
+    fn draw(&mut self, logits: &[f32]) -> DrawResult {
         let token = self.sampler.sample(logits, &self.tokens)?;
         Ok((token, self.logprobs.map(|top| TokenLogprobs::of(logits, token, top))))
     }
@@ -44,14 +44,14 @@ impl HostSampler {
     }
 }
 
-/// Draws from `logits` `[n, vocab]`, shared out among a team if there is one.
-pub(super) fn draw_all(draws: &mut [HostDraw], logits: &[f32], vocab: usize, team: Option<&dyn Team>) {
+/// Draws from `logits` `[n, vocab]`, shared out among a threads if there is one.
+pub(super) fn draw_all(draws: &mut [HostDraw], logits: &[f32], vocab: usize, threads: Option<&dyn Threads>) {
     let draw = |draw: &mut HostDraw| {
         let row = draw.row * vocab..(draw.row + 1) * vocab;
         draw.drawn = logits.get(row).map(|logits| draw.host.draw(logits));
     };
-    match team {
-        Some(team) => for_chunks(team, draws, 1, |_, chunk| chunk.iter_mut().for_each(draw)),
+    match threads {
+        Some(threads) => for_chunks(threads, draws, 1, |_, chunk| chunk.iter_mut().for_each(draw)),
         None => draws.iter_mut().for_each(draw),
     }
 }

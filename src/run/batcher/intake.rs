@@ -1,7 +1,7 @@
 //! Requests as they come in: what they ask for is checked, and all that is needed to answer them is made.
 
 use super::active::Active;
-use super::answer::Answer;
+use super::answer::ChoiceState;
 use super::channel::{Channel, Sender};
 use super::compute::Draw;
 use super::handle::{Canceller, Handle};
@@ -101,7 +101,7 @@ impl Intake {
     }
 
     /// A choice before its first token.
-    fn answer(&self, request: &Request, seed: u64) -> Result<Answer> {
+    fn answer(&self, request: &Request, seed: u64) -> Result<ChoiceState> {
         let options = SamplerOptions { seed: Some(seed), ..request.sampling.clone() };
         let sampler = self.vocabulary.sampler(&options, self.context)?;
         let text = self.vocabulary.tokenizer().map(|_| AnswerText::new(request.show_special, &request.stops));
@@ -114,12 +114,12 @@ impl Intake {
                 seed: plan.seed,
                 draw: DrawNumber::From(request.prompt.len() as u32),
             });
-            return Ok(Answer::new(draw, None, text));
+            return Ok(ChoiceState::new(draw, None, text));
         }
         let mut tokens = Vec::with_capacity(request.prompt.len() + request.limit.min(EXPECTED));
         tokens.extend_from_slice(&request.prompt);
         let host = HostSampler { sampler, tokens, logprobs: request.logprobs };
-        Ok(Answer::new(Draw::Host, Some(Box::new(host)), text))
+        Ok(ChoiceState::new(Draw::Host, Some(Box::new(host)), text))
     }
 }
 

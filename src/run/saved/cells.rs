@@ -41,7 +41,7 @@ impl Engine {
         let buffers = decode.map_or(&[][..], |program| &program.graph.buffers);
         for buffer in buffers {
             match &buffer.storage {
-                Storage::Const(name, table) if name.starts_with("rope_turns") => sum.add(table),
+                Storage::Const(name, table) if name.starts_with("rope_frequencies") => sum.add(table),
                 // Its length is the context's, its values are not.
                 Storage::Const(name, _) if name == "attn_temperature" => sum.add(name.as_bytes()),
                 _ => {}

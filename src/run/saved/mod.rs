@@ -126,7 +126,7 @@ impl Session {
 
     fn save(&mut self, path: &Path, messages: &[Message], begin: &mut dyn FnMut(u64)) -> Result<()> {
         open_own(path)?;
-        if self.fed().is_empty() {
+        if self.cached_tokens().is_empty() {
             return Err(Error::usage("nothing has been computed that could be saved"));
         }
         let mut begin = Some(begin);

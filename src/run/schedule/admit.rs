@@ -1,6 +1,6 @@
 //! Admission: who may run besides those that do, and who waits for another that computes the same prompt.
 
-use super::event::{Event, Finish};
+use super::event::{Event, FinishReason};
 use super::scheduler::Scheduler;
 use super::sequence::{Leader, Running, Sequence};
 use crate::state::{GroupSpec, PAGE_CELLS};
@@ -24,7 +24,7 @@ impl Scheduler {
             {
                 self.waiting.insert(urgency, sequence);
                 if self.running.is_empty() {
-                    self.finish(urgency, Finish::Failed);
+                    self.finish(urgency, FinishReason::Failed);
                 } else {
                     self.blocked = Some((urgency, available));
                     return;

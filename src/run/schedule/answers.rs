@@ -38,7 +38,7 @@ impl Scheduler {
     fn prompt_budget(&self) -> usize {
         let decodes = |running: &Running| running.role() == Role::Answer && !running.catches_up();
         match self.running.iter().any(decodes) {
-            true => self.pace.budget(self.settings.step_time, self.settings.prompt_rows),
+            true => self.rates.budget(self.settings.step_time, self.settings.prompt_rows),
             false => self.settings.prompt_rows,
         }
     }

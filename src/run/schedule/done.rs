@@ -1,6 +1,6 @@
 //! What came of a step: committing its rows, handing on its tokens, and letting choices begin.
 
-use super::event::{Event, Finish, Outcome};
+use super::event::{Event, FinishReason, Outcome};
 use super::request::ChoiceId;
 use super::scheduler::Scheduler;
 use super::sequence::{Running, Urgency};
@@ -23,7 +23,7 @@ impl Scheduler {
             return Err(StepError::Outcomes { outputs, given: outcomes.len() });
         }
         let Some(step) = self.flight.pop_front() else { return Ok(()) };
-        self.pace.measure(&step, took);
+        self.rates.measure(&step, took);
         self.commit(&step);
         for (output, outcome) in step.outputs.iter().zip(outcomes) {
             self.apply(output, *outcome);
@@ -61,16 +61,16 @@ impl Scheduler {
                 let index = sequence.drawn();
                 sequence.items.push(Item::Token(token));
                 let finish = match outcome {
-                    Outcome::Last(_) => Some(Finish::Stop),
-                    _ if sequence.drawn() >= sequence.limit => Some(Finish::Limit),
-                    _ if sequence.items.len() > context => Some(Finish::Context),
+                    Outcome::Last(_) => Some(FinishReason::Stop),
+                    _ if sequence.drawn() >= sequence.limit => Some(FinishReason::Limit),
+                    _ if sequence.items.len() > context => Some(FinishReason::Context),
                     _ => None,
                 };
                 self.events.push(Event::Token { choice: output.choice, index, token });
                 finish
             }
-            Outcome::End => Some(Finish::Stop),
-            Outcome::Failed => Some(Finish::Failed),
+            Outcome::End => Some(FinishReason::Stop),
+            Outcome::Failed => Some(FinishReason::Failed),
         };
         finish.into_iter().for_each(|reason| self.finish(urgency, reason));
     }
@@ -111,7 +111,7 @@ impl Scheduler {
             // What waits may find it, and need fewer pages.
             self.blocked = None;
             if running.sequence.limit == 0 {
-                self.finish(urgency, Finish::Limit);
+                self.finish(urgency, FinishReason::Limit);
             }
         }
     }

@@ -15,21 +15,32 @@ pub enum Outcome {
     Failed,
 }
 
-/// Why a choice ended.
+/// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Finish {
-    /// The model ended it, or the caller: [`Outcome::End`] or [`Outcome::Last`].
+pub enum FinishReason {
+    /// The model drew an end-of-generation token, or a stop string is complete ([`Outcome::End`], [`Outcome::Last`]).
     Stop,
     /// It has as many tokens as the request allows.
     Limit,
     /// It is as long as a sequence may become, or alone too long for the pool.
     Context,
-    /// The request was cancelled.
+    /// The caller cancelled it, perhaps before the first token.
     Cancelled,
     /// The request's deadline passed.
     Deadline,
     /// The computation failed, or the pool has no slot for any sequence.
     Failed,
+}
+
+impl FinishReason {
+    /// As programs read it: `end`, `length` or `interrupted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "end",
+            FinishReason::Limit | FinishReason::Context => "length",
+            FinishReason::Cancelled | FinishReason::Deadline | FinishReason::Failed => "interrupted",
+        }
+    }
 }
 
 /// Something that happened, in the order in which it did.
@@ -68,7 +79,7 @@ pub enum Event {
         /// Which one.
         choice: ChoiceId,
         /// Why.
-        reason: Finish,
+        reason: FinishReason,
         /// Tokens of its answer.
         tokens: usize,
     },

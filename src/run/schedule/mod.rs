@@ -53,7 +53,6 @@ mod admit;
 mod answers;
 mod done;
 mod event;
-mod pace;
 mod plan;
 mod prompts;
 mod request;
@@ -62,11 +61,12 @@ mod sequence;
 mod settings;
 mod shortage;
 mod step;
+mod step_rates;
 
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Finish, Outcome};
+pub use event::{Event, FinishReason, Outcome};
 pub use request::{ChoiceId, Request, RequestId, Sampling, SubmitError};
 pub use scheduler::{Counts, Scheduler};
 pub use settings::Settings;

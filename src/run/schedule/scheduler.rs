@@ -1,11 +1,11 @@
 //! The scheduler: its books, and what callers ask of it.
 
-use super::event::{Event, Finish};
-use super::pace::Pace;
+use super::event::{Event, FinishReason};
 use super::request::{ChoiceId, Request, RequestId, SubmitError};
 use super::sequence::{Running, Sequence, Stops, Urgency};
 use super::settings::Settings;
 use super::step::Step;
+use super::step_rates::StepRates;
 use crate::state::{Item, PAGE_CELLS, Pool, PoolSpec};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct Scheduler {
     /// Steps that are done, for their memory.
     pub(super) spare: Vec<Step>,
     pub(super) events: Vec<Event>,
-    pub(super) pace: Pace,
+    pub(super) rates: StepRates,
     /// Numbers of the next request, step and admission.
     next: Numbers,
     /// The earliest deadline, or one before it.
@@ -76,7 +76,7 @@ impl Scheduler {
         let whole = spec.groups.iter().filter(|group| group.window.is_none());
         let cells = whole.map(|group| group.pages.saturating_sub(1) * PAGE_CELLS).min().unwrap_or(usize::MAX);
         Scheduler {
-            pace: Pace::new(settings.prompt_speed),
+            rates: StepRates::new(settings.prompt_speed),
             settings: Settings { context: settings.context.min(cells), ..settings },
             spec,
             stops,
@@ -131,14 +131,14 @@ impl Scheduler {
     /// Ends all choices of a request that have not ended, at once; returns whether there were any. What was computed of it is
     /// cached. If it has rows in a step in flight, their outcomes are ignored.
     pub fn cancel(&mut self, request: RequestId) -> bool {
-        self.finish_all(Finish::Cancelled, |sequence| sequence.urgency.id.request == request)
+        self.finish_all(FinishReason::Cancelled, |sequence| sequence.urgency.id.request == request)
     }
 
     /// Ends what is past its deadline.
     pub(super) fn expire(&mut self, now: Duration) {
         let past = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
         if past(self.earliest) {
-            self.finish_all(Finish::Deadline, |sequence| past(sequence.deadline));
+            self.finish_all(FinishReason::Deadline, |sequence| past(sequence.deadline));
             let running = self.running.iter().map(|running| &running.sequence);
             self.earliest = running.chain(self.waiting.values()).filter_map(|sequence| sequence.deadline).min();
         }

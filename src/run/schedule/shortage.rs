@@ -1,6 +1,6 @@
 //! Too few pages: who gives way; and how sequences end.
 
-use super::event::{Event, Finish};
+use super::event::{Event, FinishReason};
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
 use super::sequence::Urgency;
@@ -33,7 +33,7 @@ impl Scheduler {
                 self.pool.forget_prefixes();
                 forgot = true;
             } else {
-                self.finish(urgency, Finish::Context);
+                self.finish(urgency, FinishReason::Context);
             }
         }
     }
@@ -71,16 +71,16 @@ impl Scheduler {
     }
 
     /// Ends a sequence, running or waiting.
-    pub(super) fn finish(&mut self, urgency: Urgency, reason: Finish) {
+    pub(super) fn finish(&mut self, urgency: Urgency, reason: FinishReason) {
         let sequence = match self.index(urgency) {
-            Some(index) => Some(self.close(index, reason != Finish::Failed)),
+            Some(index) => Some(self.close(index, reason != FinishReason::Failed)),
             None => self.waiting.remove(&urgency),
         };
         sequence.into_iter().for_each(|sequence| report(&mut self.events, &sequence, reason));
     }
 
     /// Ends all sequences that a condition holds for; returns whether there were any.
-    pub(super) fn finish_all(&mut self, reason: Finish, ends: impl Fn(&Sequence) -> bool) -> bool {
+    pub(super) fn finish_all(&mut self, reason: FinishReason, ends: impl Fn(&Sequence) -> bool) -> bool {
         let before = self.running.len() + self.waiting.len();
         while let Some(running) = self.running.iter().find(|running| ends(&running.sequence)) {
             self.finish(running.urgency(), reason);
@@ -103,7 +103,7 @@ fn fitting(full: Full, rows: usize) -> usize {
 }
 
 /// Reports the end of all choices that a sequence stands for.
-fn report(events: &mut Vec<Event>, sequence: &Sequence, reason: Finish) {
+fn report(events: &mut Vec<Event>, sequence: &Sequence, reason: FinishReason) {
     let (first, tokens) = (sequence.urgency.id, sequence.drawn());
     for choice in first.choice..first.choice + sequence.choices {
         events.push(Event::Finished { choice: super::ChoiceId { choice, ..first }, reason, tokens });

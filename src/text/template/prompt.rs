@@ -38,7 +38,7 @@ impl Prompt {
 
     /// The style of the thought that the prompt ends in, if it does (`<think>` with nothing after it): then the answer begins with
     /// reasoning without saying so.
-    pub fn opened_thought(&self) -> Option<ReasoningStyle> {
+    pub fn opened_reasoning(&self) -> Option<ReasoningStyle> {
         match self.segments().pop() {
             Some(Segment::Template(last)) => ReasoningStyle::opened_by(last),
             _ => None,
@@ -46,7 +46,7 @@ impl Prompt {
     }
 
     /// Whether the prompt ends inside a thought.
-    pub fn opens_thought(&self) -> bool {
-        self.opened_thought().is_some()
+    pub fn opens_reasoning(&self) -> bool {
+        self.opened_reasoning().is_some()
     }
 }

@@ -62,6 +62,6 @@ fuzz_target!(|data: &[u8]| {
             source.contains(MARK) || source.to_ascii_lowercase().contains("f8ff") || source.contains("63743");
         let forged = |s: &Segment| matches!(s, Segment::Template(text) if text.contains(FORGED));
         assert!(spells_it || !segments.iter().any(forged), "user text as the template's: {segments:?}");
-        prompt.opens_thought();
+        prompt.opens_reasoning();
     }
 });

@@ -271,7 +271,7 @@ impl List<'_> {
         self.add(GROUP, "layer_norm", "4096", (LayerNorm { eps }, &[x, w, w], All))?;
         self.add(GROUP, "rms_norm", "4096 add", (NormAdd { eps, scale: 1.0 }, &[x, x, w], All))?;
         let (pos, turns) = (positions(1), Meta::new(DType::U32, [64]));
-        let rope = Rope { pairs: Pairs::Halves, mscale: 1.0 };
+        let rope = Rope { pairs: Pairs::NeoX, mscale: 1.0 };
         self.add(GROUP, "rope", "d128", (rope, &[Meta::f32([1, 32, 128]), pos, turns], First))?;
         let of_heads = |heads: usize| Meta::f32([1, heads, 128]);
         for cache in CACHE_TYPES {

@@ -3,10 +3,10 @@
 use eframe::egui::{self, Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use wgpu_llm::low_level::plan::Memory;
+use wgpu_llm::low_level::plan::MemoryUse;
 use wgpu_llm::low_level::plan::roofline::Roofline;
 use wgpu_llm::low_level::profile::statistics::{Group, Phase, tokens, totals};
-use wgpu_llm::low_level::profile::{DeviceFacts, Event, Facts, Kernel, LayerFacts, Record, Run};
+use wgpu_llm::low_level::profile::{DeviceFacts, Event, Facts, KernelFacts, LayerFacts, Record, Run};
 use wgpu_llm::low_level::profile::{Observer, Profile, chrome};
 use wgpu_llm_profiler::{Feed, View, Viewer, open};
 
@@ -30,7 +30,7 @@ fn records(slower: u64) -> Vec<Record> {
         devices: vec![device("CPU", "a processor"), device("GPU", "a card")],
         placement: vec![layer(Some(0)), layer(Some(1)), layer(None)],
     };
-    let kernel = |i: usize, tokens| Kernel {
+    let kernel = |i: usize, tokens| KernelFacts {
         device: 1,
         op: OPS[i % 3].0.into(),
         variant: "vec".into(),
@@ -56,7 +56,7 @@ fn records(slower: u64) -> Vec<Record> {
             flops: 100_000.0,
         };
         let end = start + 990_000 * slower;
-        let memory = vec![Memory { device: 1, weights: 3 << 20, cache: 1 << 20, other: 4096 }];
+        let memory = vec![MemoryUse { device: 1, weights: 3 << 20, cache: 1 << 20, other: 4096 }];
         let memory = if run == 0 { memory } else { Vec::new() };
         let (gpu, submit, wait, readback) = (840_000 * slower, 60_000, 700_000, 2_000);
         Record::Run(
@@ -120,7 +120,13 @@ fn a_device_without_a_clock_is_told_in_every_view() {
     profile.facts.devices[1].timing = "whole submissions, by the host's clock".into();
     profile.kernels.iter_mut().for_each(|k| {
         let tokens = k.tokens;
-        *k = Kernel { device: 1, op: "submission".into(), variant: "whole".into(), tokens, ..Kernel::default() };
+        *k = KernelFacts {
+            device: 1,
+            op: "submission".into(),
+            variant: "whole".into(),
+            tokens,
+            ..KernelFacts::default()
+        };
     });
     for view in View::ALL {
         let mut viewer = Viewer::new(profile.clone());

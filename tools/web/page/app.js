@@ -158,7 +158,7 @@ function entry(message, i) {
     return made;
   };
   part("p", "who", message.role === "user" ? "You" : "Model");
-  if (message.reasoning_content) part("p", "thought", message.reasoning_content);
+  if (message.reasoning_content) part("p", "reasoning", message.reasoning_content);
   part("p", "text", message.content);
   if (message.role === "assistant" && !busy) {
     const tools = part("div", "tools", "");
@@ -197,7 +197,7 @@ async function answer() {
         continue;
       }
       said.content += piece.value.text;
-      said.reasoning_content += piece.value.thought;
+      said.reasoning_content += piece.value.reasoning;
       tokens += 1;
       // Not in a frame's time: frames do not come in hidden tabs.
       const atEnd = $("log").scrollTop + $("log").clientHeight > $("log").scrollHeight - 40;
@@ -207,7 +207,7 @@ async function answer() {
     }
     // With what was held back until the end.
     said.content = piece.value.text;
-    said.reasoning_content = piece.value.thought;
+    said.reasoning_content = piece.value.reasoning;
     page.answers.push(piece.value);
     tell(piece.value);
   } catch (e) {

@@ -90,14 +90,14 @@ export interface ChatOptions {
 /** A piece of an answer. With `recovered` it has no text: the GPU was lost, and this says how the answer goes on. */
 export interface Piece {
   text: string;
-  thought: string;
+  reasoning: string;
   token?: number;
   recovered?: string;
 }
 
 export interface Answer {
   text: string;
-  thought: string;
+  reasoning: string;
   tokens: number[];
   stop: "end" | "limit" | "context" | "stopped";
   /** Tokens of the prompt that had to be computed; the rest lay in the cache. */
@@ -116,7 +116,7 @@ export interface Stats {
   heap: number;
   heapPeak: number;
   /** Figures of the last answer. */
-  last: Partial<Omit<Answer, "text" | "thought" | "tokens"> & { tokens: number }>;
+  last: Partial<Omit<Answer, "text" | "reasoning" | "tokens"> & { tokens: number }>;
   model: Model | null;
 }
 

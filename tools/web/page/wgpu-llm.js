@@ -69,8 +69,8 @@ export class Llm extends EventTarget {
     let wake = () => {};
     let answer, failed;
     this.#hearing = (data) => {
-      if (data.event === "text") heard.push({ text: data.text, thought: data.thought, token: data.token });
-      else heard.push({ text: "", thought: "", recovered: data.message });
+      if (data.event === "text") heard.push({ text: data.text, reasoning: data.reasoning, token: data.token });
+      else heard.push({ text: "", reasoning: "", recovered: data.message });
       wake();
     };
     const abort = () => this.abort();

@@ -119,13 +119,13 @@ async function load(source, options = {}) {
 
 async function chat(messages, options = {}) {
   if (!engine) throw Object.assign(new Error("no model is loaded"), { kind: "Usage" });
-  const say = (text, thought, token) => tell("text", { text, thought, token });
+  const say = (text, reasoning, token) => tell("text", { text, reasoning, token });
   // Without a seed, others than the last time: WebAssembly has no randomness of its own.
   const seed = options.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
   const asked = JSON.stringify({ ...options, seed });
   try {
     const said = JSON.parse(await engine.chat(JSON.stringify(messages), asked, say));
-    lastStats = { ...said, text: undefined, thought: undefined, tokens: said.tokens.length };
+    lastStats = { ...said, text: undefined, reasoning: undefined, tokens: said.tokens.length };
     // It may be on another device now.
     Object.assign(loaded, JSON.parse(engine.facts()));
     return said;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use wgpu_llm::low_level::chat::{ChatOptions, Reply};
-use wgpu_llm::low_level::run::FinishReason;
+use wgpu_llm::low_level::run::schedule::FinishReason;
 use wgpu_llm::low_level::sample::SamplerOptions;
 
 /// What an answer is to be like.
@@ -35,7 +35,7 @@ impl From<AnswerOptions> for ChatOptions {
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     pub text: String,
-    pub thought: String,
+    pub reasoning: String,
     pub tokens: Vec<u32>,
     /// `end`, `limit`, `context` or `stopped`.
     pub stop: &'static str,
@@ -55,13 +55,13 @@ impl Answer {
         let generation = reply.generation;
         Answer {
             text: reply.content,
-            thought: reply.reasoning,
+            reasoning: reply.reasoning,
             tokens: generation.tokens,
             stop: match generation.finish {
-                FinishReason::End => "end",
+                FinishReason::Stop => "end",
                 FinishReason::Limit => "limit",
                 FinishReason::Context => "context",
-                FinishReason::Interrupted => "stopped",
+                FinishReason::Cancelled | FinishReason::Deadline | FinishReason::Failed => "stopped",
             },
             prompt_tokens: generation.prompt_tokens,
             prompt_seconds: generation.prompt_time.as_secs_f64(),

@@ -14,7 +14,7 @@ use wgpu_llm::low_level::gguf::{Gguf, Source};
 use wgpu_llm::low_level::gpu::{self, Device};
 use wgpu_llm::low_level::model::Model;
 use wgpu_llm::low_level::plan::predict::Sizes;
-use wgpu_llm::low_level::plan::{Options, Placement};
+use wgpu_llm::low_level::plan::{DeviceMap, Options};
 use wgpu_llm::low_level::profile::summary;
 use wgpu_llm::low_level::run::Session;
 use wgpu_llm::low_level::text::Message;
@@ -103,7 +103,7 @@ impl Engine {
         .to_string()
     }
 
-    /// Answers the conversation `messages` (JSON, OpenAI's shape). `say` hears text, thought and token as they come.
+    /// Answers the conversation `messages` (JSON, OpenAI's shape). `say` hears text, reasoning and token as they come.
     pub async fn chat(&mut self, messages: String, options: String, say: js_sys::Function) -> Result<String, JsValue> {
         STOP.store(false, Ordering::Relaxed);
         let answer = self.answer(&messages, &options, &say).await.map_err(thrown)?;
@@ -185,7 +185,7 @@ impl Engine {
             if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let reply = self.chat.reply_async(session, &mut Conversation::from(messages), &mut hear).await?;
-        Ok(Answer::new(reply, session.fed().len()))
+        Ok(Answer::new(reply, session.cached_tokens().len()))
     }
 }
 
@@ -226,12 +226,12 @@ async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptio
     let (sizes, layers) = (Sizes::of(model, device.as_ref(), &possible)?, spec.layers.len());
     let (need, have, kind, whose) = match &device {
         Some(device) => {
-            let need = sizes.predict(&sizes.possible(Placement::gpu(layers)), None)?.gpu_need();
+            let need = sizes.predict(&sizes.possible(DeviceMap::gpu(layers)), None)?.gpu_need();
             let name = if device.info().name.is_empty() { "the GPU" } else { &device.info().name };
-            (need, device.room_for(need).await?, ErrorKind::OutOfMemory, format!("memory on {name}"))
+            (need, device.probe_free_memory(need).await?, ErrorKind::OutOfMemory, format!("memory on {name}"))
         }
         None => (
-            sizes.predict(&Placement::cpu(layers), None)?.cpu_bytes(),
+            sizes.predict(&DeviceMap::cpu(layers), None)?.cpu_bytes(),
             HEAP,
             ErrorKind::OutOfSystemMemory,
             "memory in WebAssembly".into(),

@@ -2,9 +2,9 @@
 
 use super::Asked;
 use super::request::Url;
-use crate::app::complete::several::Answer;
+use crate::app::complete::several::Completed;
 use crate::base::{Error, Result, replace_with};
-use crate::run::FinishReason;
+use crate::run::schedule::FinishReason;
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -81,9 +81,9 @@ impl Answers {
 }
 
 /// The line for a request that has an answer.
-pub fn success(asked: Asked, answer: Answer) -> Json {
-    let Answer { content, reasoning, tokens, finish, prompt, cached, .. } = answer;
-    let finish = if finish == FinishReason::End { "stop" } else { "length" };
+pub fn success(asked: Asked, answer: Completed) -> Json {
+    let Completed { content, reasoning, tokens, finish, prompt, cached, .. } = answer;
+    let finish = if finish == FinishReason::Stop { "stop" } else { "length" };
     let (new, number) = (tokens.len(), asked.number);
     let usage = json!({
         "prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,

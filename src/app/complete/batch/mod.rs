@@ -5,7 +5,7 @@ mod answers;
 mod request;
 
 use super::CompleteArgs;
-use super::several::{self, Answer, Ask, Job};
+use super::several::{self, Ask, Completed, Job};
 use crate::app::hub::progress::counted;
 use crate::app::{chat, input, load, term};
 use crate::base::{Error, Result};
@@ -120,7 +120,7 @@ impl<'t, L: Iterator<Item = (&'t str, usize)>> Job<'t> for Requests<'t, L> {
         Ok(None)
     }
 
-    fn answered(&mut self, asked: Asked, answer: Result<Answer>) -> Result<()> {
+    fn answered(&mut self, asked: Asked, answer: Result<Completed>) -> Result<()> {
         match answer {
             Ok(answer) => {
                 self.answered += 1;

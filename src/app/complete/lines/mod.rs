@@ -3,13 +3,13 @@
 mod printer;
 
 use super::CompleteArgs;
-use super::several::{self, Answer, Ask, Job};
+use super::several::{self, Ask, Completed, Job};
 use crate::app::hub::progress::counted;
 use crate::app::{input, load, term};
 use crate::base::{Error, ErrorKind, Result};
 use crate::chat::ResponseStream;
-use crate::run::FinishReason;
 use crate::run::batcher::Request;
+use crate::run::schedule::FinishReason;
 use crate::sample::SamplerOptions;
 use crate::text::{StopStrings, Tokenizer};
 use printer::{Printer, failure, plain, record};
@@ -95,7 +95,7 @@ impl<'t> Job<'t> for Lines<'t> {
         Ok(None)
     }
 
-    fn answered(&mut self, index: usize, answer: Result<Answer>) -> Result<()> {
+    fn answered(&mut self, index: usize, answer: Result<Completed>) -> Result<()> {
         match answer {
             Ok(answer) => {
                 self.full += usize::from(answer.finish == FinishReason::Context);

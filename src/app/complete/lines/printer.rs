@@ -1,9 +1,9 @@
 //! Answers as lines, and errors in their place, printed in order.
 
-use crate::app::complete::several::Answer;
+use crate::app::complete::several::Completed;
 use crate::app::term;
 use crate::base::Result;
-use crate::run::FinishReason;
+use crate::run::schedule::FinishReason;
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// An answer as a line of JSON.
-pub fn record(index: usize, answer: &Answer) -> Json {
+pub fn record(index: usize, answer: &Completed) -> Json {
     json!({
         "index": index, "text": answer.content, "tokens": answer.tokens, "prompt_tokens": answer.prompt,
         "seed": answer.seed, "stop": answer.finish.name(), "truncated": answer.finish == FinishReason::Context,

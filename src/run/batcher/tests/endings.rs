@@ -34,7 +34,7 @@ fn a_cancelled_request_ends_before_the_next_step() {
     batcher.step().expect("it goes on");
     a.pump();
     a.check_ended();
-    assert_eq!((a.only().finish, a.only().tokens.len()), (Some(Finish::Cancelled), tokens));
+    assert_eq!((a.only().finish, a.only().tokens.len()), (Some(FinishReason::Cancelled), tokens));
     assert!(tokens > 0);
     assert_eq!(batcher.counts().running, 1);
     check_other(batcher, &mut b);
@@ -51,7 +51,7 @@ fn a_request_in_the_queue_is_cancelled_at_once() {
     b.handle.iter().for_each(|handle| handle.canceller().cancel());
     b.pump();
     b.check_ended();
-    assert!(b.choices.iter().all(|choice| choice.finish == Some(Finish::Cancelled)));
+    assert!(b.choices.iter().all(|choice| choice.finish == Some(FinishReason::Cancelled)));
     assert_eq!(b.queued, Some(1), "a choice of the other waits too");
     run(&mut batcher, std::slice::from_mut(&mut a));
     a.check_ended();
@@ -77,8 +77,8 @@ fn a_request_ends_at_its_deadline() {
     let mut soon = Record::new(soon.clone(), batcher.submit(soon).expect("sound"));
     run(&mut batcher, std::slice::from_mut(&mut soon));
     late.pump();
-    assert_eq!((late.only().finish, late.started), (Some(Finish::Deadline), None));
-    assert_eq!(soon.only().finish, Some(Finish::Deadline));
+    assert_eq!((late.only().finish, late.started), (Some(FinishReason::Deadline), None));
+    assert_eq!(soon.only().finish, Some(FinishReason::Deadline));
     let times = soon.only().times;
     assert!(times.queued + times.prompt + times.decode < Duration::from_secs(5), "{times:?}");
     check_other(batcher, &mut b);
@@ -89,14 +89,14 @@ fn an_answer_ends_if_the_context_is_full() {
     let settings = Settings { context: 20, ..Settings::default() };
     let mut batcher = batcher_with(&[(None, 20)], settings, Fake::new(&spec(&[(None, 20)])));
     let record = run_one(&mut batcher, request("a prompt", 100));
-    assert_eq!((record.only().finish, record.only().tokens.len()), (Some(Finish::Context), 13));
+    assert_eq!((record.only().finish, record.only().tokens.len()), (Some(FinishReason::Context), 13));
 }
 
 #[test]
 fn a_prompt_without_an_answer_is_only_computed() {
     let mut batcher = batcher();
     let record = run_one(&mut batcher, Request { choices: 3, ..request("a prompt", 0) });
-    assert!(record.choices.iter().all(|choice| choice.finish == Some(Finish::Limit) && choice.tokens.is_empty()));
+    assert!(record.choices.iter().all(|choice| choice.finish == Some(FinishReason::Limit) && choice.tokens.is_empty()));
     assert_eq!(run_one(&mut batcher, request("a prompt!", 1)).only().usage.cached_tokens, 8);
 }
 
@@ -113,7 +113,7 @@ fn logits_that_are_no_numbers_fail_one_request() {
         assert_eq!(error.kind(), ErrorKind::Numeric, "{error}");
         assert!(bad.choices.iter().all(|choice| choice.tokens.len() == 9 && choice.finish.is_none()));
         a.pump();
-        assert_eq!(a.only().finish, Some(Finish::Limit));
+        assert_eq!(a.only().finish, Some(FinishReason::Limit));
         check_other(batcher, &mut b);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::base::{Error, Result, uniform};
-use crate::ops::{DrawNumber, Pool as Team, Sample, SampleParams};
+use crate::ops::{DrawNumber, Sample, SampleParams, Threads};
 use crate::run::schedule::{Step, TokenSource};
 use crate::state::{Item, Pool};
 use std::collections::{HashMap, VecDeque};
@@ -63,7 +63,7 @@ pub(super) struct Fake {
     pub poisoned_choice: Option<u32>,
     /// Number of the step that panics; 0: none.
     pub panics_at: u64,
-    pub team: Option<&'static (dyn Team + Send + Sync)>,
+    pub threads: Option<&'static (dyn Threads + Send + Sync)>,
     pub seen: Seen,
     /// Kept as long as the engine lives.
     pub alive: Arc<()>,
@@ -92,7 +92,7 @@ impl Fake {
             scripts: HashMap::new(),
             poisoned_choice: None,
             panics_at: 0,
-            team: None,
+            threads: None,
             seen: Seen::default(),
             alive: Arc::default(),
             flight: VecDeque::new(),
@@ -251,8 +251,8 @@ impl Compute for Fake {
         if self.fails_for_good { Err(error.help("buy another")) } else { Ok(()) }
     }
 
-    fn team(&self) -> Option<&dyn Team> {
-        self.team.map(|team| team as &dyn Team)
+    fn threads(&self) -> Option<&dyn Threads> {
+        self.threads.map(|threads| threads as &dyn Threads)
     }
 }
 
@@ -270,7 +270,7 @@ pub(super) fn expected(
     choice: usize,
     seed: u64,
     most: usize,
-) -> (Vec<u32>, Option<Finish>) {
+) -> (Vec<u32>, Option<FinishReason>) {
     let seed = super::super::intake::seed_of(seed, choice);
     let options = SamplerOptions { seed: Some(seed), ..request.sampling.clone() };
     let mut sampler = vocabulary().sampler(&options, 1000).expect("sound");
@@ -281,16 +281,16 @@ pub(super) fn expected(
         let hash = read(windows, &tokens);
         let index = (tokens.len() - first) as u32;
         let token = match device {
-            _ if is_poisoned(&tokens) => return (tokens.split_off(first), Some(Finish::Failed)),
+            _ if is_poisoned(&tokens) => return (tokens.split_off(first), Some(FinishReason::Failed)),
             true => device_draw(hash, seed, index),
             false => sampler.sample(&logits(hash).collect::<Vec<_>>(), &tokens).expect("numbers"),
         };
         if token == END && !request.ignore_end {
-            return (tokens.split_off(first), Some(Finish::Stop));
+            return (tokens.split_off(first), Some(FinishReason::Stop));
         }
         sampler.accept(token);
         tokens.push(token);
     }
     let reached = tokens.len() - first == request.limit;
-    (tokens.split_off(first), reached.then_some(Finish::Limit))
+    (tokens.split_off(first), reached.then_some(FinishReason::Limit))
 }

@@ -12,7 +12,7 @@ mod threads;
 
 use super::*;
 use crate::base::ErrorKind;
-use crate::run::schedule::{Finish, Settings};
+use crate::run::schedule::{FinishReason, Settings};
 use crate::sample::SamplerOptions;
 use crate::state::{GroupSpec, PoolSpec};
 use crate::text::{SpecialIds, Tokenizer, VocabSource};

@@ -8,7 +8,7 @@ pub(super) struct Choice {
     pub tokens: Vec<u32>,
     pub text: String,
     pub logprobs: Vec<TokenLogprobs>,
-    pub finish: Option<Finish>,
+    pub finish: Option<FinishReason>,
     pub stop: Option<String>,
     pub usage: Usage,
     pub times: Times,

@@ -2,7 +2,7 @@
 
 use super::fake::{device_draw, expected};
 use super::*;
-use crate::ops::Pool as Team;
+use crate::ops::Threads;
 
 #[test]
 fn each_choice_has_its_own_random_numbers() {
@@ -78,9 +78,9 @@ fn rows_whose_tokens_the_host_draws_share_steps_with_others() {
     assert!((100..110).contains(&steps), "{steps} steps for 100 tokens of both");
 }
 
-struct Threads;
+struct TwoThreads;
 
-impl Team for Threads {
+impl Threads for TwoThreads {
     fn threads(&self) -> usize {
         3
     }
@@ -93,15 +93,15 @@ impl Team for Threads {
 }
 
 #[test]
-fn a_team_draws_what_one_thread_draws() {
-    let draw = |team: Option<&'static (dyn Team + Send + Sync)>| {
+fn several_threads_draw_what_one_thread_draws() {
+    let draw = |threads: Option<&'static (dyn Threads + Send + Sync)>| {
         let mut batcher = batcher();
-        batcher.compute_mut().team = team;
+        batcher.compute_mut().threads = threads;
         let requests = (0..10).map(|i| Request { sampling: on_host(i), choices: 2, ..request("together", 10) });
         let mut records: Vec<_> =
             requests.map(|request| Record::new(request.clone(), batcher.submit(request).expect("sound"))).collect();
         run(&mut batcher, &mut records);
         records.into_iter().flat_map(|record| record.choices).map(|choice| choice.tokens).collect::<Vec<_>>()
     };
-    assert_eq!(draw(Some(&Threads)), draw(None));
+    assert_eq!(draw(Some(&TwoThreads)), draw(None));
 }

@@ -139,16 +139,18 @@ fn verify(windows: &[Option<usize>], record: &Record, context: usize, ends: &mut
     for (i, choice) in record.choices.iter().enumerate() {
         let room = context + 1 - request.prompt.len();
         let (tokens, finish) = expected(windows, request, i, record.seed, room);
-        poisoned |= finish == Some(Finish::Failed);
+        poisoned |= finish == Some(FinishReason::Failed);
         assert_eq!(choice.tokens, tokens[..choice.tokens.len().min(tokens.len())], "{request:?}, choice {i}");
         let Some(reason) = choice.finish else { continue };
         let whole = choice.tokens.len() == tokens.len();
         match reason {
-            Finish::Limit | Finish::Stop => assert!(whole && finish == Some(reason), "{reason:?} {finish:?}"),
-            Finish::Context => assert!(request.prompt.len() + choice.tokens.len() + 64 > context),
-            Finish::Cancelled => assert!(record.cancelled),
-            Finish::Deadline => assert!(request.deadline.is_some()),
-            Finish::Failed => panic!("reported as a failure of the request"),
+            FinishReason::Limit | FinishReason::Stop => {
+                assert!(whole && finish == Some(reason), "{reason:?} {finish:?}")
+            }
+            FinishReason::Context => assert!(request.prompt.len() + choice.tokens.len() + 64 > context),
+            FinishReason::Cancelled => assert!(record.cancelled),
+            FinishReason::Deadline => assert!(request.deadline.is_some()),
+            FinishReason::Failed => panic!("reported as a failure of the request"),
         }
         assert_eq!(choice.logprobs.len(), request.logprobs.map_or(0, |_| choice.tokens.len()));
         ends.cached += choice.usage.cached_tokens;

@@ -36,7 +36,7 @@ fn check_empty_after(mut batcher: Batcher<Fake>) {
 fn characters_come_when_they_are_whole() {
     let (got, choice) = texts(&bytes("aé天🙂"), &[], |_| {});
     assert_eq!(got, ["a", "", "é", "", "", "天", "", "", "", "🙂", ""]);
-    assert_eq!((choice.finish, choice.stop), (Some(Finish::Limit), None));
+    assert_eq!((choice.finish, choice.stop), (Some(FinishReason::Limit), None));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_token_that_ends_the_answer_is_not_part_of_it() {
     let script = [bytes("ab"), vec![END], bytes("c")].concat();
     let (got, choice) = texts(&script, &[], |_| {});
     assert_eq!((got.concat(), choice.tokens), ("ab".to_owned(), bytes("ab")));
-    assert_eq!((choice.finish, choice.stop, choice.usage.tokens), (Some(Finish::Stop), None, 2));
+    assert_eq!((choice.finish, choice.stop, choice.usage.tokens), (Some(FinishReason::Stop), None, 2));
     let (got, choice) = texts(&script, &[], |request| request.ignore_end = true);
     assert_eq!((got.concat(), choice.tokens), ("abc".to_owned(), script.clone()));
     let (got, _) = texts(&script, &[], |request| (request.ignore_end, request.show_special) = (true, true));
@@ -61,7 +61,7 @@ fn a_token_that_ends_the_answer_is_not_part_of_it() {
 fn a_stop_string_ends_the_answer_and_is_not_sent() {
     let (got, choice) = texts(&bytes("xENEND!"), &["", "!!", "END"], |_| {});
     assert_eq!(got, ["x", "", "", "EN", "", "", ""]);
-    assert_eq!((choice.finish, choice.stop.as_deref()), (Some(Finish::Stop), Some("END")));
+    assert_eq!((choice.finish, choice.stop.as_deref()), (Some(FinishReason::Stop), Some("END")));
     assert_eq!(choice.tokens, bytes("xENEND"));
 }
 
@@ -82,7 +82,7 @@ fn of_several_stop_strings_the_first_that_is_whole_counts() {
 fn what_was_no_stop_string_comes_in_the_end() {
     let (got, choice) = texts(&bytes("the EN"), &["END"], |_| {});
     assert_eq!(got, ["t", "h", "e", " ", "", "", "EN"]);
-    assert_eq!((choice.finish, choice.stop), (Some(Finish::Limit), None));
+    assert_eq!((choice.finish, choice.stop), (Some(FinishReason::Limit), None));
 }
 
 #[test]

@@ -48,7 +48,10 @@ fn clients_on_many_threads_are_answered() {
                             let canceller = record.handle.as_ref().map(Handle::canceller);
                             scope.spawn(move || canceller.into_iter().for_each(|canceller| canceller.cancel()));
                             record.wait();
-                            assert!(matches!(record.only().finish, Some(Finish::Cancelled | Finish::Limit)));
+                            assert!(matches!(
+                                record.only().finish,
+                                Some(FinishReason::Cancelled | FinishReason::Limit)
+                            ));
                         }
                         _ => {
                             record.wait();

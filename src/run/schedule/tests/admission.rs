@@ -64,7 +64,7 @@ fn one_that_does_not_fit_is_not_overtaken() {
     machine.turn();
     assert_eq!((machine.scheduler.queue_position(big), machine.scheduler.queue_position(small)), (Some(0), Some(1)));
     machine.finish();
-    assert_eq!(machine.answer(big).finish, Some(Finish::Limit));
+    assert_eq!(machine.answer(big).finish, Some(FinishReason::Limit));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_prompt_as_long_as_the_pool_runs_alone() {
     let id = machine.submit(request(0, 640, 5));
     machine.submit(request(1, 10, 5));
     machine.finish();
-    assert_eq!((machine.answer(id).tokens.len(), machine.answer(id).finish), (1, Some(Finish::Context)));
+    assert_eq!((machine.answer(id).tokens.len(), machine.answer(id).finish), (1, Some(FinishReason::Context)));
     machine.check_empty();
 }
 
@@ -131,7 +131,7 @@ fn a_prompt_that_draws_nothing_is_cached() {
     let mut machine = machine(100, settings(4, 512, 512));
     let id = machine.submit(request(0, 200, 0));
     machine.finish();
-    assert_eq!((machine.answer(id).finish, machine.answer(id).tokens.len()), (Some(Finish::Limit), 0));
+    assert_eq!((machine.answer(id).finish, machine.answer(id).tokens.len()), (Some(FinishReason::Limit), 0));
     let again = machine.submit(request(0, 200, 1));
     machine.finish();
     assert_eq!(machine.answer(again).cached, [199]);
@@ -152,7 +152,7 @@ fn requests_fail_if_the_pool_has_no_slot_for_them() {
     let mut machine = Machine::new(spec(&[(None, 10)], 1), settings(8, 512, 512));
     let id = machine.submit(request(0, 10, 5));
     assert!(!machine.turn());
-    assert_eq!(machine.answer(id).finish, Some(Finish::Failed));
+    assert_eq!(machine.answer(id).finish, Some(FinishReason::Failed));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How many prompt rows a step has, and whose they are.
 
 use super::*;
-use crate::run::schedule::pace::Pace;
+use crate::run::schedule::step_rates::StepRates;
 
 /// A machine in which one sequence decodes.
 fn decoding(settings: Settings) -> (Machine, RequestId) {
@@ -43,22 +43,22 @@ fn a_prompt_has_what_fits_in_the_time_of_a_step_while_others_decode() {
 
 #[test]
 fn the_speed_is_measured() {
-    let mut pace = Pace::new(100.0);
+    let mut rates = StepRates::new(100.0);
     let mut step = Step { prompt_items: items(0, 128), ..Step::default() };
-    (0..50).for_each(|_| pace.measure(&step, Duration::from_millis(250)));
-    assert_eq!(pace.budget(Duration::from_secs(1), 512), 256, "512 rows per second, from below");
+    (0..50).for_each(|_| rates.measure(&step, Duration::from_millis(250)));
+    assert_eq!(rates.budget(Duration::from_secs(1), 512), 256, "512 rows per second, from below");
     // Answers take 100 ms; with 64 prompt rows it takes 200 ms: 640 rows per second.
     let answers = Step::default();
-    (0..50).for_each(|_| pace.measure(&answers, Duration::from_millis(100)));
+    (0..50).for_each(|_| rates.measure(&answers, Duration::from_millis(100)));
     step.prompt_items.truncate(64);
     let seq = crate::state::Pool::new(&spec(&[], 0)).open(None, 0).unwrap();
     let (choice, token) = (ChoiceId { request: RequestId(0), choice: 0 }, TokenSource::Host(0));
     step.answers.push(AnswerRow { choice, seq, position: 0, token, priority: 0 });
-    (0..50).for_each(|_| pace.measure(&step, Duration::from_millis(200)));
-    assert_eq!(pace.budget(Duration::from_secs(1), 512), 512);
-    assert_eq!(pace.budget(Duration::from_millis(110), 512), 64);
-    pace.measure(&step, Duration::ZERO);
-    assert_eq!(pace.budget(Duration::from_millis(110), 512), 64, "an unknown time is not counted");
+    (0..50).for_each(|_| rates.measure(&step, Duration::from_millis(200)));
+    assert_eq!(rates.budget(Duration::from_secs(1), 512), 512);
+    assert_eq!(rates.budget(Duration::from_millis(110), 512), 64);
+    rates.measure(&step, Duration::ZERO);
+    assert_eq!(rates.budget(Duration::from_millis(110), 512), 64, "an unknown time is not counted");
 }
 
 #[test]

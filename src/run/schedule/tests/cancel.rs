@@ -18,7 +18,7 @@ fn others(cancel_after: usize, in_flight: bool) -> Vec<machine::Answer> {
         machine.done();
     }
     machine.finish();
-    assert_eq!(machine.answer(ids[1]).finish, Some(Finish::Cancelled));
+    assert_eq!(machine.answer(ids[1]).finish, Some(FinishReason::Cancelled));
     machine.check_empty();
     [ids[0], ids[2]].map(|id| machine.answer(id)).to_vec()
 }
@@ -42,7 +42,7 @@ fn a_cancel_ends_all_choices_and_keeps_what_was_computed() {
     assert!(machine.scheduler.cancel(id));
     machine.take_events();
     for choice in 0..3 {
-        assert_eq!(machine.answers[&ChoiceId { request: id, choice }].finish, Some(Finish::Cancelled));
+        assert_eq!(machine.answers[&ChoiceId { request: id, choice }].finish, Some(FinishReason::Cancelled));
     }
     assert!(machine.scheduler.is_idle());
     let again = machine.submit(request(0, 200, 1));
@@ -68,12 +68,12 @@ fn deadlines_end_what_runs_and_what_waits() {
     for second in 0..=5 {
         machine.now = Duration::from_secs(second);
         machine.plan();
-        let late = |id| machine.answer(id).finish == Some(Finish::Deadline);
+        let late = |id| machine.answer(id).finish == Some(FinishReason::Deadline);
         assert_eq!((late(running), late(waiting)), (second >= 5, second >= 3), "second {second}");
         machine.done();
     }
     machine.finish();
-    assert_eq!(machine.answer(patient).finish, Some(Finish::Limit));
+    assert_eq!(machine.answer(patient).finish, Some(FinishReason::Limit));
 }
 
 #[test]
@@ -84,5 +84,5 @@ fn what_failed_is_not_cached() {
     machine.done_with(|_, _| Outcome::Failed);
     let again = machine.submit(request(0, 200, 5));
     machine.finish();
-    assert_eq!((machine.answer(failed).finish, machine.answer(again).cached), (Some(Finish::Failed), vec![0]));
+    assert_eq!((machine.answer(failed).finish, machine.answer(again).cached), (Some(FinishReason::Failed), vec![0]));
 }

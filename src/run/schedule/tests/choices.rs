@@ -14,7 +14,7 @@ fn run(mut machine: Machine, choices: usize) -> usize {
     for choice in 0..choices as u32 {
         let answer = &machine.answers[&ChoiceId { request: id, choice }];
         assert_eq!(answer.tokens, machine.expected(&items(0, 200), choice, 30));
-        assert_eq!(answer.finish, Some(Finish::Limit));
+        assert_eq!(answer.finish, Some(FinishReason::Limit));
     }
     machine.check_empty();
     rows
@@ -63,6 +63,9 @@ fn a_choice_that_ends_at_once_does_not_end_the_others() {
     });
     machine.finish();
     let finish = |choice| machine.answers[&ChoiceId { request: id, choice }].finish;
-    assert_eq!([0, 1, 2].map(finish), [Some(Finish::Stop), Some(Finish::Failed), Some(Finish::Limit)]);
+    assert_eq!(
+        [0, 1, 2].map(finish),
+        [Some(FinishReason::Stop), Some(FinishReason::Failed), Some(FinishReason::Limit)]
+    );
     machine.check_empty();
 }

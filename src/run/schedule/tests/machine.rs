@@ -54,7 +54,7 @@ fn expected(mut alone: Alone<'_>, prompt: &[Item], choice: u32, n: usize) -> Vec
 #[derive(Debug, Default, Clone)]
 pub(super) struct Answer {
     pub tokens: Vec<u32>,
-    pub finish: Option<Finish>,
+    pub finish: Option<FinishReason>,
     pub preempted: usize,
     pub cached: Vec<usize>,
 }

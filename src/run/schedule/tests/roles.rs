@@ -74,7 +74,7 @@ fn rows_that_are_fed_again_leave_others_their_time() {
         machine.done();
     }
     machine.finish();
-    assert_eq!(machine.answer(prompt).finish, Some(Finish::Limit));
+    assert_eq!(machine.answer(prompt).finish, Some(FinishReason::Limit));
 }
 
 /// A prompt, its answer, and some more.

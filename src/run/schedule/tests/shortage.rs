@@ -92,7 +92,7 @@ fn a_sequence_alone_too_long_for_the_pool_ends() {
             }
         }
         let answer = machine.answer(id);
-        assert_eq!((answer.finish, answer.tokens.len()), (Some(Finish::Context), 5 * 64 - 100 + 1));
+        assert_eq!((answer.finish, answer.tokens.len()), (Some(FinishReason::Context), 5 * 64 - 100 + 1));
         machine.check_empty();
     }
 }
@@ -102,7 +102,7 @@ fn an_answer_ends_at_the_limit_of_the_context() {
     let mut machine = machine(100, Settings { context: 120, ..settings(8, 512, 512) });
     let id = machine.submit(request(0, 100, 10_000));
     machine.finish();
-    assert_eq!((machine.answer(id).finish, machine.answer(id).tokens.len()), (Some(Finish::Context), 21));
+    assert_eq!((machine.answer(id).finish, machine.answer(id).tokens.len()), (Some(FinishReason::Context), 21));
 }
 
 #[test]
@@ -124,6 +124,6 @@ fn the_tree_gives_up_a_page_that_a_sequence_alone_must_copy() {
     let prompt = [items(0, 180), items(1, 5)].concat();
     let id = machine.submit(Request::new(prompt.clone(), 2));
     machine.finish();
-    assert_eq!((machine.answer(id).finish, machine.answer(id).cached), (Some(Finish::Limit), vec![180]));
+    assert_eq!((machine.answer(id).finish, machine.answer(id).cached), (Some(FinishReason::Limit), vec![180]));
     assert_eq!(machine.answer(id).tokens, machine.expected(&prompt, 0, 2));
 }

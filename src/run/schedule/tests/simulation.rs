@@ -226,11 +226,13 @@ fn verify(machine: &Machine, known: &Known, choice: u32, answer: &machine::Answe
     assert_eq!(*tokens, machine.expected(&request.prompt, choice, tokens.len()), "{request:?}, choice {choice}");
     let context = machine.scheduler.context();
     match answer.finish.expect("all that was submitted ends") {
-        Finish::Limit => assert_eq!(tokens.len(), request.limit),
-        Finish::Context => assert!(tokens.len() < request.limit && request.prompt.len() + tokens.len() + 64 > context),
-        Finish::Cancelled => assert!(known.cancelled),
-        Finish::Deadline => assert!(request.deadline.is_some()),
-        Finish::Stop | Finish::Failed => {}
+        FinishReason::Limit => assert_eq!(tokens.len(), request.limit),
+        FinishReason::Context => {
+            assert!(tokens.len() < request.limit && request.prompt.len() + tokens.len() + 64 > context)
+        }
+        FinishReason::Cancelled => assert!(known.cancelled),
+        FinishReason::Deadline => assert!(request.deadline.is_some()),
+        FinishReason::Stop | FinishReason::Failed => {}
     }
 }
 

@@ -4,17 +4,17 @@ use super::Scene;
 use crate::{colour, words};
 use eframe::egui::{self, Color32, Rect, Sense, Ui, vec2};
 use egui_plot::{Legend, Line, Plot, PlotPoints};
-use wgpu_llm::low_level::plan::Memory;
+use wgpu_llm::low_level::plan::MemoryUse;
 
 /// A part of a device's memory, and its colour.
-type Part = (&'static str, fn(&Memory) -> u64, usize);
+type Part = (&'static str, fn(&MemoryUse) -> u64, usize);
 
 const PARTS: [Part; 3] = [("weights", |m| m.weights, 0), ("cache", |m| m.cache, 1), ("other", |m| m.other, 9)];
 
 /// Draws all three.
 pub fn ui(ui: &mut Ui, scene: &Scene) {
     let memory = scene.profile.memory();
-    let most = memory.iter().map(Memory::bytes).max().unwrap_or(1).max(1) as f32;
+    let most = memory.iter().map(MemoryUse::bytes).max().unwrap_or(1).max(1) as f32;
     for m in &memory {
         let device = scene.profile.device(m.device);
         ui.label(format!("{} ({}): {}", device.kind, device.name, words::bytes(m.bytes() as f64)));

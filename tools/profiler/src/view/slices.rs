@@ -188,11 +188,12 @@ mod tests {
     use crate::colour::Ops;
     use wgpu_llm::low_level::profile::Profile;
     use wgpu_llm::low_level::profile::statistics::Phase;
-    use wgpu_llm::low_level::profile::{DeviceFacts, Facts, Kernel};
+    use wgpu_llm::low_level::profile::{DeviceFacts, Facts, KernelFacts};
 
     /// Runs of 400 kernels in four layers on the second device, 100 ns each, one after the other.
     fn profile(runs: u32) -> Profile {
-        let kernel = |layer| Kernel { device: 1, op: "matmul".into(), label: "q".into(), layer, ..Kernel::default() };
+        let kernel =
+            |layer| KernelFacts { device: 1, op: "matmul".into(), label: "q".into(), layer, ..KernelFacts::default() };
         let run = |run| Run {
             run,
             tokens: 1,

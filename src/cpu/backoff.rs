@@ -23,7 +23,7 @@ const MOST_REST: Duration = Duration::from_millis(24);
 
 /// What the caller knows of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Backoff {
     /// How long it works until it rests; `None` as long as its core is its own.
     turn: Option<Duration>,
     /// How long it rests.
@@ -36,7 +36,7 @@ pub(super) struct Patience {
     late: Option<Instant>,
 }
 
-impl Patience {
+impl Backoff {
     /// Whether to call the worker.
     pub fn calls(&mut self, now: Instant) -> bool {
         if self.until.is_some_and(|until| now < until) {
@@ -86,16 +86,16 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_stopped_again_and_again_rests_longer_each_time() {
-        let (mut patience, mut now) = (Patience::default(), Instant::now());
-        assert!(patience.calls(now) && !patience.worked(now, MS, MS), "late, but not by much");
-        assert!(patience.calls(now) && !patience.worked(now, MS / 10, 4 * MS), "late once");
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        assert!(backoff.calls(now) && !backoff.worked(now, MS, MS), "late, but not by much");
+        assert!(backoff.calls(now) && !backoff.worked(now, MS / 10, 4 * MS), "late once");
         let mut rests = Vec::new();
         for _ in 0..8 {
             now += 5 * MS;
-            assert!(patience.calls(now) && patience.worked(now, MS / 10, 4 * MS));
+            assert!(backoff.calls(now) && backoff.worked(now, MS / 10, 4 * MS));
             let start = now + 4 * MS;
             now = start;
-            while !patience.calls(now) {
+            while !backoff.calls(now) {
                 now += MS / 10;
             }
             rests.push(now - start);
@@ -105,13 +105,13 @@ mod tests {
 
     #[test]
     fn turns_grow_until_none_is_needed() {
-        let (mut patience, mut now) = (Patience::default(), Instant::now());
-        assert!(!patience.worked(now, MS / 10, 4 * MS) && patience.worked(now + 5 * MS, MS / 10, 4 * MS));
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        assert!(!backoff.worked(now, MS / 10, 4 * MS) && backoff.worked(now + 5 * MS, MS / 10, 4 * MS));
         let mut slept = 0;
         for _ in 0..10_000 {
             now += MS / 10;
-            slept += usize::from(patience.calls(now) && patience.worked(now, MS / 10, MS / 100));
+            slept += usize::from(backoff.calls(now) && backoff.worked(now, MS / 10, MS / 100));
         }
-        assert!(patience.turn.is_none() && (5..50).contains(&slept), "{slept} rests");
+        assert!(backoff.turn.is_none() && (5..50).contains(&slept), "{slept} rests");
     }
 }

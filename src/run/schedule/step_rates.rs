@@ -11,17 +11,17 @@ const WEIGHT: f64 = 0.2;
 
 /// How fast steps are, as moving averages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct StepRates {
     /// Prompt rows per second.
     prompt: f64,
     /// Seconds of a step with answer rows only; 0 before the first.
     answers: f64,
 }
 
-impl Pace {
+impl StepRates {
     /// Starts from a measured speed, in prompt rows per second.
     pub fn new(prompt: f64) -> Self {
-        Pace { prompt: if prompt.is_finite() { prompt.max(0.0) } else { 0.0 }, answers: 0.0 }
+        StepRates { prompt: if prompt.is_finite() { prompt.max(0.0) } else { 0.0 }, answers: 0.0 }
     }
 
     /// Counts a step that took `took`. In a step with both kinds of rows, the time of the answer rows is taken off. Pieces

@@ -1,4 +1,4 @@
-//! From graph to plan: who runs which nodes, what crosses between devices, and which memory each temporary gets.
+//! From graph to schedule: who runs which nodes, what crosses between devices, and which memory each temporary gets.
 //!
 //! Temporaries share slots: a slot is free again after the last node that reads it. A node's result never shares a slot with
 //! its sources, so ops need not think about overlap. Slots are separate buffers, because a GPU tracks hazards per buffer.
@@ -37,12 +37,12 @@ pub struct Copy {
     pub to: Place,
 }
 
-/// Memory of temporaries in one place, by index into [`Plan::slots`].
+/// Memory of temporaries in one place, by index into [`Schedule::slots`].
 pub type Slot = usize;
 
 /// Who runs what, and in which memory.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Plan {
+pub struct Schedule {
     /// In running order; they cover all nodes.
     pub segments: Vec<Segment>,
     /// Crossings, ordered by the segment they precede.
@@ -60,26 +60,26 @@ pub fn by_size(sizes: &[usize]) -> Vec<Slot> {
     order
 }
 
-impl Plan {
+impl Schedule {
     /// Plans `graph` with node `i` running at `place(i)`.
-    pub fn new(graph: &Graph, place: impl Fn(usize) -> Place) -> Plan {
-        let mut plan = Plan::default();
+    pub fn new(graph: &Graph, place: impl Fn(usize) -> Place) -> Schedule {
+        let mut schedule = Schedule::default();
         for i in 0..graph.nodes.len() {
             let here = place(i);
-            match plan.segments.last_mut() {
+            match schedule.segments.last_mut() {
                 Some(last) if last.place == here => last.nodes.end = i + 1,
-                _ => plan.segments.push(Segment { place: here, nodes: i..i + 1 }),
+                _ => schedule.segments.push(Segment { place: here, nodes: i..i + 1 }),
             }
         }
-        plan.find_copies(graph);
+        schedule.find_copies(graph);
         for here in [Place::Cpu, Place::Gpu] {
-            plan.assign_slots(graph, here);
+            schedule.assign_slots(graph, here);
         }
-        plan
+        schedule
     }
 
     /// Everything in one place.
-    pub fn single(graph: &Graph, place: Place) -> Plan {
+    pub fn single(graph: &Graph, place: Place) -> Schedule {
         Self::new(graph, |_| place)
     }
 
@@ -181,13 +181,13 @@ mod tests {
     fn live_temporaries_never_share_a_slot() {
         let g = chain(6);
         for cut in 0..=g.nodes.len() {
-            let plan = Plan::new(&g, |i| if i < cut { Place::Cpu } else { Place::Gpu });
+            let schedule = Schedule::new(&g, |i| if i < cut { Place::Cpu } else { Place::Gpu });
             for here in [Place::Cpu, Place::Gpu] {
-                let (births, deaths) = plan.lifetimes(&g, here);
+                let (births, deaths) = schedule.lifetimes(&g, here);
                 let mut live: Vec<BufId> = Vec::new();
                 for i in 0..=g.nodes.len() {
                     live.extend(births.get(&i).into_iter().flatten());
-                    let mut slots: Vec<_> = live.iter().map(|b| plan.slot_of[&(here, *b)]).collect();
+                    let mut slots: Vec<_> = live.iter().map(|b| schedule.slot_of[&(here, *b)]).collect();
                     slots.sort_unstable();
                     slots.dedup();
                     assert_eq!(slots.len(), live.len(), "cut {cut}, node {i}");
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn a_chain_needs_three_slots_and_one_cut_copies_what_lives_across() {
         let g = chain(6);
-        assert_eq!(Plan::single(&g, Place::Cpu).slots[&Place::Cpu].len(), 3);
-        let plan = Plan::new(&g, |i| if i < 5 { Place::Gpu } else { Place::Cpu });
-        assert_eq!(plan.segments.len(), 2);
-        assert_eq!(plan.copies.len(), 2, "the scaled value and the sum it is added to: {:?}", plan.copies);
+        assert_eq!(Schedule::single(&g, Place::Cpu).slots[&Place::Cpu].len(), 3);
+        let schedule = Schedule::new(&g, |i| if i < 5 { Place::Gpu } else { Place::Cpu });
+        assert_eq!(schedule.segments.len(), 2);
+        assert_eq!(schedule.copies.len(), 2, "the scaled value and the sum it is added to: {:?}", schedule.copies);
     }
 }

@@ -1,13 +1,13 @@
-//! Mixes of formats: which tensor of a model gets which type in a file called `Q4_K_M`.
+//! Presets of formats: which tensor of a model gets which type in a file called `Q4_K_M`.
 //!
 //! Source: llama.cpp's quantizer, so that files of one name are alike whoever made them. The tables below are its rules; a
-//! plain type's name (`q5_k`) means that type wherever no rule of all mixes says otherwise.
+//! plain type's name (`q5_k`) means that type wherever no rule of all presets says otherwise.
 
 use crate::base::{DType, Error, Result, Shape};
 
-/// A mix by its name.
+/// A preset by its name.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Mix {
+pub struct Preset {
     /// The name in lower case: `q4_k_m`.
     pub name: &'static str,
     /// What most tensors are.
@@ -19,11 +19,11 @@ pub struct Mix {
 
 /// Which tensors of which layers are of another type. The first rule that holds counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Rule(Part, Where, DType);
+struct Rule(TensorKind, Where, DType);
 
-/// What a tensor is for, as far as mixes treat it apart.
+/// What a tensor is for, as far as presets treat it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum TensorKind {
     /// The output projection, or the embedding that serves as one.
     Head,
     Key,
@@ -47,7 +47,7 @@ enum Where {
     Grouped(usize),
 }
 
-/// What mixes ask about a model.
+/// What presets ask about a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// Layers.
@@ -60,43 +60,43 @@ pub struct Facts {
     pub tied: bool,
 }
 
-use Part::*;
+use TensorKind::*;
 use Where::*;
 
 const MORE: &[Rule] = &[Rule(Value, More, DType::Q6_K), Rule(Down, More, DType::Q6_K)];
 const IQ4: &[Rule] = &[Rule(Value, Grouped(4), DType::Q5_K), Rule(Down, FirstOf(8), DType::Q5_K)];
 
-/// Every mix that files can be made in.
+/// Every preset that files can be made in.
 #[rustfmt::skip]
-const MIXES: &[Mix] = &[
-    Mix { name: "f32", base: DType::F32, id: 0, rules: &[] },
-    Mix { name: "f16", base: DType::F16, id: 1, rules: &[] },
-    Mix { name: "bf16", base: DType::BF16, id: 32, rules: &[] },
-    Mix { name: "q4_0", base: DType::Q4_0, id: 2, rules: &[] },
-    Mix { name: "q4_1", base: DType::Q4_1, id: 3, rules: &[] },
-    Mix { name: "q5_0", base: DType::Q5_0, id: 8, rules: &[] },
-    Mix { name: "q5_1", base: DType::Q5_1, id: 9, rules: &[] },
-    Mix { name: "q8_0", base: DType::Q8_0, id: 7, rules: &[] },
-    Mix { name: "q2_k", base: DType::Q2_K, id: 10, rules: &[Rule(Value, Grouped(4), DType::Q4_K), Rule(Value, All, DType::Q3_K), Rule(Down, All, DType::Q3_K), Rule(AttnOutput, All, DType::Q3_K)] },
-    Mix { name: "q3_k", base: DType::Q3_K, id: 11, rules: &[] },
-    Mix { name: "q3_k_s", base: DType::Q3_K, id: 11, rules: &[] },
-    Mix { name: "q3_k_m", base: DType::Q3_K, id: 12, rules: &[Rule(Value, First(2), DType::Q5_K), Rule(Value, All, DType::Q4_K), Rule(Down, FirstOf(16), DType::Q5_K), Rule(Down, All, DType::Q4_K), Rule(AttnOutput, All, DType::Q4_K)] },
-    Mix { name: "q3_k_l", base: DType::Q3_K, id: 13, rules: &[Rule(Value, All, DType::Q5_K), Rule(Down, All, DType::Q5_K), Rule(AttnOutput, All, DType::Q5_K)] },
-    Mix { name: "q4_k", base: DType::Q4_K, id: 14, rules: &[] },
-    Mix { name: "q4_k_s", base: DType::Q4_K, id: 14, rules: &[Rule(Value, First(4), DType::Q5_K), Rule(Down, FirstOf(8), DType::Q5_K)] },
-    Mix { name: "q4_k_m", base: DType::Q4_K, id: 15, rules: MORE },
-    Mix { name: "q5_k", base: DType::Q5_K, id: 16, rules: &[] },
-    Mix { name: "q5_k_s", base: DType::Q5_K, id: 16, rules: &[] },
-    Mix { name: "q5_k_m", base: DType::Q5_K, id: 17, rules: MORE },
-    Mix { name: "q6_k", base: DType::Q6_K, id: 18, rules: &[] },
-    Mix { name: "iq4_nl", base: DType::IQ4_NL, id: 25, rules: IQ4 },
-    Mix { name: "iq4_xs", base: DType::IQ4_XS, id: 30, rules: IQ4 },
-    Mix { name: "mxfp4", base: DType::MXFP4, id: 38, rules: &[] },
+const MIXES: &[Preset] = &[
+    Preset { name: "f32", base: DType::F32, id: 0, rules: &[] },
+    Preset { name: "f16", base: DType::F16, id: 1, rules: &[] },
+    Preset { name: "bf16", base: DType::BF16, id: 32, rules: &[] },
+    Preset { name: "q4_0", base: DType::Q4_0, id: 2, rules: &[] },
+    Preset { name: "q4_1", base: DType::Q4_1, id: 3, rules: &[] },
+    Preset { name: "q5_0", base: DType::Q5_0, id: 8, rules: &[] },
+    Preset { name: "q5_1", base: DType::Q5_1, id: 9, rules: &[] },
+    Preset { name: "q8_0", base: DType::Q8_0, id: 7, rules: &[] },
+    Preset { name: "q2_k", base: DType::Q2_K, id: 10, rules: &[Rule(Value, Grouped(4), DType::Q4_K), Rule(Value, All, DType::Q3_K), Rule(Down, All, DType::Q3_K), Rule(AttnOutput, All, DType::Q3_K)] },
+    Preset { name: "q3_k", base: DType::Q3_K, id: 11, rules: &[] },
+    Preset { name: "q3_k_s", base: DType::Q3_K, id: 11, rules: &[] },
+    Preset { name: "q3_k_m", base: DType::Q3_K, id: 12, rules: &[Rule(Value, First(2), DType::Q5_K), Rule(Value, All, DType::Q4_K), Rule(Down, FirstOf(16), DType::Q5_K), Rule(Down, All, DType::Q4_K), Rule(AttnOutput, All, DType::Q4_K)] },
+    Preset { name: "q3_k_l", base: DType::Q3_K, id: 13, rules: &[Rule(Value, All, DType::Q5_K), Rule(Down, All, DType::Q5_K), Rule(AttnOutput, All, DType::Q5_K)] },
+    Preset { name: "q4_k", base: DType::Q4_K, id: 14, rules: &[] },
+    Preset { name: "q4_k_s", base: DType::Q4_K, id: 14, rules: &[Rule(Value, First(4), DType::Q5_K), Rule(Down, FirstOf(8), DType::Q5_K)] },
+    Preset { name: "q4_k_m", base: DType::Q4_K, id: 15, rules: MORE },
+    Preset { name: "q5_k", base: DType::Q5_K, id: 16, rules: &[] },
+    Preset { name: "q5_k_s", base: DType::Q5_K, id: 16, rules: &[] },
+    Preset { name: "q5_k_m", base: DType::Q5_K, id: 17, rules: MORE },
+    Preset { name: "q6_k", base: DType::Q6_K, id: 18, rules: &[] },
+    Preset { name: "iq4_nl", base: DType::IQ4_NL, id: 25, rules: IQ4 },
+    Preset { name: "iq4_xs", base: DType::IQ4_XS, id: 30, rules: IQ4 },
+    Preset { name: "mxfp4", base: DType::MXFP4, id: 38, rules: &[] },
 ];
 
-impl Mix {
-    /// The mix of this name, whatever its case.
-    pub fn parse(name: &str) -> Result<Mix> {
+impl Preset {
+    /// The preset of this name, whatever its case.
+    pub fn parse(name: &str) -> Result<Preset> {
         let lower = name.to_ascii_lowercase();
         MIXES.iter().find(|m| m.name == lower).copied().ok_or_else(|| {
             let names: Vec<&str> = Self::names().collect();
@@ -104,7 +104,7 @@ impl Mix {
         })
     }
 
-    /// The names of all mixes.
+    /// The names of all presets.
     pub fn names() -> impl Iterator<Item = &'static str> {
         MIXES.iter().map(|m| m.name)
     }
@@ -159,7 +159,7 @@ impl Where {
     }
 }
 
-fn part(name: &str, tied: bool) -> Part {
+fn part(name: &str, tied: bool) -> TensorKind {
     match name.trim_end_matches(".weight").rsplit('.').next().unwrap_or_default() {
         "output" => Head,
         "token_embd" if tied => Head,
@@ -202,13 +202,13 @@ mod tests {
 
     const LLAMA: Facts = Facts { layers: 16, group: 4, experts: 0, tied: true };
 
-    fn dtype(mix: &str, name: &str, shape: &[usize], facts: &Facts) -> DType {
-        Mix::parse(mix).unwrap().dtype(name, &Shape::new(shape), facts)
+    fn dtype(preset: &str, name: &str, shape: &[usize], facts: &Facts) -> DType {
+        Preset::parse(preset).unwrap().dtype(name, &Shape::new(shape), facts)
     }
 
     #[test]
-    fn mixes_give_more_bits_to_what_matters_more() {
-        let of = |mix, name: &str| dtype(mix, name, &[512, 2048], &LLAMA);
+    fn presets_give_more_bits_to_what_matters_more() {
+        let of = |preset, name: &str| dtype(preset, name, &[512, 2048], &LLAMA);
         assert_eq!(of("Q4_K_M", "blk.0.attn_v.weight"), DType::Q6_K);
         assert_eq!(of("Q4_K_M", "blk.2.attn_v.weight"), DType::Q4_K);
         assert_eq!(of("Q4_K_M", "blk.4.ffn_down.weight"), DType::Q6_K);
@@ -217,25 +217,27 @@ mod tests {
         assert_eq!(of("q3_k_m", "blk.1.ffn_down.weight"), DType::Q4_K);
         assert_eq!(of("iq4_xs", "blk.9.attn_v.weight"), DType::Q5_K);
         assert_eq!(of("q2_k", "blk.9.attn_v.weight"), DType::Q4_K);
-        for mix in Mix::names() {
-            let norm = dtype(mix, "blk.0.attn_norm.weight", &[2048], &LLAMA);
-            assert_eq!(norm, DType::F32, "{mix}");
+        for preset in Preset::names() {
+            let norm = dtype(preset, "blk.0.attn_norm.weight", &[2048], &LLAMA);
+            assert_eq!(norm, DType::F32, "{preset}");
         }
     }
 
     #[test]
     fn the_head_keeps_six_bits_whether_tied_or_not() {
         let untied = Facts { tied: false, ..LLAMA };
-        for (mix, want) in [("q4_0", DType::Q6_K), ("q8_0", DType::Q8_0), ("f16", DType::F16), ("mxfp4", DType::Q8_0)] {
-            assert_eq!(dtype(mix, "token_embd.weight", &[99, 256], &LLAMA), want, "{mix}");
-            assert_eq!(dtype(mix, "output.weight", &[99, 256], &untied), want, "{mix}");
+        for (preset, want) in
+            [("q4_0", DType::Q6_K), ("q8_0", DType::Q8_0), ("f16", DType::F16), ("mxfp4", DType::Q8_0)]
+        {
+            assert_eq!(dtype(preset, "token_embd.weight", &[99, 256], &LLAMA), want, "{preset}");
+            assert_eq!(dtype(preset, "output.weight", &[99, 256], &untied), want, "{preset}");
         }
         assert_eq!(dtype("q4_0", "token_embd.weight", &[99, 256], &untied), DType::Q4_0);
     }
 
     #[test]
     fn short_rows_get_shorter_blocks() {
-        let of = |mix, k| dtype(mix, "blk.0.ffn_up.weight", &[64, k], &LLAMA);
+        let of = |preset, k| dtype(preset, "blk.0.ffn_up.weight", &[64, k], &LLAMA);
         assert_eq!((of("q4_k", 2880), of("q6_k", 2880), of("q5_k", 2880)), (DType::Q5_0, DType::Q8_0, DType::Q5_1));
         assert_eq!((of("iq4_xs", 96), of("q4_0", 100)), (DType::IQ4_NL, DType::F16));
     }
@@ -251,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn every_format_has_a_mix_of_its_name() {
+    fn every_format_has_a_preset_of_its_name() {
         for dtype in quant::SUPPORTED {
-            assert_eq!(Mix::parse(dtype.name()).unwrap().base, *dtype);
+            assert_eq!(Preset::parse(dtype.name()).unwrap().base, *dtype);
         }
-        assert!(Mix::parse("q9_z").unwrap_err().to_string().contains("q4_k_m"));
+        assert!(Preset::parse("q9_z").unwrap_err().to_string().contains("q4_k_m"));
     }
 }

@@ -1,4 +1,4 @@
-//! How an op's CPU code uses several threads, without knowing who owns them.
+//! How CPU code uses several threads, without knowing who owns them.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Most parts that work is split into at first; more threads than that share them.
 const MAX_PARTS: usize = 64;
 
-/// A team of threads. The caller is one of them.
-pub trait Pool: Sync {
-    /// Size of the team.
+/// Threads that run the same function. The caller is one of them.
+pub trait Threads: Sync {
+    /// How many they are.
     fn threads(&self) -> usize;
 
-    /// Runs `f(thread)` once on every thread of the team and returns when all are done.
+    /// Runs `f(thread)` once on every thread and returns when all are done.
     fn run(&self, f: &(dyn Fn(usize) + Sync));
 
     /// The same on the caller and on those of the other threads that come while it is at it: for work of which each takes what
@@ -22,10 +22,10 @@ pub trait Pool: Sync {
     }
 }
 
-/// The team of one: tests, tools, wasm without threads.
+/// The caller alone: tests, tools, wasm without threads.
 pub struct Serial;
 
-impl Pool for Serial {
+impl Threads for Serial {
     fn threads(&self) -> usize {
         1
     }
@@ -48,7 +48,7 @@ fn part_of(n: usize, p: usize, parts: usize) -> Range<usize> {
 /// that rows stay in its caches, and then helps the others.
 ///
 /// The last chunk may be shorter. A single one is the caller's.
-pub fn for_chunks<T: Send>(pool: &dyn Pool, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+pub fn for_chunks<T: Send>(pool: &dyn Threads, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let len = len.max(1);
     let n = data.len().div_ceil(len);
     if pool.threads() == 1 || n < 2 {
@@ -78,13 +78,17 @@ const RUN: usize = 16;
 
 /// Calls `f` with each of some parts of equal work, shared out among the threads as they come free, several at a time while many are left. A
 /// single one is the caller's.
-pub fn share_out_alike<T: Send>(pool: &dyn Pool, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
+pub fn share_out_alike<T: Send>(
+    pool: &dyn Threads,
+    parts: impl ExactSizeIterator<Item = T> + Send,
+    f: impl Fn(T) + Sync,
+) {
     share_out(pool, RUN, parts, f);
 }
 
 /// The same of any parts, at most `most` at a time.
 fn share_out<T: Send>(
-    pool: &dyn Pool,
+    pool: &dyn Threads,
     most: usize,
     parts: impl ExactSizeIterator<Item = T> + Send,
     f: impl Fn(T) + Sync,
@@ -114,7 +118,7 @@ fn share_out<T: Send>(
 /// Calls `f(i, &mut data[range])` for the `i`-th of some ranges, which ascend and do not overlap, shared out among the
 /// threads as they come free.
 pub fn for_ranges<T: Send>(
-    pool: &dyn Pool,
+    pool: &dyn Threads,
     data: &mut [T],
     ranges: impl ExactSizeIterator<Item = Range<usize>> + Send,
     f: impl Fn(usize, &mut [T]) + Sync,
@@ -132,7 +136,7 @@ pub fn for_ranges<T: Send>(
 
 /// Calls `f(i)` for `0..n`: each thread goes through a part of its own in order, so that it reads what belongs to it as one
 /// stream, and then helps the others.
-pub fn for_each(pool: &dyn Pool, n: usize, f: impl Fn(usize) + Sync) {
+pub fn for_each(pool: &dyn Threads, n: usize, f: impl Fn(usize) + Sync) {
     if pool.threads() == 1 || n <= 1 {
         return (0..n).for_each(f);
     }
