@@ -23,7 +23,7 @@ struct Params {
 #if IDS
   experts: u32, // experts in this shard
   used: u32,
-  x_step: u32,  // from one of a token's inputs to the next; 0 where all experts see the same
+  x_step: u32,  // from one of a token's inputs to the next; 0 if all experts see the same
 #else
   tokens: u32,
 #end
@@ -44,7 +44,7 @@ struct Params {
 #end
 
 struct Work {
-  count: u32,       // tokens; with IDS, 0 where there is nothing to do
+  count: u32,       // tokens; with IDS, 0 if there is nothing to do
   first_token: u32, // with IDS, its place in `order`
   shard_row: u32,   // where the matrix begins in this shard
   bias_start: u32,

@@ -39,7 +39,7 @@ struct Params {
   experts: u32, // experts in this shard
   pairs: u32,   // with COMBINE, tokens
   used: u32,
-  x_step: u32,  // from one of a token's inputs to the next; 0 where all experts see the same
+  x_step: u32,  // from one of a token's inputs to the next; 0 if all experts see the same
   ids_stride: u32,
   ids_offset: u32,
 #end

@@ -1,4 +1,4 @@
-//! The way in: a model from a file, chats with it, replies that come piece by piece.
+//! The public interface: a model from a file, chats with it, replies that come piece by piece.
 
 use crate::base::{Error, ErrorKind, Result};
 use crate::chat::{self, ChatOptions, Conversation, Delta, Reply, ResponseStream};
@@ -39,7 +39,7 @@ impl Loader {
     }
 
     /// On this device; [`DeviceOptions`] also say how much of the model and of the GPU's memory. By default the fastest real GPU, with
-    /// as many layers as fit and pay.
+    /// as many layers as fit and make it faster.
     pub fn device(mut self, device: impl Into<DeviceOptions>) -> Loader {
         self.open.device = device.into();
         self

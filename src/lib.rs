@@ -18,7 +18,7 @@
 //! Many requests at once, and other programs' async code: [`Loader::serve`].
 //!
 //! Errors say what went wrong, where, and what to do about it. Nothing is sent anywhere. In the user's cache folder (`wgpu-llm` in `XDG_CACHE_HOME`,
-//! `LOCALAPPDATA` or `~/.cache`) it keeps measurements of the devices and what the driver has compiled. What stands under [`low_level`] is what all this is made of, room by room; ARCHITECTURE.md has the map.
+//! `LOCALAPPDATA` or `~/.cache`) it keeps measurements of the devices and what the driver has compiled. Under [`low_level`] stands what all this is made of, module by module; ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -86,7 +86,7 @@ pub use sample::SamplerOptions;
 pub use service::Service;
 pub use text::{Message, Role};
 
-/// The rooms of the library, for programs that need more than the way in. They may change with any release.
+/// The modules of the library, for programs that need more than [`Loader`] and what it opens. They may change with any release.
 pub mod low_level {
     #[cfg(not(target_arch = "wasm32"))]
     #[doc(inline)]

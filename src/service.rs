@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// requests have ended.
 ///
 /// What requests have in common at their beginnings is computed once, and answers are computed together. What a request gets does not
-/// depend on the others, but for one thing: a prompt that repeats an answer finds what was computed of it as an answer's, unless
-/// [`Request::cache_answer`] said otherwise or it had to make room.
+/// depend on the others, with one exception: if its prompt contains an answer that another request got, the keys and values of that answer are taken
+/// from the cache. They were rounded as answers are, a little more finely than prompts. [`Request::cache_answer`] keeps answers out of the cache.
 ///
 /// ```no_run
 /// use wgpu_llm::{Event, Loader, SamplerOptions};

@@ -19,7 +19,7 @@ use wgpu_llm::low_level::ops::{CacheTypes, nmse};
 /// Largest normalised mean squared error of the logits.
 const NMSE: f64 = 1e-4;
 
-/// The same for a fixture whose own logits move by more where weights move by 2^-12.
+/// The same for a fixture whose own logits move by more if weights move by 2^-12.
 const LOOSE: &[(&str, f64)] = &[("gemma2-27b", 1e-3)];
 
 /// The graph of a run that wants all logits.

@@ -1,5 +1,5 @@
 //! Shaders compiled in Chromium, whose compiler is stricter than naga about uniform control flow: one text of each shader where tests/dawn.rs
-//! compiles all by the same compiler without a browser, else all. WGPU_LLM_CHROMIUM=require fails where no browser is installed.
+//! compiles all by the same compiler without a browser, else all. WGPU_LLM_CHROMIUM=require fails if no browser is installed.
 
 #[path = "common/chromium.rs"]
 mod chromium;

@@ -148,7 +148,7 @@ fn what_is_piped_in_beside_a_question_goes_before_it() {
     let silent = beside_silence(&mut chat(&["-p", "who?"]));
     expect(&silent, 0, "standard input is left alone");
     says(silent, &alone);
-    // What comes late is waited for only where that is asked for.
+    // What comes late is waited for only if that is asked for.
     says(late(&mut chat(&["-p", "who?", "-f", "-"]), text), &both);
     // A file alone is the question, and the whole chat.
     let whole = answer(&place, "a fox\nand a dog");

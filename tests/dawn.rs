@@ -1,5 +1,5 @@
 //! Every shader compiled by Tint, Chromium's compiler, and every kernel run by Dawn, Chromium's WebGPU: a second implementation beside wgpu's.
-//! Without a browser, in Node; WGPU_LLM_DAWN=require fails where Dawn is not installed.
+//! Without a browser, in Node; WGPU_LLM_DAWN=require fails if Dawn is not installed.
 //!
 //! `WGPU_LLM_TINT_SPIRV=DIR` keeps what Tint makes of the shaders, for `kernel-stats --peer DIR`. `WGPU_LLM_OP=name` picks one operation.
 //! `WGPU_LLM_DAWN_CASES=all` runs all cases of every kernel, which takes a software GPU many minutes, not as many as meet each.
@@ -25,7 +25,7 @@ use wgpu_llm::low_level::ops::AnyOp;
 /// among them, though it takes each of them, and all in pieces.
 const PIECE: usize = 250;
 
-/// Compiles `texts`; None where Dawn has no adapter with `driver`. Panics with what does not compile.
+/// Compiles `texts`; None if Dawn has no adapter with `driver`. Panics with what does not compile.
 fn compile(dawn: &Dawn, texts: &[Text], driver: &Driver, options: &[&str]) -> Option<Value> {
     let mut all: Option<Value> = None;
     for piece in texts.chunks(PIECE) {

@@ -71,7 +71,7 @@ struct Gpu {
     software: bool,
 }
 
-/// A device; none where there is no adapter, which `WGPU_LLM_GPU=require` forbids.
+/// A device; none if there is no adapter, which `WGPU_LLM_GPU=require` forbids.
 fn gpu() -> Option<Gpu> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = match pollster::block_on(instance.request_adapter(&Default::default())) {

@@ -217,7 +217,7 @@ impl ActivationBits {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Context")]
 pub struct ContextArgs {
-    /// Tokens of context; 0 or -1 for as many as the model was trained with. Default: that, or less where memory is short.
+    /// Tokens of context; 0 or -1 for as many as the model was trained with. Default: that, or less if memory is short.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_CTX_SIZE", value_parser = context)]
     pub ctx_size: Option<u32>,
     /// Tokens of a prompt that are given to the model at a time.

@@ -31,7 +31,7 @@ pub struct DoctorArgs {
 #[derive(Debug, Default)]
 struct Report {
     gpu: Option<Gpu>,
-    /// Why there is no GPU, where one was looked for.
+    /// Why there is no GPU, if one was looked for.
     no_gpu: Option<String>,
     checks: Findings,
 }
@@ -47,7 +47,7 @@ struct Gpu {
     failed: Option<String>,
 }
 
-/// Examines, reports, and fails where a kernel computes wrongly.
+/// Examines, reports, and fails if a kernel computes wrongly.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     let report = examine(args)?;
     let (advice, sick) = (advice(&report), report.is_sick());

@@ -1,7 +1,7 @@
 //! `perplexity`: how well the model predicts a text, as llama.cpp defines it.
 //!
 //! The text is cut into pieces of a whole context; each is fed from the start (with the beginning-of-sequence token in place of
-//! its first token, where the model wants one), and the tokens of its second half are scored: exp of their mean negative
+//! its first token, if the model wants one), and the tokens of its second half are scored: exp of their mean negative
 //! log-likelihood.
 
 use super::load::{self, EngineArgs};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Arguments of `perplexity`.
 #[derive(Debug, Args)]
 pub struct PerplexityArgs {
-    /// A file with the text; - for standard input, which is read too where none is given and it is no terminal.
+    /// A file with the text; - for standard input, which is read too if none is given and it is no terminal.
     #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
     file: Option<PathBuf>,
     /// Only this many pieces; -1 for all.

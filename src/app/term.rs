@@ -184,7 +184,7 @@ pub fn init_logs() {
     let ansi = colours(&var, Stream::Stderr.is_terminal());
     let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi);
     let logs = logs.with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new("wgpu_llm=warn")));
-    // Fails only where a subscriber is set already: then that one is wanted.
+    // Fails only if a subscriber is set already: then that one is wanted.
     let _ = if plain { logs.event_format(Plain).try_init() } else { logs.try_init() };
 }
 

@@ -15,7 +15,7 @@ struct Projected {
 }
 
 impl Builder<'_> {
-    /// Attention of `x` `[tokens, n_embd]`. After the `last` attention only the wanted rows go on: `None` where there are none.
+    /// Attention of `x` `[tokens, n_embd]`. After the `last` attention only the wanted rows go on: `None` if there are none.
     pub fn attention(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         let Projected { mut q, mut k, v } = self.project(layer, x)?;
         match self.row.qk_norm {

@@ -107,9 +107,9 @@ impl Batch {
 
 /// Builds the graph of one run.
 ///
-/// Inputs: [`Input::Tokens`] `[tokens]`, [`Input::Places`], [`Input::Rows`] `[rows]` (of prompts), and [`Input::Sampler`] where the batch
-/// samples. Output: logits `[rows, vocab]`, or the drawn tokens `[rows]`, which are the first of the tokens, or nothing where no rows
-/// are wanted. Fails where a tensor is missing or has another shape than the metadata say.
+/// Inputs: [`Input::Tokens`] `[tokens]`, [`Input::Places`], [`Input::Rows`] `[rows]` (of prompts), and [`Input::Sampler`] if the batch
+/// samples. Output: logits `[rows, vocab]`, or the drawn tokens `[rows]`, which are the first of the tokens, or nothing if no rows
+/// are wanted. Fails if a tensor is missing or has another shape than the metadata say.
 pub fn build(spec: &Spec, batch: &Batch) -> Result<Graph> {
     // Pieces are of many sequences, and some rows none.
     let fits = match batch.role {
@@ -280,7 +280,7 @@ impl Builder<'_> {
         Ok(x)
     }
 
-    /// One layer. After the `last` attention only the wanted rows go on: `None` where there are none.
+    /// One layer. After the `last` attention only the wanted rows go on: `None` if there are none.
     fn layer(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         let pre = self.row.norms != Norms::Post;
         let (mut x, mut normed, mut mixed) = (x, x, None);
@@ -337,7 +337,7 @@ impl Builder<'_> {
         self.g.op(label, Add { scale: self.spec.scales.residual }, &[x, y])
     }
 
-    /// The mixer of a layer; `None` where nothing is wanted beyond the cache.
+    /// The mixer of a layer; `None` if nothing is wanted beyond the cache.
     fn token_mixer(&mut self, layer: &Layer, x: Tensor, last: bool) -> Result<Option<Tensor>> {
         if layer.kv_heads == 0 {
             return self.linear("attn_output", x, self.spec.n_embd, self.biases()).map(Some);

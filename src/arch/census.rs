@@ -9,7 +9,7 @@ use crate::graph::Storage;
 use regex::Regex;
 use std::collections::HashSet;
 
-/// Fails where the file has tensors that no step reads, that are no known passengers, and whose names `ignored` does not match.
+/// Fails if the file has tensors that no step reads, that are no known passengers, and whose names `ignored` does not match.
 pub(super) fn check(spec: &Spec, gguf: &Gguf, ignored: Option<&Regex>) -> Result<()> {
     // The graph names what it reads. Tables that become constants, and factors, are not among it.
     let context = spec.context_length.clamp(2, 64);

@@ -229,7 +229,7 @@ const WHOLE: &[(&str, Use)] = &[
     ("xielu.eps", Neutral(&[])),
 ];
 
-/// The keys of the file that stand in no table, in its order. Fails where a known key asks for something that is not done here.
+/// The keys of the file that stand in no table, in its order. Fails if a known key asks for something that is not done here.
 pub(super) fn check(metadata: &Metadata, keys: &Keys) -> Result<Vec<String>> {
     let prefix = keys.name("");
     let mut unknown = Vec::new();

@@ -55,7 +55,7 @@ pub struct Spec {
 pub struct Layer {
     /// Query heads; 0 for a layer without attention.
     pub heads: usize,
-    /// Key and value heads; 0 where attention is a plain projection.
+    /// Key and value heads; 0 if attention is a plain projection.
     pub kv_heads: usize,
     /// Tokens it sees, itself included; 0 for all.
     pub window: usize,

@@ -75,7 +75,7 @@ dtypes! {
 }
 
 impl DType {
-    /// Bytes of a row of `n` values; `None` where `n` is no multiple of the block or the size overflows.
+    /// Bytes of a row of `n` values; `None` if `n` is no multiple of the block or the size overflows.
     pub fn row_bytes(self, n: usize) -> Option<usize> {
         if !n.is_multiple_of(self.block()) {
             return None;

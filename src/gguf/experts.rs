@@ -16,7 +16,7 @@ fn expert(name: &str) -> Option<(String, usize)> {
     Some((format!("{block}.{label}_exps.{suffix}"), number))
 }
 
-/// Puts one tensor in place of single experts, at the place of the first. Fails where experts of one name differ in type or
+/// Puts one tensor in place of single experts, at the place of the first. Fails if experts of one name differ in type or
 /// shape, or one is missing.
 pub(super) fn join(tensors: Vec<TensorInfo>) -> Result<Vec<TensorInfo>> {
     let mut joined: Vec<TensorInfo> = Vec::with_capacity(tensors.len());

@@ -69,7 +69,7 @@ impl Metadata {
         Some(self.pairs.remove(i).1)
     }
 
-    /// The value of `key` as a `T`, `None` where there is no such key. Fails where it has another type.
+    /// The value of `key` as a `T`, `None` if there is no such key. Fails if it has another type.
     pub fn find<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let wrong =
@@ -77,7 +77,7 @@ impl Metadata {
         T::from_value(value).map(Some).map_err(wrong)
     }
 
-    /// The value of `key` as a `T`. Fails where there is none or it has another type.
+    /// The value of `key` as a `T`. Fails if there is none or it has another type.
     pub fn need<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<T> {
         self.find(key)?.ok_or_else(|| {
             Error::format(format!("the file has no key {key} ({})", T::WANTED))

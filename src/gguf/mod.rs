@@ -46,7 +46,7 @@ pub struct Gguf {
 impl Gguf {
     /// Opens a file and maps it; given the first file of a split model, opens them all.
     ///
-    /// Fails where a file is missing, not GGUF, damaged, or a later part of a split model.
+    /// Fails if a file is missing, not GGUF, damaged, or a later part of a split model.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf> {
         Self::open_with(path, Mmap::Yes)
     }
@@ -119,7 +119,7 @@ impl Gguf {
         self.data_unchecked(tensor)
     }
 
-    /// The same bytes also where a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
+    /// The same bytes also if a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
     /// have to have all of them, and call [`Gguf::check`] afterwards.
     pub fn data_unchecked(&self, tensor: &TensorInfo) -> Result<&[u8]> {
         let source = self.source(tensor)?;
@@ -147,7 +147,7 @@ impl Gguf {
     }
 
     /// Copies bytes of a tensor of this model, from byte `offset` of it on, into `into`. Reads the file rather than the
-    /// map, so a file that has shrunk is an error at once. Fails where the range goes past the tensor's end.
+    /// map, so a file that has shrunk is an error at once. Fails if the range goes past the tensor's end.
     pub fn read_into(&self, tensor: &TensorInfo, offset: usize, into: &mut [u8]) -> Result<()> {
         let source = self.source(tensor)?;
         let fits = offset.checked_add(into.len()).is_some_and(|end| end <= tensor.bytes());

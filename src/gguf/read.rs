@@ -35,7 +35,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Front> {
     parse_with(&mut Cursor::new(bytes, bytes.len() as u64), bytes.len() as u64)
 }
 
-/// Parses and checks the front of a file of `length` bytes that starts with `bytes`; `None` where those are too few.
+/// Parses and checks the front of a file of `length` bytes that starts with `bytes`; `None` if those are too few.
 pub(super) fn parse_front(bytes: &[u8], length: u64) -> Result<Option<Front>> {
     let mut cursor = Cursor::new(bytes, length);
     match parse_with(&mut cursor, length) {

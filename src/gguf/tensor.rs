@@ -73,7 +73,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of a packed tensor; an error where a row is no whole number of blocks or a count overflows.
+/// Bytes of a packed tensor; an error if a row is no whole number of blocks or a count overflows.
 pub(super) fn size(dtype: DType, dims: &[usize]) -> Result<usize> {
     let row = dims.last().copied().unwrap_or(1);
     if !row.is_multiple_of(dtype.block()) {

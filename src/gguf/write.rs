@@ -47,7 +47,7 @@ pub enum Parts {
 type Produce<'a> = &'a mut dyn FnMut(usize, &mut Sink<'_>) -> Result<()>;
 
 impl Writer {
-    /// A file with these pairs and no tensors yet. `general.alignment` is honoured. Fails where a key is empty or too
+    /// A file with these pairs and no tensors yet. `general.alignment` is honoured. Fails if a key is empty or too
     /// long, or the alignment is not a `u32` and a power of two.
     pub fn new(metadata: Metadata) -> Result<Writer> {
         for (key, _) in metadata.iter() {
@@ -57,7 +57,7 @@ impl Writer {
         Ok(Writer { metadata, tensors: Vec::new(), names: HashSet::new(), alignment })
     }
 
-    /// Plans a tensor; `shape` is row-major. Fails where the name is taken or too long, rows are no whole blocks, or the
+    /// Plans a tensor; `shape` is row-major. Fails if the name is taken or too long, rows are no whole blocks, or the
     /// type has no place in files.
     pub fn tensor(&mut self, name: impl Into<String>, dtype: DType, shape: impl Into<Shape>) -> Result<()> {
         let (name, shape) = (name.into(), shape.into());

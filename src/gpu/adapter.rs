@@ -22,7 +22,7 @@ pub struct AdapterInfo {
     pub max_binding: u64,
     /// Bytes one buffer may have.
     pub max_buffer: u64,
-    /// Smallest and largest subgroup, where subgroup operations are there.
+    /// Smallest and largest subgroup, if subgroup operations are there.
     pub subgroups: Option<(u32, u32)>,
     /// The optional features that kernels know of and the adapter has.
     pub features: Vec<&'static str>,

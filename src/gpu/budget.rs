@@ -19,7 +19,7 @@ impl Device {
         matches!(self.info().kind, "integrated" | "software")
     }
 
-    /// The device's memory; `None` where the interface does not tell (browsers, OpenGL).
+    /// The device's memory; `None` if the interface does not tell (browsers, OpenGL).
     pub fn memory(&self) -> Option<DeviceMemory> {
         memory(&self.inner.adapter)
     }

@@ -204,7 +204,7 @@ impl Device {
     }
 
     /// Makes the device out to be less than it is, so that kernels for lesser ones can be tested. Only right after opening:
-    /// panics where the device is shared already.
+    /// panics if the device is shared already.
     pub fn restrict(&mut self, change: impl FnOnce(&mut Caps)) {
         change(&mut Arc::get_mut(&mut self.inner).expect("restricted before it is shared").caps);
     }
@@ -235,7 +235,7 @@ impl Device {
         }
     }
 
-    /// Keeps what was compiled for the next start. Fails where the file cannot be written.
+    /// Keeps what was compiled for the next start. Fails if the file cannot be written.
     pub fn save_pipelines(&self) -> Result<()> {
         self.inner.pipeline_cache.get().map_or(Ok(()), PipelineCache::save)
     }

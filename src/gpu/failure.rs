@@ -1,6 +1,6 @@
 //! How a device fails: what it reports becomes errors, waits for it end, and tests make it fail on purpose.
 //!
-//! A device that works may be slow: it is given up only where nothing that was submitted gets done any more.
+//! A device that works may be slow: it is given up only if nothing that was submitted gets done any more.
 
 use super::device::{Device, IN_BROWSER};
 use crate::base::{Error, ErrorKind, Result};
@@ -180,7 +180,7 @@ impl Device {
         Watchdog::new(if real { SILENCE } else { SOFTWARE_SILENCE })
     }
 
-    /// After a nap from which nothing woke, at `now`: an error where the device has failed or is silent for too long.
+    /// After a nap from which nothing woke, at `now`: an error if the device has failed or is silent for too long.
     pub(super) fn still_works(&self, watchdog: &mut Watchdog, now: Duration) -> Result<()> {
         self.check()?;
         let failures = &self.inner.failures;

@@ -50,7 +50,7 @@ fn most_scratch(device: &Device, node: &Node, kernel: &Kernel) -> Vec<usize> {
 }
 
 impl Needs {
-    /// What node `i` of `graph` needs on `device`, by the first of its kernels that fits; an error where none does.
+    /// What node `i` of `graph` needs on `device`, by the first of its kernels that fits; an error if none does.
     pub fn of(device: &Device, graph: &Graph, i: usize) -> Result<Needs> {
         let plan = Default::default();
         let builder = Builder::new(device, graph, &plan);
@@ -100,7 +100,7 @@ impl Needs {
         all.iter_mut().zip(sizes).for_each(|(all, one)| *all = (*all).max(*one));
     }
 
-    /// Sizes of the scratch buffers of node `i` of `graph` alone; none where no kernel fits.
+    /// Sizes of the scratch buffers of node `i` of `graph` alone; none if no kernel fits.
     pub fn scratch(device: &Device, graph: &Graph, i: usize) -> Vec<usize> {
         let plan = Default::default();
         let kernel = Builder::new(device, graph, &plan).kernel(i, &|_, kernels| kernels);

@@ -20,7 +20,7 @@ pub(super) struct PipelineCache {
 }
 
 impl PipelineCache {
-    /// What the device's file in `folder` holds, to which what is compiled from now on is added; `None` where the device has no such
+    /// What the device's file in `folder` holds, to which what is compiled from now on is added; `None` if the device has no such
     /// thing.
     pub fn open(device: &Device, folder: &Path) -> Option<PipelineCache> {
         let raw = &device.inner.raw;
@@ -31,7 +31,7 @@ impl PipelineCache {
         let bytes = std::fs::read(&path).ok();
         let data = bytes.as_deref().and_then(unsealed);
         let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
-        // SAFETY: the data are what `get_data` gave, for the file is only taken where its hash is right; wgpu compares the driver's
+        // SAFETY: the data are what `get_data` gave, for the file is only taken if its hash is right; wgpu compares the driver's
         // version and the adapter with those that the data were made with.
         let raw = unsafe { raw.create_pipeline_cache(&descriptor) };
         Some(PipelineCache { raw, path, kept: Mutex::new(data.map_or(0, hash)) })

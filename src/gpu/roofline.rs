@@ -54,7 +54,7 @@ const REPETITIONS: usize = 7;
 const AIM: f64 = 0.02;
 const MOST_DISPATCHES: usize = 64;
 
-/// The kernel that measures `limit` with source 0 of `bytes` and as many in the result; `None` where devices with `caps` cannot.
+/// The kernel that measures `limit` with source 0 of `bytes` and as many in the result; `None` if devices with `caps` cannot.
 pub fn kernel(limit: Limit, caps: &Caps, bytes: usize, groups: u32) -> Option<Kernel> {
     let groups = groups.min(caps.max_workgroups);
     let memory = |flags: Vec<&'static str>| Pass {
@@ -104,7 +104,7 @@ fn matrix(edge: u32) -> Pass {
     }
 }
 
-/// Bytes or operations per second that `device` reaches; `None` where it has nothing of the kind, or too little memory to tell.
+/// Bytes or operations per second that `device` reaches; `None` if it has nothing of the kind, or too little memory to tell.
 pub fn measure(device: &Device, limit: Limit) -> Result<Option<f64>> {
     let (most, least) = if device.info().software { (SOFTWARE_BYTES, SOFTWARE_BYTES / 4) } else { (BYTES, BYTES / 4) };
     let mut bytes = most.min(device.caps().max_binding as usize) / 4096 * 4096;

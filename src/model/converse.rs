@@ -33,7 +33,7 @@ impl Model {
         Ok((ids, prompt.opened_reasoning()))
     }
 
-    /// A sampler by `options` for contexts of so many tokens. Fails where the options make no sense for the model.
+    /// A sampler by `options` for contexts of so many tokens. Fails if the options make no sense for the model.
     pub fn sampler(&self, options: &SamplerOptions, context: usize) -> Result<Sampler> {
         let breakers = if options.dry_multiplier > 0.0 {
             let tokenizer = self.tokenizer()?;

@@ -82,7 +82,7 @@ impl Model {
         self.gguf.tensors().iter().map(|t| t.bytes() as u64).sum()
     }
 
-    /// The tokenizer; an error where the file has none or one that cannot be used.
+    /// The tokenizer; an error if the file has none or one that cannot be used.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         if let Some(tokenizer) = self.tokenizer.get() {
             return Ok(tokenizer);

@@ -16,7 +16,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Changes the metadata. Fails where the file does not name its architecture, if that is needed.
+    /// Changes the metadata. Fails if the file does not name its architecture, if that is needed.
     pub(super) fn apply(&self, gguf: &mut Gguf) -> Result<()> {
         let metadata = gguf.metadata_mut();
         // A key may say that the model is another one.

@@ -26,7 +26,7 @@ pub(super) fn pair_row<'a>(a: &Meta, b: &View<'a>, t: usize) -> &'a [f32] {
     if b.meta.shape.elements() == a.inner() { &b.f32()[..a.inner()] } else { b.row(t) }
 }
 
-/// Elements from one row of b to the next: none where all share one.
+/// Elements from one row of b to the next: none if all share one.
 pub(super) fn pair_stride(a: &Meta, b: &Meta) -> usize {
     if b.shape.elements() == a.inner() { 0 } else { b.stride }
 }

@@ -48,7 +48,7 @@ struct Load {
 }
 
 impl Load {
-    /// Loads of heads of `dim` channels, `wide` of them of blocks at a time; none where heads begin within a word.
+    /// Loads of heads of `dim` channels, `wide` of them of blocks at a time; none if heads begin within a word.
     fn of(dtype: DType, dim: usize, wide: usize) -> Option<Load> {
         let load = |unit, narrow| Some(Load { unit, narrow });
         match dtype {
@@ -199,7 +199,7 @@ impl Attention {
         Some(self.splits_of(heads.src, span)).filter(|split| split.splits > 1)
     }
 
-    /// The kernels, best first; none where heads begin within a word of the cache, or a workgroup has no room for one.
+    /// The kernels, best first; none if heads begin within a word of the cache, or a workgroup has no room for one.
     pub(super) fn kernels(&self, src: &[Meta], caps: &Caps) -> Vec<Kernel> {
         let Some(heads) = Heads::of(self.role, src) else { return Vec::new() };
         let Some(tile) = heads.tile(caps) else { return Vec::new() };

@@ -41,7 +41,7 @@ pub(super) fn matrix<'a>(w: &View<'a>, i: usize) -> Matrix<'a> {
     Matrix { dtype: w.meta.dtype, layout: w.layout, bytes, k }
 }
 
-/// How many of `n` rows of weights go together: about an eighth of a thread's, which evens out the threads' speed; more where what is made
+/// How many of `n` rows of weights go together: about an eighth of a thread's, which evens out the threads' speed; more if what is made
 /// of them is to stay in the caches. Rather fewer, if then no thread has more to do than another.
 pub(super) fn column_block(n: usize, acts: &Activations, pool: &dyn Threads) -> usize {
     block_of(n, if acts.want_batches() { quant::ROW_BATCH } else { n.div_ceil(pool.threads() * 8) }, pool.threads())
@@ -103,7 +103,7 @@ pub(super) fn multiply(
     });
 }
 
-/// The largest block, up to `block`, of which only the last matrix of some with so many rows has a part; `None` where there is none.
+/// The largest block, up to `block`, of which only the last matrix of some with so many rows has a part; `None` if there is none.
 fn shared_block(block: usize, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Option<usize> {
     let whole = |block: &usize| rows.clone().take(rows.len() - 1).all(|n| n.is_multiple_of(*block));
     (1..=block / quant::ROW_BLOCK).rev().map(|n| n * quant::ROW_BLOCK).find(whole)

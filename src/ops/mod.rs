@@ -97,7 +97,7 @@ pub trait Op: Clone + std::fmt::Debug {
         self.cpu(src, dst, pool);
     }
 
-    /// The ways of running this on a GPU with `caps`, best first. Empty where the device's limits allow none.
+    /// The ways of running this on a GPU with `caps`, best first. Empty if the device's limits allow none.
     fn gpu(&self, src: &[Meta], dst: &Meta, caps: &Caps) -> Vec<Kernel>;
 
     /// The class of shapes whose kernels are measured together, if it is worth measuring: `q4_0 4096x2048 1 rms store`.

@@ -88,7 +88,7 @@ impl<'a> Product<'a> {
     pub fn kernels(&self) -> Vec<Kernel> {
         // One family for each role: they add up in different orders, and the number of rows must not decide.
         match self.op.role {
-            // Answers are rounded only where that was asked for.
+            // Answers are rounded only if that was asked for.
             Role::Answer => [self.int8_vec(), self.vec()].concat(),
             Role::Prompt | Role::Piece => self.tile().into_iter().chain(self.int8_tile()).collect(),
         }

@@ -3,13 +3,13 @@
 /// Memory of the GPU and of the system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budget {
-    /// What the plan may use of the GPU's memory; `None` where nobody tells: then all is tried, and less where it fails.
+    /// What the plan may use of the GPU's memory; `None` if nobody tells: then all is tried, and less if it fails.
     pub gpu: Option<u64>,
     /// All of the GPU's memory, where that is known.
     pub gpu_total: Option<u64>,
     /// What is kept free of it.
     pub margin: u64,
-    /// What the plan may use of system memory; `None` where nobody tells.
+    /// What the plan may use of system memory; `None` if nobody tells.
     pub cpu: Option<u64>,
 }
 

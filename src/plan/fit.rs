@@ -57,13 +57,13 @@ pub struct DevicePlan {
     pub why: String,
 }
 
-/// Gives the speeds of the CPU and of the GPU; asked only where a choice depends on them.
+/// Gives the speeds of the CPU and of the GPU; asked only if a choice depends on them.
 pub type Speeds<'a> = &'a mut dyn FnMut() -> Result<[DeviceRates; 2]>;
 
 impl DevicePlan {
     /// Plans sessions of `model` with `options` (whose context is one of the request's) on `device`.
     ///
-    /// Fails where what was asked for does not fit, or the GPU has no kernel for it.
+    /// Fails if what was asked for does not fit, or the GPU has no kernel for it.
     pub fn new(
         model: &Model,
         device: Option<&gpu::Device>,

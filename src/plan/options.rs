@@ -28,7 +28,7 @@ pub struct Options {
     pub kv: CacheTypes,
     /// Threads on the CPU; 0 for as many as this process may use.
     pub threads: usize,
-    /// Layers on the GPU, where no device map is given; `None` for all.
+    /// Layers on the GPU, if no device map is given; `None` for all.
     pub gpu_layers: Option<usize>,
     /// What runs where: see [`DevicePlan`](super::fit::DevicePlan).
     pub device_map: Option<DeviceMap>,

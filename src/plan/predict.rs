@@ -44,7 +44,7 @@ pub struct Piece {
     pub cache: u64,
     /// Bytes that cross to it for a token.
     pub crossing: u64,
-    /// Seconds for a token, where speeds are known.
+    /// Seconds for a token, if speeds are known.
     pub seconds: Option<f64>,
 }
 
@@ -59,7 +59,7 @@ pub struct Prediction {
     pub slack: u64,
     /// A token's way.
     pub pieces: Vec<Piece>,
-    /// Seconds for a token, where speeds are known.
+    /// Seconds for a token, if speeds are known.
     pub seconds: Option<f64>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Sizes<'a> {
         })
     }
 
-    /// What `device_map` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails where the GPU has no kernel
+    /// What `device_map` takes; with `speeds` of the CPU and of the GPU also how long a token. Fails if the GPU has no kernel
     /// for what is put there.
     pub fn predict(&self, device_map: &DeviceMap, speeds: Option<&[DeviceRates; 2]>) -> Result<Prediction> {
         let mut sum = Sum::default();

@@ -50,7 +50,7 @@ const ROUNDS: usize = 15;
 /// Operations of one thread in a round: some 20 ms.
 const OPERATIONS: f64 = 2e9;
 
-/// Everything of the CPU with `threads` threads. `None` where there is too little memory.
+/// Everything of the CPU with `threads` threads. `None` if there is too little memory.
 pub fn cpu(threads: usize) -> Option<Roofline> {
     let pool = ThreadPool::new(threads);
     // In large pages, as weights are kept.

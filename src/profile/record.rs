@@ -25,7 +25,7 @@ pub struct DeviceFacts {
     pub driver: String,
     /// What it can do at the most, where that was measured.
     pub roofline: Option<Roofline>,
-    /// What of its work is timed as one, in words; empty where each op or dispatch is.
+    /// What of its work is timed as one, in words; empty if each op or dispatch is.
     #[serde(default)]
     pub timing: String,
 }
@@ -79,7 +79,7 @@ pub struct KernelFacts {
     pub src: Vec<String>,
     /// See `src`.
     pub dst: String,
-    /// Type of what it multiplies by: weights, keys. Empty where nothing is multiplied.
+    /// Type of what it multiplies by: weights, keys. Empty if nothing is multiplied.
     pub factor: String,
     /// Bytes of weights that a run has to read.
     pub weights: f64,

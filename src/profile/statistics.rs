@@ -64,7 +64,7 @@ pub struct Total {
     pub flops: f64,
     /// The least time that the device would need by its roofline over the time it took; `None` where it was not measured.
     pub of_peak: Option<f64>,
-    /// Whether memory bounds it rather than arithmetic; `None` where the roofline was not measured.
+    /// Whether memory bounds it rather than arithmetic; `None` if the roofline was not measured.
     pub memory_bound: Option<bool>,
 }
 

@@ -27,7 +27,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub struct Recovery {
     /// What had happened.
     pub error: Error,
-    /// The GPU that the session goes on with; `None` where it stays on the CPU.
+    /// The GPU that the session goes on with; `None` if it stays on the CPU.
     pub device: Option<String>,
     /// Layers on it now, the output being one, and all there are: where it was planned anew.
     pub layers: Option<(usize, usize)>,

@@ -61,7 +61,7 @@ impl Session {
     }
 
     /// A session of `model` on `device`, or on the CPU without one. The context may be longer than the model was trained
-    /// with. Fails where memory does not suffice.
+    /// with. Fails if memory does not suffice.
     pub fn new(model: Arc<Model>, device: Option<gpu::Device>, options: Options) -> Result<Session> {
         pollster::block_on(Self::new_async(model, device, options))
     }

@@ -52,7 +52,7 @@ impl Candidates {
     }
 
     /// Replaces the contents by all tokens of `logits` `[vocab]`, reusing the memory.
-    /// Fails with [`ErrorKind::Numeric`] where a logit is NaN or +inf, or none is finite.
+    /// Fails with [`ErrorKind::Numeric`] if a logit is NaN or +inf, or none is finite.
     pub fn load(&mut self, logits: &[f32]) -> Result<()> {
         check(logits)?;
         if self.items.capacity() < logits.len() {
@@ -141,7 +141,7 @@ impl Candidates {
         }
     }
 
-    /// Sets every `p` to its share of Σ exp(logit). All are 0 where every token is banned.
+    /// Sets every `p` to its share of Σ exp(logit). All are 0 if every token is banned.
     pub fn softmax(&mut self) {
         let max = self.max_logit();
         if max == f32::NEG_INFINITY {
@@ -262,7 +262,7 @@ fn check(logits: &[f32]) -> Result<()> {
     const EXPONENT: u32 = 0x7f80_0000;
     const BANNED: u32 = f32::NEG_INFINITY.to_bits();
     let poisoned = |bits: u32| bits & EXPONENT == EXPONENT && bits != BANNED;
-    // No early exit, so that the loop vectorizes; the place is looked for only where there is one.
+    // No early exit, so that the loop vectorizes; the place is looked for only if there is one.
     let (mut bad, mut finite) = (false, false);
     for logit in logits {
         let bits = logit.to_bits();

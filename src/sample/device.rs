@@ -6,7 +6,7 @@ use super::order::Kind;
 /// Parameters of sampling on the device: top-k, top-p, min-p, temperature, draw, in this order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DeviceSampling {
-    /// Temperature, above 0; 0 where the best token (of equal ones the lowest id) is taken and the rest does not matter.
+    /// Temperature, above 0; 0 if the best token (of equal ones the lowest id) is taken and the rest does not matter.
     pub temp: f32,
     /// Tokens to keep, 1 to [`DeviceSampling::MAX_TOP_K`].
     pub top_k: u32,
@@ -23,7 +23,7 @@ impl DeviceSampling {
     pub const MAX_TOP_K: i32 = 128;
 }
 
-/// The plan of the active stages `order`, or `None` where one of them needs the CPU. The caller has seen to it that there
+/// The plan of the active stages `order`, or `None` if one of them needs the CPU. The caller has seen to it that there
 /// is no bias, no mirostat and no adaptive-p.
 pub(super) fn plan(order: &[Kind], o: &SamplerOptions, seed: u64) -> Option<DeviceSampling> {
     use Kind::*;

@@ -18,7 +18,7 @@ impl Stage for Draw {
 }
 
 /// Selects the first candidate, in the present order, at which the running sum of `p` exceeds u · Σp, with u from
-/// `rng`. Selects nothing where all are banned. Wants fresh probabilities.
+/// `rng`. Selects nothing if all are banned. Wants fresh probabilities.
 ///
 /// A banned token adds nothing to the sum, so the sum cannot come to exceed the mark at one.
 pub(super) fn draw(candidates: &mut Candidates, rng: &SeededRng) -> Option<f32> {

@@ -107,7 +107,7 @@ impl Stage for MirostatV2 {
 
     fn apply(&mut self, candidates: &mut Candidates, _text: &[u32], rng: &SeededRng) {
         candidates.softmax();
-        // −log2 p > mu, without a logarithm per token of the vocabulary; p counts from 0 where mu is large.
+        // −log2 p > mu, without a logarithm per token of the vocabulary; p counts from 0 if mu is large.
         let least = exp(-self.bound.mu as f64 * std::f64::consts::LN_2) as f32;
         candidates.order_top(1);
         let kept = candidates.as_slice().iter().filter(|c| c.p >= least).count();

@@ -7,7 +7,7 @@
 //! - ties go to the lower token id, sums run in f64, exp and ln are our own (`math.rs`);
 //! - random numbers are a pure function of seed and step ([`uniform`]), the same on the GPU;
 //! - banned tokens (-inf) count as probability 0 everywhere, where llama.cpp can get NaN from them;
-//! - temperature 0 is greedy even where the order of samplers leaves temperature out.
+//! - temperature 0 is greedy even if the order of samplers leaves temperature out.
 //!
 //! Stages that look back (penalties, DRY) read the sequence's own tokens, which the caller hands over at each draw: nobody keeps a
 //! copy, so that none can be of a text that is no longer there.

@@ -19,7 +19,7 @@ pub struct VocabInfo<'a> {
     pub tokens: usize,
     /// Length of the context in tokens: how far back -1 reaches.
     pub context: usize,
-    /// DRY's sequence breakers as token sequences, from [`super::tokenize_breakers`]; empty where DRY is off.
+    /// DRY's sequence breakers as token sequences, from [`super::tokenize_breakers`]; empty if DRY is off.
     pub dry_breakers: &'a [Vec<u32>],
 }
 
@@ -47,7 +47,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Builds the chain. Fails where the options make no sense ([`SamplerOptions::validate`]), name a token outside the
+    /// Builds the chain. Fails if the options make no sense ([`SamplerOptions::validate`]), name a token outside the
     /// vocabulary, or turn DRY on with breakers that nobody tokenized.
     pub fn new(options: &SamplerOptions, info: &VocabInfo) -> Result<Self> {
         options.validate()?;
@@ -91,7 +91,7 @@ impl Sampler {
     /// step, and moves to the next step.
     ///
     /// Fails with [`ErrorKind::Numeric`], and leaves the state as it was, where a logit is NaN or +inf or none is finite;
-    /// with [`ErrorKind::Usage`] where the length is not the vocabulary's or the bias bans every token.
+    /// with [`ErrorKind::Usage`] if the length is not the vocabulary's or the bias bans every token.
     pub fn sample(&mut self, logits: &[f32], text: &[u32]) -> Result<u32> {
         if logits.len() != self.tokens {
             return Err(Error::usage(format!("{} logits for a vocabulary of {}", logits.len(), self.tokens)));
@@ -155,7 +155,7 @@ impl Sampler {
         self.rng.step - 1
     }
 
-    /// The parameters of the device's sampling operation, where it can do what this chain does; `None` where the chain
+    /// The parameters of the device's sampling operation, where it can do what this chain does; `None` if the chain
     /// has a stage that needs the CPU. The device draws with [`super::uniform`]`(seed, take_step())`.
     pub fn device_plan(&self) -> Option<DeviceSampling> {
         self.plan

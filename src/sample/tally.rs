@@ -5,7 +5,7 @@ use super::Candidates;
 /// A table by token id that clears in the time of what was set, not of the vocabulary.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// By id; 0 where nothing is set.
+    /// By id; 0 if nothing is set.
     values: Vec<u32>,
     /// The ids with a value, each once.
     ids: Vec<u32>,

@@ -10,7 +10,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Appends a string. Fails where all of them together pass 4 GiB.
+    /// Appends a string. Fails if all of them together pass 4 GiB.
     pub fn push(&mut self, string: &[u8]) -> Result<()> {
         self.bytes.extend_from_slice(string);
         let end = u32::try_from(self.bytes.len()).map_err(|_| Error::format("the tokens' texts exceed 4 GiB"))?;

@@ -30,7 +30,7 @@ pub(super) struct Bpe {
 
 impl Bpe {
     /// Builds the model. A merge of what is no token, or into none, can never happen and is left out.
-    /// Fails where there is no merge list.
+    /// Fails if there is no merge list.
     pub fn new(vocab: &Vocab, merges: Option<&[Vec<u8>]>, unknown: Option<u32>, rules: &Rules) -> Result<Bpe> {
         let listed = merges.ok_or_else(|| {
             Error::format("the file has no tokenizer.ggml.merges").help("convert the model again with its merge list")

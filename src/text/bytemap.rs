@@ -23,7 +23,7 @@ const BYTES: [Option<u8>; 0x144] = {
     table
 };
 
-/// The bytes that `spelled` stands for, `None` where a character stands for none.
+/// The bytes that `spelled` stands for, `None` if a character stands for none.
 pub(super) fn decode(spelled: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(spelled).ok()?;
     text.chars().map(|c| *BYTES.get(c as usize)?).collect()

@@ -18,7 +18,7 @@ pub(super) struct CharsMap {
 }
 
 impl CharsMap {
-    /// Parses the table; empty bytes are the table that replaces nothing. Fails where the sizes do not fit.
+    /// Parses the table; empty bytes are the table that replaces nothing. Fails if the sizes do not fit.
     pub fn new(bytes: &[u8]) -> Result<CharsMap> {
         if bytes.is_empty() {
             return Ok(CharsMap::default());

@@ -86,7 +86,7 @@ impl Kind {
         }
     }
 
-    /// The tokens that go around a text. Fails where the file asks for one and has none.
+    /// The tokens that go around a text. Fails if the file asks for one and has none.
     pub fn first_and_last(self, source: &VocabSource, ids: &SpecialIds) -> Result<(Option<u32>, Option<u32>)> {
         let (add_bos, asked) = match self {
             Kind::Bpe(rules) => (rules.bos != Bos::IfSaid, source.add_bos.filter(|_| rules.bos != Bos::Always)),

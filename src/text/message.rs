@@ -139,7 +139,7 @@ fn function() -> String {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said; none where an assistant only calls tools.
+    /// What is said; none if an assistant only calls tools.
     #[serde(default)]
     pub content: Option<Content>,
     /// What an assistant thought before it answered.

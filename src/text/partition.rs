@@ -52,7 +52,7 @@ struct Matcher {
 }
 
 impl Partition {
-    /// Builds the matchers. Fails where the special tokens' texts together exceed 4 MiB.
+    /// Builds the matchers. Fails if the special tokens' texts together exceed 4 MiB.
     pub fn new(vocab: &Vocab, source: &VocabSource) -> Result<Partition> {
         let template = |class| matches!(class, Class::Control { .. } | Class::Unknown | Class::Whole);
         let phi3 =

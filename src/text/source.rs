@@ -3,7 +3,7 @@
 use crate::base::{Error, Result};
 
 /// Typed access to a file's key–value pairs, so that this room need not know the file format.
-/// Every getter gives `None` where the key is missing and an error where its type is another.
+/// Every getter gives `None` if the key is missing and an error if its type is another.
 pub trait MetadataKeys {
     /// A UTF-8 string.
     fn str(&self, key: &str) -> Result<Option<&str>>;
@@ -21,7 +21,7 @@ pub trait MetadataKeys {
     fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>>;
 }
 
-/// Ids of the tokens with a role; `None` where there is no such token.
+/// Ids of the tokens with a role; `None` if there is no such token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpecialIds {
     /// Begins a sequence (`[CLS]` in WordPiece vocabularies).
@@ -92,7 +92,7 @@ pub struct VocabSource {
 }
 
 impl VocabSource {
-    /// Reads the `tokenizer.*` keys. Fails where a key is of the wrong type or the model or token list is missing.
+    /// Reads the `tokenizer.*` keys. Fails if a key is of the wrong type or the model or token list is missing.
     pub fn from_keys(keys: &impl MetadataKeys) -> Result<VocabSource> {
         let text = |key: &str| Ok::<_, Error>(keys.str(key)?.map(str::to_owned));
         let flag = |name: &str| keys.bool(&format!("tokenizer.ggml.{name}"));

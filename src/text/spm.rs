@@ -21,7 +21,7 @@ pub(super) struct Spm {
 }
 
 impl Spm {
-    /// Builds the model. Fails where there are no scores.
+    /// Builds the model. Fails if there are no scores.
     pub fn new(vocab: &Vocab, scores: Option<&[f32]>, unknown: Option<u32>, space_prefix: bool) -> Result<Spm> {
         let scores = scores.ok_or_else(|| {
             Error::format("the file has no tokenizer.ggml.scores").help("convert the model again with its scores")

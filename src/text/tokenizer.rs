@@ -76,7 +76,7 @@ impl Tokenizer {
 
     /// The token ids of a prompt. With `add_special` it gets the model's first and last tokens (BOS, EOS, `[CLS]`,
     /// `[SEP]`) where it does not have them already. Bytes that the vocabulary has no token for are left out, which the log tells
-    /// once. Fails where the prompt is longer than a gigabyte.
+    /// once. Fails if the prompt is longer than a gigabyte.
     pub fn encode(&self, segments: &[Segment], add_special: bool) -> Result<Vec<u32>> {
         let (joined, fragments) = self.partition.fragments(segments);
         if joined.len() >= (u32::MAX / 4) as usize {

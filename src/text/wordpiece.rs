@@ -26,7 +26,7 @@ pub(super) struct WordPiece {
 }
 
 impl WordPiece {
-    /// Builds the model. Fails where there is no unknown token.
+    /// Builds the model. Fails if there is no unknown token.
     pub fn new(vocab: &Vocab, unknown: Option<u32>, lowercase: bool, strip_accents: bool) -> Result<WordPiece> {
         let unknown = unknown.ok_or_else(|| Error::format("a WordPiece vocabulary must have an unknown token"))?;
         let ordinary = vocab.iter().filter(|(.., class)| class.is_ordinary());
@@ -60,7 +60,7 @@ impl WordPiece {
         text
     }
 
-    /// The longest tokens from the left, or `None` where some part is none.
+    /// The longest tokens from the left, or `None` if some part is none.
     fn spell(&self, word: &str, out: &mut Vec<u32>) -> Option<()> {
         if word.chars().nth(MAX_WORD_CHARS).is_some() {
             return None;

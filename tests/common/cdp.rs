@@ -182,7 +182,7 @@ impl Browser {
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
-    /// The value of an expression, awaited where it is a promise. Panics where it throws.
+    /// The value of an expression, awaited where it is a promise. Panics if it throws.
     pub fn value(&mut self, expression: &str) -> Value {
         self.evaluate(&self.page.clone(), expression)
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The path of `name` in the test data. Without it, says that `test` was skipped, or fails where `WGPU_LLM_DATA=require`.
+/// The path of `name` in the test data. Without it, says that `test` was skipped, or fails if `WGPU_LLM_DATA=require`.
 pub fn find(name: &str, test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("WGPU_LLM_TEST_DATA").map(|dir| PathBuf::from(dir).join(name));
     if let Some(path) = path.filter(|p| p.exists()) {

@@ -30,7 +30,7 @@ pub struct Driver {
 pub const NULL: Driver = Driver { backend: "null", icd: None, slow: false };
 
 impl Dawn {
-    /// Where it is; without it, says that `test` was skipped, or fails where `WGPU_LLM_DAWN=require`.
+    /// Where it is; without it, says that `test` was skipped, or fails if `WGPU_LLM_DAWN=require`.
     pub fn find(test: &str) -> Option<Dawn> {
         let dawn = Self::installed();
         if dawn.is_none() {
@@ -49,7 +49,7 @@ impl Dawn {
         (there && runs()).then_some(Dawn { folder })
     }
 
-    /// Runs a script of tools/dawn; None where Dawn has no adapter with `driver`. Panics where it fails.
+    /// Runs a script of tools/dawn; None if Dawn has no adapter with `driver`. Panics if it fails.
     pub fn run(&self, script: &str, arguments: &[&Path], driver: &Driver, options: &[&str]) -> Option<Value> {
         let aside = tempfile::tempdir().expect("a folder");
         let out = aside.path().join("out.json");

@@ -2,7 +2,7 @@
 
 use wgpu_llm::low_level::gpu::{Device, Selector};
 
-/// A device; without one, says that `test` was skipped, or fails where `WGPU_LLM_GPU=require`.
+/// A device; without one, says that `test` was skipped, or fails if `WGPU_LLM_GPU=require`.
 pub fn open(test: &str) -> Option<Device> {
     match Device::open(&Selector::Gpu) {
         Ok(device) => Some(device),

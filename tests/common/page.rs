@@ -21,7 +21,7 @@ pub struct Bench {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// All of it; nothing where something is missing that need not be there, which is said.
+/// All of it; nothing if something is missing that need not be there, which is said.
 pub fn bench(test: &str) -> Option<Bench> {
     let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let skip = |why: &str| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// The folder with the built page; an error where it cannot be built here.
+/// The folder with the built page; an error if it cannot be built here.
 static PAGE: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = |argument: &[&str]| Command::new("bash").arg(root.join("tools/web/build.sh")).args(argument).output();

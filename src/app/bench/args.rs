@@ -67,7 +67,7 @@ pub struct BenchArgs {
     /// CPU threads. Default: as many as this process may use.
     #[arg(short, long, value_name = "N", env = "WGPU_LLM_THREADS")]
     pub threads: Vec<Numbers>,
-    /// What a prompt's activations are rounded to: 16 bits, 8 but for outliers (on GPUs only where bytes were measured to be faster), or auto: what
+    /// What a prompt's activations are rounded to: 16 bits, 8 but for outliers (on GPUs only if bytes were measured to be faster), or auto: what
     /// suits the model's width.
     #[arg(long, value_name = "BITS", default_value = "auto", env = "WGPU_LLM_ACTIVATION_BITS")]
     pub activation_bits: ActivationBits,
@@ -196,7 +196,7 @@ impl BenchArgs {
     /// The models meant, or the default one.
     pub fn origins(&self) -> Result<Vec<Origin>> {
         let mut all = Vec::new();
-        // `--synthetic` and `-hf` win over a name from the environment only where none is written: all that are named count.
+        // `--synthetic` and `-hf` win over a name from the environment only if none is written: all that are named count.
         for name in &self.model {
             all.push(Origin::Named(ModelName::parse(name)?));
         }

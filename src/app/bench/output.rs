@@ -35,7 +35,7 @@ impl FromStr for Format {
 /// Columns of the markdown table whose values depend on the setting; shown where they are not the usual ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// Layers on the GPU, where one is used.
+    /// Layers on the GPU, if one is used.
     pub layers: bool,
     /// Tokens given at a time.
     pub batch: bool,

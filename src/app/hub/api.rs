@@ -81,7 +81,7 @@ pub fn list(client: &Client, repo: &Repo) -> Result<Listing> {
     Ok(Listing { commit: info.sha, files: files.collect() })
 }
 
-/// How to fetch `file`. Asks the hub once more where the listing told no size or hash.
+/// How to fetch `file`. Asks the hub once more if the listing told no size or hash.
 pub fn source(client: &Client, repo: &Repo, commit: &str, file: &RemoteFile) -> Result<Source> {
     let url = format!("{}/{repo}/resolve/{commit}/{}", client.endpoint(), encode(&file.path));
     if let (Some(size), Some(sha256)) = (file.size, &file.sha256) {

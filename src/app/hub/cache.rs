@@ -205,7 +205,7 @@ fn walk(folder: &Path, prefix: String, files: &mut Vec<String>) {
     }
 }
 
-/// The names in a folder; none where there is no folder.
+/// The names in a folder; none if there is no folder.
 pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
@@ -217,7 +217,7 @@ fn temp_name(of: &str) -> String {
     format!(".{of}.{}.{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The lock in `path`, or `None` where another process holds it. The system frees it when its holder dies.
+/// The lock in `path`, or `None` if another process holds it. The system frees it when its holder dies.
 pub fn try_lock(path: &Path) -> Result<Option<File>> {
     let fail = |e| disk_error("can't lock the cache", e, path);
     let folder = path.parent().expect("a lock has a folder");

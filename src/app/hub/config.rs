@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of this process's environment. Fails where no cache folder can be told.
+    /// The settings of this process's environment. Fails if no cache folder can be told.
     pub fn from_env() -> Result<Config> {
         Config::from_vars(&|name| std::env::var_os(name).filter(|v| !v.is_empty()), std::env::home_dir())
     }

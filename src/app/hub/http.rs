@@ -53,7 +53,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the hub that `config` names. Fails where its certificates can't be read.
+    /// A client for the hub that `config` names. Fails if its certificates can't be read.
     pub fn new(config: &Config) -> Result<Client> {
         let roots = match &config.certificates {
             Some(path) => read_roots(path)?,

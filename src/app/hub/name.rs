@@ -126,7 +126,7 @@ pub struct Alias {
     pub about: &'static str,
 }
 
-/// The model taken where none is named. Small enough for any machine.
+/// The model taken if none is named. Small enough for any machine.
 pub const DEFAULT_MODEL: &str = "smollm2-135m";
 
 fn default_wheel() -> Wheel {

@@ -22,7 +22,7 @@ pub struct Removal {
 }
 
 /// What removing `name` would take away: the one quantization it names, or all GGUF files of the repository; begun downloads of it
-/// too. Fails where nothing of it is in the cache.
+/// too. Fails if nothing of it is in the cache.
 pub fn plan(cache: &Cache, name: &HubName) -> Result<Removal> {
     let repo = &name.repo;
     let mut removal = Removal::default();

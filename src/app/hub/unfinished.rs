@@ -67,7 +67,7 @@ impl Note {
 pub struct Unfinished {
     /// Where the model is from.
     pub repo: Repo,
-    /// The model; `None` where no note tells it, because another program fetches it.
+    /// The model; `None` if no note tells it, because another program fetches it.
     pub candidate: Option<Candidate>,
     /// Bytes that are here.
     pub done: u64,

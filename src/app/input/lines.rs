@@ -33,7 +33,7 @@ impl<R: BufRead> Lines<R> {
         self.count
     }
 
-    /// The next line with its end; `None` after the last. Fails where one has more than 16 MiB: then the next call goes on with the
+    /// The next line with its end; `None` after the last. Fails if one has more than 16 MiB: then the next call goes on with the
     /// line after it.
     pub fn next_line(&mut self) -> Result<Option<String>> {
         while std::mem::take(&mut self.unfinished) {

@@ -35,7 +35,7 @@ pub struct TextArgs {
     /// The text.
     #[arg(short, long, value_name = "TEXT", env = "WGPU_LLM_PROMPT", conflicts_with = "file")]
     pub prompt: Option<OsString>,
-    /// A file with the text; - for standard input, which is read too where neither is given and it is no terminal.
+    /// A file with the text; - for standard input, which is read too if neither is given and it is no terminal.
     #[arg(short, long, value_name = "FILE", env = "WGPU_LLM_FILE")]
     pub file: Option<PathBuf>,
     /// Take the names of special tokens in the text (<|im_start|>) for text, not for the tokens.
@@ -95,7 +95,7 @@ pub fn small_file(path: &Path) -> Result<String> {
     read_file(path, MAX_PROMPT)
 }
 
-/// What was piped in beside a question: a file as it is, a pipe if something comes within a fifth of a second. `None` where nothing does,
+/// What was piped in beside a question: a file as it is, a pipe if something comes within a fifth of a second. `None` if nothing does,
 /// and where standard input is something else: the program may have got it from a script that needs it itself.
 pub fn beside_question() -> Result<Option<String>> {
     let patience = match read::kind_of_stdin() {

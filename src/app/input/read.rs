@@ -65,8 +65,8 @@ fn kind(file: &std::fs::FileType) -> Kind {
 /// How often a wait looks whether Ctrl-C was pressed.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// All bytes of `input`, or `None` where neither one nor the end comes within `patience`. Then a thread of the process still waits
-/// for them. Fails where there are more than `limit`.
+/// All bytes of `input`, or `None` if neither one nor the end comes within `patience`. Then a thread of the process still waits
+/// for them. Fails if there are more than `limit`.
 pub fn all(
     input: impl Read + Send + 'static,
     limit: u64,
@@ -103,7 +103,7 @@ fn pieces(mut input: impl Read + Send + 'static) -> io::Result<Receiver<io::Resu
                 Err(e) => Err(e),
             };
             let failed = piece.is_err();
-            // Nobody takes more where the text was too long.
+            // Nobody takes more if the text was too long.
             if send.send(piece).is_err() || failed {
                 return;
             }

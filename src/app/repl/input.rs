@@ -62,7 +62,7 @@ impl Blocks {
             return Ok(None);
         }
         if line.starts_with('/') && (!self.lenient || ReplCommand::is_known(line)) {
-            // Pasted text of several lines is a prompt, even where it begins with a path.
+            // Pasted text of several lines is a prompt, even if it begins with a path.
             if !line.contains('\n') {
                 return ReplCommand::parse(line).map(|command| Some(Input::Command(command)));
             }

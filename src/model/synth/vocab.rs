@@ -15,7 +15,7 @@ const SPACE: &str = "▁";
 /// Fewest tokens that spell everything: three special ones, 256 bytes, 95 characters.
 const LEAST: usize = 3 + 256 + 95;
 
-/// Adds a vocabulary of `size` tokens. Panics where that cannot spell all of ASCII.
+/// Adds a vocabulary of `size` tokens. Panics if that cannot spell all of ASCII.
 pub fn add(metadata: &mut Metadata, size: usize) {
     assert!(size >= LEAST, "a vocabulary of {size} is none");
     let (mut tokens, mut types, mut scores) = (Strings::new(), Vec::new(), Vec::new());

@@ -79,7 +79,7 @@ pub fn text(value: &Value) -> Result<String, Error> {
 }
 
 /// The filter `tojson` as transformers has it: `json.dumps(x, ensure_ascii=False, …)`, without HTML escapes. Characters
-/// that are `unescaped` stay so even where ASCII is asked for.
+/// that are `unescaped` stay so even if ASCII is asked for.
 pub fn to_json(value: &Value, kwargs: Kwargs, unescaped: fn(char) -> bool) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));

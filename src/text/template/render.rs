@@ -83,7 +83,7 @@ struct Shape {
 }
 
 impl ChatTemplate {
-    /// Parses a template's source. `bos` and `eos` are the texts of the model's tokens; empty where it has none.
+    /// Parses a template's source. `bos` and `eos` are the texts of the model's tokens; empty if it has none.
     /// Fails with the line where the source is no template that can be run here.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
         let rewritten = environment::rewrite(source);
@@ -104,7 +104,7 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Renders a conversation. Fails where the template refuses it (`raise_exception`, with the template's own words),
+    /// Renders a conversation. Fails if the template refuses it (`raise_exception`, with the template's own words),
     /// uses what is not there, or reaches a limit; the error names the template's line.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Prompt> {
         let plain = Shape { join_parts: false, arguments_as_text: false };

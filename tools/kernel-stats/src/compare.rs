@@ -7,7 +7,7 @@ use std::fmt::Write;
 /// How much more vector instructions per multiplication and addition may become, and how much less without being recorded.
 const SLACK: f64 = 1.03;
 
-/// A figure that is shown where it has changed.
+/// A figure that is shown if it has changed.
 struct Figure {
     name: &'static str,
     of: fn(&Row) -> f64,

@@ -261,7 +261,7 @@ unsafe fn info(entry: &ash::Entry, instance: &ash::Instance, physical: vk::Physi
     let mut f11 = vk::PhysicalDeviceVulkan11Features::default();
     let mut f12 = vk::PhysicalDeviceVulkan12Features::default();
     let mut f13 = vk::PhysicalDeviceVulkan13Features::default();
-    // SAFETY: the structures live until the calls return; matrices are asked for only where there is the extension.
+    // SAFETY: the structures live until the calls return; matrices are asked for only if there is the extension.
     let (limits, name, coop) = unsafe {
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver).push_next(&mut v13);
         properties = properties.push_next(&mut v11).push_next(&mut v12);

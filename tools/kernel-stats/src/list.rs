@@ -40,7 +40,7 @@ struct List<'a> {
     texts: HashSet<String>,
 }
 
-/// All kernels for devices with `caps`. Fails where an op and a shape do not fit, or a shader cannot be expanded.
+/// All kernels for devices with `caps`. Fails if an op and a shape do not fit, or a shader cannot be expanded.
 pub fn list(caps: &Caps) -> Result<Vec<Item>, String> {
     let mut list = List { caps, items: Vec::new(), later: Vec::new(), texts: HashSet::new() };
     list.vectors()?;

@@ -45,7 +45,7 @@ row! {
     scratch,
     /// Bytes of workgroup memory.
     lds,
-    /// Multiplications and additions of a step; 0 where the shader does not say.
+    /// Multiplications and additions of a step; 0 if the shader does not say.
     macs,
     /// Instructions.
     all,

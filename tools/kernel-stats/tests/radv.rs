@@ -69,7 +69,7 @@ const RULES: [Rule; 4] = [
     Rule { name: "loads in a loop that runs once", broken: |r| r.single_loops },
 ];
 
-/// All kernels' figures, compiled once. Without RADV, says that `test` was skipped, or fails where `WGPU_LLM_RADV=require`.
+/// All kernels' figures, compiled once. Without RADV, says that `test` was skipped, or fails if `WGPU_LLM_RADV=require`.
 fn now(test: &str) -> Option<&'static Record> {
     static FOUND: OnceLock<Result<Record, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {

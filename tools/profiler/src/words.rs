@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-/// A number with three digits, more where there are more before the point.
+/// A number with three digits, more if there are more before the point.
 fn digits(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),

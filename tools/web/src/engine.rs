@@ -59,7 +59,7 @@ pub struct LoadOptions {
     template: Option<String>,
     /// Bytes of GPU memory that may be used.
     memory: Option<u64>,
-    /// Smallest and largest subgroup, where the worker has subgroups turned on.
+    /// Smallest and largest subgroup, if the worker has subgroups turned on.
     subgroups: Option<(u32, u32)>,
     /// Bytes that a binding may span, to try out what lesser GPUs do.
     max_binding: Option<u64>,
@@ -215,7 +215,7 @@ pub async fn open_device(options: &LoadOptions) -> Result<Option<Device>> {
     Ok(Some(device))
 }
 
-/// A session of `model` on `device`; an error where that has too little memory, before anything is uploaded.
+/// A session of `model` on `device`; an error if that has too little memory, before anything is uploaded.
 async fn session(model: &Arc<Model>, device: Option<Device>, options: &LoadOptions) -> Result<Session> {
     let spec = model.spec();
     let context = options.context.unwrap_or(CONTEXT.min(spec.context_length));

@@ -6,7 +6,7 @@ use eframe::egui::{self, Align, Layout, Ui};
 use wgpu_llm::low_level::profile::Profile;
 use wgpu_llm::low_level::profile::statistics::{Group, Phase, tokens, totals};
 
-/// A step of the model in both traces: nanoseconds per token, `None` where it does not run.
+/// A step of the model in both traces: nanoseconds per token, `None` if it does not run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The step, whichever kernel does it.
