@@ -155,7 +155,7 @@ macro_rules! ops {
                 match self { $(AnyOp::$name(op) => op.updates(),)* }
             }
 
-            /// See [`Op::wants`].
+            /// See [`Op::weight_layout`].
             pub fn weight_layout(&self, src: usize) -> WeightLayout {
                 match self { $(AnyOp::$name(op) => op.weight_layout(src),)* }
             }

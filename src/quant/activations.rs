@@ -129,8 +129,8 @@ impl Activations {
     /// Takes `columns` inputs of `k` values, `stride` values apart in `x`, for weights of type `dtype`, and rounds them to
     /// `precision` if those are quantized. Inputs of prompts may be rounded in other ways than those of answers, but their number never
     /// decides.
-    /// Allocates only where the buffers have never been as large. NaN and infinite values make the results NaN or
-    /// infinite. Panics where `x` is too short, or `k` is no multiple of the type's block.
+    /// Allocates only if the buffers have never been as large. NaN and infinite values make the results NaN or
+    /// infinite. Panics if `x` is too short, or `k` is no multiple of the type's block.
     pub fn fill(
         &mut self,
         threads: &dyn Threads,
@@ -262,7 +262,7 @@ impl Activations {
         }
     }
 
-    /// What must be known of weights to meet them; nothing where bytes are multiplied together.
+    /// What must be known of weights to meet them; nothing if bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<WeightCodes> {
         matches!(self.held, Form::Ints).then(|| (format(dtype).panels.weights)(level))
     }

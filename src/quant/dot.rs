@@ -47,7 +47,7 @@ pub fn panel_bytes(dtype: DType, k: usize) -> usize {
 }
 
 /// Interleaves up to sixteen rows of `k` weights, as they lie in a file, to a panel of [`panel_bytes`]. Rows that are not
-/// there become zero. Panics where the lengths do not fit each other.
+/// there become zero. Panics if the lengths do not fit each other.
 pub fn pack_panel(dtype: DType, rows: &[u8], k: usize, out: &mut [u8]) {
     let panels = &format(dtype).panels;
     assert!(rows.len() <= dtype.row_bytes(ROWS * k).expect("whole blocks") && out.len() == (panels.bytes)(k));
@@ -58,7 +58,7 @@ pub fn pack_panel(dtype: DType, rows: &[u8], k: usize, out: &mut [u8]) {
 /// `out.row(column)[i]` = row `rows.start + i` · column. Of panels, `rows` must begin with one.
 ///
 /// Several threads can do this at once, each with its own rows and its own [`Columns`] of the output. Nothing is
-/// allocated once warm. Panics where the sizes do not fit each other.
+/// allocated once warm. Panics if the sizes do not fit each other.
 pub fn dot_rows(w: &Matrix<'_>, rows: Range<usize>, acts: &Activations, out: &mut Columns<'_>) {
     dot_rows_at(Level::best(), w, rows, acts, out);
 }

@@ -61,7 +61,7 @@ impl SimdKernel for Quantize<'_> {
                 s.amax(s.floats(array(x, 0)), s.floats(array(x, 16))),
                 s.amax(s.floats(array(x, 32)), s.floats(array(x, 48))),
             ];
-            // NaN where any value is.
+            // NaN if any value is.
             let amax = if halves[0] > halves[1] { halves[0] } else { halves[1] + 0.0 * halves[0] };
             *scale = amax / ACTIVATION;
             let inverse = if amax > 1e-30 { ACTIVATION / amax } else { 0.0 };

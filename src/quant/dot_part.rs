@@ -127,7 +127,7 @@ pub(super) fn add_part<
 
 /// The words of all chunks of each panel, if they lie there as they are.
 #[inline(always)]
-fn unpacked<W: Source, const R: usize>(panels: &[W; R]) -> Option<[&[[u8; 64]; TILE / 4]; R]> {
+pub(super) fn unpacked<W: Source, const R: usize>(panels: &[W; R]) -> Option<[&[[u8; 64]; TILE / 4]; R]> {
     let mut words = [panels[0].words()?; R];
     for r in 1..R {
         words[r] = panels[r].words()?;

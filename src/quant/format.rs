@@ -19,7 +19,7 @@ pub(super) trait Block: 'static {
     const DTYPE: DType;
     /// Bits of a code: 2, 3, 4, 5, 6 or 8.
     const BITS: usize;
-    /// The code that stands for zero; 0 where there are minima or codes are signed.
+    /// The code that stands for zero; 0 if there are minima or codes are signed.
     const ZERO: i32 = 0;
     /// What a code of four bits stands for, if not for itself.
     const TABLE: Option<[i8; 16]> = None;

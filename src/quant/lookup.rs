@@ -7,7 +7,7 @@ use super::panel::{HALVES, Map, Scales, chunk_bytes, map};
 use super::tile::{CHUNK, ROWS, TILE};
 use crate::base::DType;
 
-/// Decodes row `row` of a matrix in panels whose rows have `k` weights. Panics where the lengths do not fit each
+/// Decodes row `row` of a matrix in panels whose rows have `k` weights. Panics if the lengths do not fit each
 /// other.
 pub fn decode_panel_row(dtype: DType, panels: &[u8], k: usize, row: usize, out: &mut [f32]) {
     let code = &format(dtype).panels;

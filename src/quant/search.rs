@@ -17,7 +17,7 @@ pub(super) fn range(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
 }
 
-/// 1 / v, or 0 where that would be infinite.
+/// 1 / v, or 0 if that would be infinite.
 fn inverse(v: f32) -> f32 {
     let inverse = 1.0 / v;
     if inverse.is_finite() { inverse } else { 0.0 }
@@ -173,7 +173,7 @@ fn affine_fit(x: &[f32], top: i32) -> (f32, f32) {
             px += w * v;
             qx += w * code * v;
         }
-        // Least squares for w = s · q + m, with m held at 0 where it would be positive.
+        // Least squares for w = s · q + m, with m held at 0 if it would be positive.
         let det = p * qq - q * q;
         if det <= 0.0 {
             continue;

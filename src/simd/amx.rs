@@ -33,7 +33,7 @@ const _: () = assert!(size_of::<Config>() == 64 && size_of::<Tile>() == 64 * TIL
 const _: () = assert!(size_of::<TileSums>() == 4 * size_of::<Tile>());
 
 impl Amx {
-    /// A token, where the machine has the units and the system lets this process use them.
+    /// A token, if the machine has the units and the system lets this process use them.
     pub fn detect() -> Option<Self> {
         static FOUND: OnceLock<bool> = OnceLock::new();
         FOUND.get_or_init(|| has_instructions() && may_use()).then_some(Amx(()))

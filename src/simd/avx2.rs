@@ -16,7 +16,7 @@ use std::arch::x86_64::*;
 pub(super) struct Avx2<const DOT: u8>(());
 
 impl<const DOT: u8> Avx2<DOT> {
-    /// A token, where the machine has the features.
+    /// A token, if the machine has the features.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -38,18 +38,6 @@ macro_rules! both {
 }
 
 impl<const DOT: u8> Avx2<DOT> {
-    /// Sums of four products of codes up to 127, which keeps sums of two within 16 bits.
-    #[inline(always)]
-    fn dot_unsigned(self, q: __m256i, a: __m256i) -> __m256i {
-        unsafe { _mm256_madd_epi16(_mm256_maddubs_epi16(q, a), _mm256_set1_epi16(1)) }
-    }
-
-    /// Sums of four products of signed codes: |q| · (a with the sign of q). The largest sum of two is 2 · 128 · 127.
-    #[inline(always)]
-    fn dot_signed(self, q: __m256i, a: __m256i) -> __m256i {
-        unsafe { self.dot_unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
-    }
-
     #[inline(always)]
     fn transpose8(self, v: [__m256; 8]) -> [__m256; 8] {
         unsafe {
@@ -173,6 +161,15 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
         }
     }
     const NARROW: bool = DOT == NONE;
+    const SIXTEEN: bool = DOT == NONE;
+    #[inline(always)]
+    fn dot_sixteen<const C: usize, const N: usize>(
+        self,
+        words: &[[u8; 64]; N],
+        acts: &[[[i16; 4]; N]; C],
+    ) -> [[__m256i; 2]; C] {
+        self.sixteen(words, acts)
+    }
     #[inline(always)]
     fn dot_narrow(self, sum: [__m256i; 2], q: [__m256i; 2], acts: [i8; 4]) -> [__m256i; 2] {
         if DOT != NONE {

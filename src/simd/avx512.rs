@@ -18,7 +18,7 @@ use std::arch::x86_64::*;
 pub(super) struct Avx512<const NEAR: bool>(Avx2<NONE>);
 
 impl<const NEAR: bool> Avx512<NEAR> {
-    /// A token, where the machine has the features.
+    /// A token, if the machine has the features.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")

@@ -43,7 +43,7 @@ unsafe impl Send for ColumnBlocks<'_> {}
 
 impl<'a> ColumnBlocks<'a> {
     /// Splits the first `width` columns of `rows` rows, `stride` values apart, into blocks of `block` columns (the last
-    /// may be narrower). Panics where `data` is too short, or for more than 256 blocks.
+    /// may be narrower). Panics if `data` is too short, or for more than 256 blocks.
     pub fn new(data: &'a mut [f32], rows: usize, stride: usize, width: usize, block: usize) -> Self {
         assert!(width <= stride && block > 0, "{width} columns of {stride} in blocks of {block}");
         let need = rows.checked_sub(1).map_or(Some(0), |r| r.checked_mul(stride)?.checked_add(width));

@@ -2,7 +2,7 @@
 //!
 //! A kernel is written once against [`Simd`], in safe code, and [`Level::run`] compiles it once per instruction set:
 //! every method of a token is `#[inline(always)]` (but the portable one's in debug builds, see there), so the kernel's body is inlined into an entry point that carries
-//! `#[target_feature]`, and the intrinsics into the body. A token exists only where its features were detected, which is
+//! `#[target_feature]`, and the intrinsics into the body. A token exists only if its features were detected, which is
 //! what makes the intrinsics sound.
 //!
 //! Vectors have the same width on every level (16 × f32, 64 bytes): a level with narrower registers uses several.
@@ -13,6 +13,8 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_dot;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod disjoint;

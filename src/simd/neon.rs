@@ -16,7 +16,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 pub(super) struct Neon<const WITH: u8>(());
 
 impl<const WITH: u8> Neon<WITH> {
-    /// A token, where the machine has the features.
+    /// A token, if the machine has the features.
     pub fn detect() -> Option<Self> {
         let found = (WITH < DOTPROD || is_aarch64_feature_detected!("dotprod"))
             && (WITH < I8MM || is_aarch64_feature_detected!("i8mm"));
@@ -374,7 +374,7 @@ impl<const WITH: u8> Simd for Neon<WITH> {
     #[inline(always)]
     fn max(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
         unsafe {
-            // The instruction for it would give NaN where either is.
+            // The instruction for it would give NaN if either is.
             let larger = each!(vcgtq_f32(a, b));
             each!(vbslq_f32(larger, a, b))
         }

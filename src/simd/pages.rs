@@ -25,7 +25,7 @@ impl Arena {
     /// Parts begin on a multiple of this: a cache line.
     pub const ALIGN: usize = 64;
 
-    /// `length` bytes; `None` where they cannot be had.
+    /// `length` bytes; `None` if they cannot be had.
     pub fn new(length: usize) -> Option<Arc<Self>> {
         // No more alignment than allocations have anyway: with more, the allocator would write the zeros.
         let layout = Layout::from_size_align(length.checked_add(Self::ALIGN)?, 16).ok()?;
@@ -36,7 +36,7 @@ impl Arena {
         Some(Arc::new(Arena { data, layout, used }))
     }
 
-    /// The next `length` bytes, on a multiple of 64; `None` where so many are not left.
+    /// The next `length` bytes, on a multiple of 64; `None` if so many are not left.
     pub fn take(self: &Arc<Self>, length: usize) -> Option<ArenaSlice> {
         let next = |start: usize| {
             let end = start.checked_add(length.checked_next_multiple_of(Self::ALIGN)?)?;

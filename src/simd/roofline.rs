@@ -21,7 +21,7 @@ pub enum Arithmetic {
 const SUMS: usize = 12;
 
 /// Does nothing but arithmetic for `rounds` rounds. Gives the operations that were done, a multiplication and an addition
-/// being two; `None` where the machine has no instruction for it.
+/// being two; `None` if the machine has no instruction for it.
 pub fn multiply(what: Arithmetic, rounds: usize) -> Option<f64> {
     match what {
         Arithmetic::F32 => Some(Level::best().run(Fma(rounds))),

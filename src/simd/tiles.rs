@@ -31,7 +31,7 @@ pub enum Tiles {
 
 impl Tiles {
     /// Makes `sums[g]` the products of column groups 2 g and 2 g + 1 with both panels, or adds them to it. A group's tiles lie `per`
-    /// tiles after those of the group before it; as many of them are used as a panel has. Panics where tiles are missing.
+    /// tiles after those of the group before it; as many of them are used as a panel has. Panics if tiles are missing.
     pub fn multiply(self, weights: [&[Tile]; 2], acts: &[Tile], per: usize, add: bool, sums: &mut [TileSums]) {
         assert!(weights[0].len() == weights[1].len() && weights[0].len() <= per, "as many tiles in all");
         assert!(acts.len() >= 2 * per * sums.len(), "tiles of two groups for each block of sums");

@@ -87,6 +87,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn widen(self, sum: Self::Ints, narrow: Self::Ints) -> Self::Ints {
         self.add_ints(sum, narrow)
     }
+    /// Whether products with both bytes of activations are best made of words of 16 bits: [`dot_sixteen`](Simd::dot_sixteen).
+    const SIXTEEN: bool = false;
+    /// Σ q · a of `N` words of codes (four of each row, as signed bytes) for `C` columns; activations are within ± 32639, and so sums are exact.
+    /// Only if [`SIXTEEN`](Simd::SIXTEEN).
+    #[inline(always)]
+    fn dot_sixteen<const C: usize, const N: usize>(
+        self,
+        _words: &[[u8; 64]; N],
+        _acts: &[[[i16; 4]; N]; C],
+    ) -> [Self::Ints; C] {
+        unreachable!("there is no such product")
+    }
     /// Whether there are products of small matrices of bytes: then unpacked words lie as [`zip_words`](Simd::zip_words) gives them, and meet two
     /// columns at a time.
     const MATRICES: bool = false;
@@ -186,7 +198,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `2^n` of integral lanes with −126 ≤ n ≤ 127.
     fn exp2_int(self, n: Self::Floats) -> Self::Floats;
-    /// The largest |x| of both vectors, NaN where any lane is NaN.
+    /// The largest |x| of both vectors, NaN if any lane is NaN.
     fn amax(self, a: Self::Floats, b: Self::Floats) -> f32;
     /// The largest lane.
     fn max_lane(self, v: Self::Floats) -> f32;
