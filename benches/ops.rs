@@ -1,6 +1,6 @@
 //! Every op: at the shapes of its own cases, and at those that it has in the graphs of real models, on the CPU and on a GPU.
 //!
-//! `cargo bench --bench ops -- cpu/model/llama-1b` and so on; see benches/README.md. RunCost mean something only beside others of
+//! `cargo bench --bench ops -- cpu/model/llama-1b` and so on; see benches/README.md. Figures mean something only beside others of
 //! the same run.
 
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};

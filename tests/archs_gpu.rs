@@ -156,14 +156,14 @@ fn tokens_are_submitted_ahead_and_nothing_is_made_for_them() {
             let mut tokens =
                 vec![engine.decode_and_sample(&f.tokens[..8], 0, &GREEDY).expect("runs").wait().expect("a token")];
             let before = device.counters();
-            let mut tickets = Vec::new();
+            let mut pending = Vec::new();
             for _ in 0..6 {
-                let ticket = engine.sample_next().expect("runs");
+                let token = engine.sample_next().expect("runs");
                 // Not waited for: the next token is submitted while this one is computed.
-                if ahead { tickets.push(ticket) } else { tokens.push(ticket.wait().expect("a token")) }
+                if ahead { pending.push(token) } else { tokens.push(token.wait().expect("a token")) }
             }
             let after = device.counters();
-            tokens.extend(tickets.into_iter().map(|t| t.wait().expect("a token")));
+            tokens.extend(pending.into_iter().map(|t| t.wait().expect("a token")));
             (tokens, before, after)
         };
         // Buffers for reading are made in the first run, as many as are waited for at a time.

@@ -111,7 +111,7 @@ fn what_cannot_be_is_refused_with_need_and_have() {
     }
 }
 
-/// Heads that the GPU has no kernel for: `fit` and `complete` say where attention goes, also if all layers are asked for.
+/// Heads that the GPU has no kernel for: `fit` and `complete` say where attention goes, even if all layers are asked for.
 #[test]
 fn heads_that_fit_no_workgroup_are_left_to_the_cpu() {
     if device::open("heads_that_fit_no_workgroup_are_left_to_the_cpu").is_none() {

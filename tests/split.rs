@@ -1,5 +1,5 @@
 //! Models split between CPU and GPU, wherever they are cut: tiny models of every architecture give what the CPU alone gives under
-//! hundreds of random placements; plans keep to their budget, by the byte; what does not fit is refused before anything is uploaded.
+//! hundreds of random device maps; plans keep to their budget, by the byte; what does not fit is refused before anything is uploaded.
 
 #[path = "common/data.rs"]
 mod data;
@@ -24,7 +24,7 @@ use wgpu_llm::low_level::plan::{DeviceMap, DeviceOverrides, LayerDevices, Option
 use wgpu_llm::low_level::run::Session;
 use wgpu_llm::low_level::sample::{Sampler, SamplerOptions, VocabInfo};
 
-/// Random placements of each fixture; together more than 500.
+/// Random device maps of each fixture; together more than 500.
 const SPLITS: u64 = 8;
 /// Tokens that each is compared on: a prompt, and two more one by one.
 const PROMPT: usize = 5;

@@ -57,7 +57,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let context = args.context.ctx_size.map(|n| n as usize);
     let contexts = open::contexts(context, &options, &model, device.as_ref(), &budget, &listener)?;
     let speeds = rates::known(device.as_ref(), options.threads, &listener)?;
-    asked.warn_of_idle_rules(&model, &listener)?;
+    asked.warn_of_idle_overrides(&model, &listener)?;
     let fit = asked.plan(&model, device.as_ref(), budget, &options, contexts, &listener)?;
     let options = Options { batch: options.batch.min(fit.context), ..options };
     let fit = fit.with_speeds(&model, device.as_ref(), &options, &speeds)?;

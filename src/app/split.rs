@@ -94,7 +94,7 @@ pub fn describe(fit: &DevicePlan) -> String {
     let mut text = match fit.device_map.single() {
         Some(Place::Gpu) => format!("all {layers} layers there (the output is one), because {}", fit.why),
         Some(Place::Cpu) => format!("all {layers} layers on the CPU (the output is one), because {}", fit.why),
-        // What rules and experts leave: parts of layers.
+        // What overrides and experts leave: parts of layers.
         None if fit.device_map.gpu_layers() == layers => {
             let cached = fit.device_map.blocks.iter().any(|b| b.cache == Place::Cpu);
             let parts = [(here.weights > 0, here.weights, "weights"), (cached, here.cache, "cache")];

@@ -77,7 +77,7 @@ impl<'a> Keys<'a> {
         marks.map(Some).ok_or_else(wrong)
     }
 
-    /// The error for a key that is not there, or is 0 if that says nothing.
+    /// The error for a key that is not there, or is 0, which says nothing.
     pub fn missing(&self, key: &str) -> Error {
         let what = match self.metadata.get(&self.name(key)) {
             None => format!("the file has no key {}", self.name(key)),

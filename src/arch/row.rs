@@ -123,7 +123,7 @@ pub enum Rope {
     Interleaved,
     /// Channels of the first half pair with those of the second.
     NeoX,
-    /// Halves where the file has `rope.dimension_sections` (text turns all sections alike), else adjacent.
+    /// NeoX where the file has `rope.dimension_sections` (text turns all sections alike), else interleaved.
     Sections,
 }
 

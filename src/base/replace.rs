@@ -47,7 +47,7 @@ pub fn replace_with<E>(
     replace_by(&UNFINISHED, path, |path| File::create(path), failed, write)
 }
 
-/// As [`replace_with`], but on Unix only its owner may read the file, also if others may read the one before it.
+/// As [`replace_with`], but on Unix only its owner may read the file, even if others may read the one before it.
 pub fn replace_private<E>(
     path: &Path,
     failed: impl Fn(io::Error) -> E,

@@ -4,9 +4,9 @@
 //! `(seed, step)` needs nothing carried, and the draw of token 1000 can be repeated without the 999 before it.
 //! Only wrapping 32-bit integer operations are used, since WGSL has no others.
 //!
-//! The stream: the words `[seed low, seed high, step low, step high + stream · 0x9e3779b9]` go through PCG4D; the upper
-//! 24 bits of the last word, times 2⁻²⁴, are the number. Streams keep the draw and XTC's coin apart.
-//! Twin: `shaders/rng.wgsl`, `fn rng_uniform(seed: vec2<u32>, step: u32) -> f32` (stream 0, steps below 2³²).
+//! The numbers: the words `[seed low, seed high, step low, step high + domain · 0x9e3779b9]` go through PCG4D; the upper
+//! 24 bits of the last word, times 2⁻²⁴, are the number. Domains keep the draw and XTC's coin apart.
+//! Twin: `shaders/rng.wgsl`, `fn rng_uniform(seed: vec2<u32>, step: u32) -> f32` (domain 0, steps below 2³²).
 //! Source: PCG4D of Jarzynski and Olano, "Hash Functions for GPU Rendering", JCGT 9(3), 2020.
 
 use std::hash::{BuildHasher, RandomState};
@@ -21,7 +21,7 @@ pub fn uniform(seed: u64, step: u64) -> f32 {
     SeededRng { seed, step }.uniform(RngDomain::Draw)
 }
 
-/// What a random number is for. Numbers of different streams are independent.
+/// What a random number is for. Numbers of different domains are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RngDomain {
@@ -41,7 +41,7 @@ pub struct SeededRng {
 }
 
 impl SeededRng {
-    /// Uniform in `[0, 1)`; the same each time for the same stream.
+    /// Uniform in `[0, 1)`; the same each time for the same domain.
     pub fn uniform(&self, domain: RngDomain) -> f32 {
         let apart = (domain as u32).wrapping_mul(0x9e37_79b9);
         let words = [
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_and_seeds_differ() {
+    fn domains_and_seeds_differ() {
         let rng = SeededRng { seed: 3, step: 9 };
         assert_ne!(rng.uniform(RngDomain::Draw), rng.uniform(RngDomain::Xtc));
         assert_ne!(fresh_seed(), fresh_seed());

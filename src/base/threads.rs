@@ -9,7 +9,7 @@ const MAX_PARTS: usize = 64;
 
 /// Threads that run the same function. The caller is one of them.
 pub trait Threads: Sync {
-    /// How many they are.
+    /// How many there are.
     fn threads(&self) -> usize;
 
     /// Runs `f(thread)` once on every thread and returns when all are done.

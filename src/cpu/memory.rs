@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Memory that outlives a program: inputs and caches, shared by all programs of a session. So is that of temporaries, which hold
-/// nothing between two runs: segments of a plan find there what earlier ones left.
+/// nothing between two runs: segments of a schedule find there what earlier ones left.
 #[derive(Default)]
 pub struct Memory {
     pub(super) buffers: Vec<Buffer>,

@@ -1,4 +1,4 @@
-//! A team of threads for fork-join work that comes hundreds of times per token.
+//! Threads for fork-join work that comes hundreds of times per token.
 //!
 //! Workers spin for a while after each job, then yield, then sleep: a decoded token is some 300 jobs with microseconds
 //! between them, and waking a sleeping thread costs more than most jobs. Measured on two cores of an AMD Zen 5: 0.2–0.5 µs
@@ -77,7 +77,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// A team of threads; the one that calls [`Threads::run`] takes part.
+/// Threads; the one that calls [`Threads::run`] takes part.
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -86,7 +86,7 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// A team of `threads`, at least one. Workers end when the pool is dropped.
+    /// A pool of `threads`, at least one. Workers end when the pool is dropped.
     pub fn new(threads: usize) -> Self {
         Self::of(threads, work)
     }
@@ -104,13 +104,13 @@ impl ThreadPool {
             let builder = std::thread::Builder::new().name(format!("wgpu-llm-{}", i + 1));
             builder.spawn(move || work(&shared, i)).ok()
         };
-        // Where threads cannot be had (wasm, a full process table) the team is just smaller.
+        // Where threads cannot be had (wasm, a full process table) the threads is just smaller.
         let workers: Vec<_> = (0..others).map_while(spawn).collect();
         let turn = Mutex::new(workers.iter().map(|_| Backoff::default()).collect());
         ThreadPool { shared, workers, turn }
     }
 
-    /// A team as large as the machine has cores.
+    /// A pool as large as the machine has cores.
     pub fn per_core() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
     }

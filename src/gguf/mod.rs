@@ -119,7 +119,7 @@ impl Gguf {
         self.data_unchecked(tensor)
     }
 
-    /// The same bytes also if a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
+    /// The same bytes even if a mapped file has shrunk, lost ones being zero: for those who use bytes again and again,
     /// have to have all of them, and call [`Gguf::check`] afterwards.
     pub fn data_unchecked(&self, tensor: &TensorInfo) -> Result<&[u8]> {
         let source = self.source(tensor)?;

@@ -293,7 +293,7 @@ mod sigbus {
         Ok(Range(entry))
     }
 
-    /// Installs the handler, once per process. `CHANGES` is storage.
+    /// Installs the handler, once per process. `CHANGES` is held.
     fn install() -> io::Result<()> {
         if PREVIOUS.get().is_some() {
             return Ok(());

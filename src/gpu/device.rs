@@ -397,7 +397,7 @@ impl Device {
         }
     }
 
-    /// Lets callbacks come, those of `after` at the latest, for as long as a nap.
+    /// Lets callbacks come, those of `after` at the latest, for as long as [`POLL_INTERVAL`].
     fn poll(&self, after: Option<wgpu::SubmissionIndex>) {
         let failures = &self.inner.failures;
         if failures.injected(FaultKind::Silent) {

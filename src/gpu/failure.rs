@@ -180,7 +180,7 @@ impl Device {
         Watchdog::new(if real { SILENCE } else { SOFTWARE_SILENCE })
     }
 
-    /// After a nap from which nothing woke, at `now`: an error if the device has failed or is silent for too long.
+    /// After a poll from which nothing woke, at `now`: an error if the device has failed or is silent for too long.
     pub(super) fn still_works(&self, watchdog: &mut Watchdog, now: Duration) -> Result<()> {
         self.check()?;
         let failures = &self.inner.failures;
@@ -196,23 +196,23 @@ impl Device {
 pub(super) struct Watchdog {
     patience: Duration,
     since: Duration,
-    naps: u32,
+    polls: u32,
     done: u64,
 }
 
 impl Watchdog {
     fn new(patience: Duration) -> Watchdog {
-        Watchdog { patience, since: Duration::ZERO, naps: 0, done: 0 }
+        Watchdog { patience, since: Duration::ZERO, polls: 0, done: 0 }
     }
 
-    /// After another nap, `now` from the beginning of the wait, the device having done `done` submissions: whether it is to be given
+    /// After another poll, `now` from the beginning of the wait, the device having done `done` submissions: whether it is to be given
     /// up. Naps are counted beside the time: a process that was stopped for an hour has not waited for one.
     fn is_alarmed(&mut self, now: Duration, done: u64) -> bool {
         if self.done != done {
-            (self.done, self.since, self.naps) = (done, now, 0);
+            (self.done, self.since, self.polls) = (done, now, 0);
         }
-        self.naps += 1;
-        now - self.since >= self.patience && POLL_INTERVAL * self.naps >= self.patience
+        self.polls += 1;
+        now - self.since >= self.patience && POLL_INTERVAL * self.polls >= self.patience
     }
 }
 
@@ -288,9 +288,9 @@ mod tests {
         let s = Duration::from_secs_f64;
         let mut slow = Watchdog::new(SILENCE);
         // A submission every 3.5 seconds, for an hour.
-        assert!((1..14_400).all(|nap| !slow.is_alarmed(POLL_INTERVAL * nap, u64::from(nap / 14))));
+        assert!((1..14_400).all(|poll| !slow.is_alarmed(POLL_INTERVAL * poll, u64::from(poll / 14))));
         let mut silent = Watchdog::new(SILENCE);
-        let alarm = (1..).find(|nap| silent.is_alarmed(POLL_INTERVAL * *nap, 0)).map(|nap| POLL_INTERVAL * nap);
+        let alarm = (1..).find(|poll| silent.is_alarmed(POLL_INTERVAL * *poll, 0)).map(|poll| POLL_INTERVAL * poll);
         assert_eq!(alarm, Some(s(4.0)));
         let mut stopped = Watchdog::new(SILENCE);
         assert!(!stopped.is_alarmed(s(0.25), 7));

@@ -90,7 +90,7 @@ impl Program {
         Self::with_kernels(device, graph, nodes, schedule, memory, weights, &choose).await
     }
 
-    /// As [`new`](Self::new); `choose` narrows down the kernels of each node.
+    /// As [`new_async`](Self::new_async); `choose` narrows down the kernels of each node.
     pub async fn with_kernels(
         device: &Device,
         graph: &Graph,

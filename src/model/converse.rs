@@ -6,7 +6,7 @@ use crate::sample::{Sampler, SamplerOptions, VocabInfo, tokenize_breakers};
 use crate::text::{ChatTemplate, Message, ReasoningStyle, RenderOptions};
 
 impl Model {
-    /// The tokens of a conversation by `template`, with the start of an answer; and the style of the thought that it begins in, if
+    /// The tokens of a conversation by `template`, with the start of an answer; and the style of the reasoning that it begins in, if
     /// it does. `think` turns thinking on or off, where the template can. Models that take no system message get it with the first question.
     pub fn prompt(
         &self,

@@ -68,7 +68,7 @@ const IQ4: &[Rule] = &[Rule(Value, Grouped(4), DType::Q5_K), Rule(Down, FirstOf(
 
 /// Every preset that files can be made in.
 #[rustfmt::skip]
-const MIXES: &[Preset] = &[
+const PRESETS: &[Preset] = &[
     Preset { name: "f32", base: DType::F32, id: 0, rules: &[] },
     Preset { name: "f16", base: DType::F16, id: 1, rules: &[] },
     Preset { name: "bf16", base: DType::BF16, id: 32, rules: &[] },
@@ -98,7 +98,7 @@ impl Preset {
     /// The preset of this name, whatever its case.
     pub fn parse(name: &str) -> Result<Preset> {
         let lower = name.to_ascii_lowercase();
-        MIXES.iter().find(|m| m.name == lower).copied().ok_or_else(|| {
+        PRESETS.iter().find(|m| m.name == lower).copied().ok_or_else(|| {
             let names: Vec<&str> = Self::names().collect();
             Error::usage(format!("there is no format {name:?}")).help(format!("there are {}", names.join(", ")))
         })
@@ -106,7 +106,7 @@ impl Preset {
 
     /// The names of all presets.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        MIXES.iter().map(|m| m.name)
+        PRESETS.iter().map(|m| m.name)
     }
 
     /// The type of the tensor `name` `shape` in a model with these `facts`.

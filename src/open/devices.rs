@@ -172,8 +172,8 @@ impl DeviceOptions {
         Ok(fit)
     }
 
-    /// Warns of rules that concern nothing in the model: most are slips of the pen.
-    pub fn warn_of_idle_rules(&self, model: &Model, listener: &Listener) -> Result<()> {
+    /// Warns of overrides that concern nothing in the model: most are slips of the pen.
+    pub fn warn_of_idle_overrides(&self, model: &Model, listener: &Listener) -> Result<()> {
         let any = |what: &dyn Fn(&str) -> bool| model.gguf().tensors().iter().any(|t| what(&t.name));
         for rule in self.overrides.tensors.iter().filter(|rule| !any(&|name| rule.matches(name))) {
             listener.warn(format!("--override-tensor {rule}: the model has no tensor of such a name"))?;

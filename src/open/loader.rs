@@ -59,7 +59,7 @@ impl Loader {
         };
         let first = pooled(device.as_ref(), &budget);
         let contexts = contexts(self.context, &first, &model, device.as_ref(), &budget, &self.listener)?;
-        self.device.warn_of_idle_rules(&model, &self.listener)?;
+        self.device.warn_of_idle_overrides(&model, &self.listener)?;
         let mut failures = 0;
         loop {
             let planned = contexts.clone();

@@ -18,7 +18,7 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    /// What a thread multiplies of a gate and its partner, also while its team's first one holds the other.
+    /// What a thread multiplies of a gate and its partner, also while the first thread holds the other.
     static GATE: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 

@@ -256,19 +256,19 @@ impl Op for RopeStore {
         let case = |pairs, norm, kv: DType, sizes, start, weights| mixed(pairs, norm, kv.into(), sizes, start, weights);
         let norm = |wide, after| Some(HeadNorm { eps: 1e-5, wide, after, layer: false });
         let layer = Some(HeadNorm { eps: 1e-5, wide: false, after: false, layer: true });
-        let (adjacent, halves) = (Pairs::Interleaved, Pairs::NeoX);
+        let (interleaved, neox) = (Pairs::Interleaved, Pairs::NeoX);
         let mut all = vec![
-            case(adjacent, None, DType::F16, [3, 4, 2, 64, 64, 64], 5, 1),
-            case(halves, None, DType::F32, [1, 9, 3, 80, 64, 40], 70, 1),
-            case(halves, norm(false, false), DType::F16, [1, 4, 2, 128, 128, 128], 9, 1),
-            case(halves, norm(false, false), DType::F32, [33, 4, 4, 64, 64, 64], 0, 2),
-            case(halves, norm(true, false), DType::F16, [2, 4, 2, 64, 64, 64], 1, 2),
-            case(adjacent, norm(false, true), DType::F32, [4, 6, 2, 32, 32, 32], 3, 1),
-            case(halves, layer, DType::F16, [3, 4, 2, 64, 64, 32], 3, 2),
-            case(halves, norm(false, false), DType::Q8_0, [1, 4, 2, 64, 96, 64], 6, 1),
-            case(adjacent, None, DType::Q4_0, [5, 2, 1, 96, 64, 96], 0, 1),
+            case(interleaved, None, DType::F16, [3, 4, 2, 64, 64, 64], 5, 1),
+            case(neox, None, DType::F32, [1, 9, 3, 80, 64, 40], 70, 1),
+            case(neox, norm(false, false), DType::F16, [1, 4, 2, 128, 128, 128], 9, 1),
+            case(neox, norm(false, false), DType::F32, [33, 4, 4, 64, 64, 64], 0, 2),
+            case(neox, norm(true, false), DType::F16, [2, 4, 2, 64, 64, 64], 1, 2),
+            case(interleaved, norm(false, true), DType::F32, [4, 6, 2, 32, 32, 32], 3, 1),
+            case(neox, layer, DType::F16, [3, 4, 2, 64, 64, 32], 3, 2),
+            case(neox, norm(false, false), DType::Q8_0, [1, 4, 2, 64, 96, 64], 6, 1),
+            case(interleaved, None, DType::Q4_0, [5, 2, 1, 96, 64, 96], 0, 1),
         ];
-        all.extend(CacheTypes::mixed().map(|kv| mixed(halves, None, kv, [2, 2, 1, 64, 32, 64], 4, 1)));
+        all.extend(CacheTypes::mixed().map(|kv| mixed(neox, None, kv, [2, 2, 1, 64, 32, 64], 4, 1)));
         all
     }
 }

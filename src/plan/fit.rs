@@ -233,7 +233,7 @@ impl<'a> Planner<'a> {
         Ok(self.fit(device_map, prediction, None, why))
     }
 
-    /// All that rules leave on the GPU, if it fits. Where attention cannot be there, whether the rest should is a matter of speed.
+    /// All that overrides leave on the GPU, if it fits. Where attention cannot be there, whether the rest should is a matter of speed.
     fn whole(&self) -> Result<Option<DevicePlan>> {
         if self.incapable.is_some() {
             return Ok(None);
@@ -280,7 +280,7 @@ impl<'a> Planner<'a> {
                 return Ok(self.fit(device_map, prediction, whole.ok(), why));
             }
         }
-        // What rules put on the GPU stays there.
+        // What overrides put on the GPU stays there.
         let device_map = DeviceMap::cpu(self.layers).under(&self.overrides, self.sizes.graph());
         let prediction = self.sizes.predict(&device_map, Some(speeds))?;
         if let Some(device) = self.device {
@@ -341,7 +341,7 @@ impl<'a> Planner<'a> {
         shares
     }
 
-    /// The placements that are looked at.
+    /// The device maps that are looked at.
     fn candidates(&self) -> Vec<Candidate> {
         let stations = self.layers + 2;
         let mixture = (0..self.layers).any(|l| self.has_experts(l));

@@ -1,4 +1,4 @@
-//! Floor 7: what runs where: placements, what they take and how fast they are estimated to be, and the fastest that fits; what devices can
+//! Floor 7: what runs where: device maps, what they take and how fast they are estimated to be, and the fastest that fits; what devices can
 //! do, and what a step asks of them.
 
 pub mod budget;

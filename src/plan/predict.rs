@@ -115,7 +115,7 @@ impl<'a> Sizes<'a> {
         Some((layers.into_keys().collect(), why))
     }
 
-    /// `device_map`, which has no rules of its own, with attention on the CPU where the GPU has no kernel for it.
+    /// `device_map`, which has no overrides, with attention on the CPU where the GPU has no kernel for it.
     pub fn possible(&self, device_map: DeviceMap) -> DeviceMap {
         match self.incapable() {
             Some((cpu_caches, _)) => {
@@ -223,7 +223,7 @@ impl<'a> Sizes<'a> {
     }
 
     fn add_gpu(&self, sum: &mut Sum, g: usize, nodes: std::ops::Range<usize>) -> Result<()> {
-        let device = self.device.expect("only placements on a device that is there are looked at");
+        let device = self.device.expect("only device maps on a device that is there are looked at");
         for i in nodes.clone() {
             // Errors are no values that can be copied: whoever has one finds it again.
             let Ok(needs) = &self.needs[g][i] else { return Needs::of(device, &self.graphs[g], i).map(drop) };

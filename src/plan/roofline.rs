@@ -93,7 +93,7 @@ pub fn gpu(device: &gpu::Device) -> Result<Roofline> {
     })
 }
 
-/// The best rate of several rounds in which the team does `amount`.
+/// The best rate of several rounds in which the threads does `amount`.
 fn best(amount: f64, mut round: impl FnMut()) -> f64 {
     let time = |round: &mut dyn FnMut()| {
         let start = Instant::now();

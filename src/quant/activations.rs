@@ -2,7 +2,7 @@
 //!
 //! For quantized weights: 16-bit fixed point with one f32 scale per 32 values, for every format, so that one preparation
 //! serves weights of mixed formats. Each value lies in two bytes, value = scale · (256 · high + low): the instructions
-//! multiply bytes, and a shift between the two sums of products makes one of them. Prompts may leave the low byte away, but
+//! multiply bytes, and a shift between the two sums of products makes one of them (AVX2 joins both bytes where weights are signed). Prompts may leave the low byte away, but
 //! for outliers (see [`OUTLIER`]), which are multiplied in a second pass.
 //! For plain weights: the f32 values themselves, or 14 bits where prompts meet F16 or BF16 (see `dot_pairs`).
 
@@ -130,7 +130,7 @@ impl Activations {
     /// `precision` if those are quantized. Inputs of prompts may be rounded in other ways than those of answers, but their number never
     /// decides.
     /// Allocates only if the buffers have never been as large. NaN and infinite values make the results NaN or
-    /// infinite. Panics if `x` is too short, or `k` is no multiple of the type's block.
+    /// infinite, of which sign is not said. Panics if `x` is too short, or `k` is no multiple of the type's block.
     pub fn fill(
         &mut self,
         threads: &dyn Threads,
@@ -262,7 +262,7 @@ impl Activations {
         }
     }
 
-    /// What must be known of weights to meet them; nothing if bytes are multiplied together.
+    /// What must be known of weights to meet them; nothing unless bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<WeightCodes> {
         matches!(self.held, Form::Ints).then(|| (format(dtype).panels.weights)(level))
     }

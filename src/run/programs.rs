@@ -83,7 +83,7 @@ impl Engine {
         let places = self.device_map.places(&graph);
         let schedule = Schedule::new(&graph, |i| places[i]);
         let parts = match self.parts(&graph, &schedule).await {
-            // Programs are kept as long as there is room for them: the schedule counts with that of a token and one more.
+            // Programs are kept as long as there is room for them: the plan counts with that of a token and one more.
             Err(e) if e.kind() == ErrorKind::OutOfMemory && !self.programs.iter().all(Program::decodes) => {
                 self.programs.retain(Program::decodes);
                 self.parts(&graph, &schedule).await?

@@ -2,12 +2,12 @@
 
 use super::*;
 
-const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
+const RNG: SeededRng = SeededRng { seed: 0, step: 0 };
 
 /// Penalties of tokens 0..tokens after `text`.
 fn penalties(mut dry: Dry, tokens: usize, text: &[u32]) -> Vec<f32> {
     let mut c = Candidates::new(&vec![0.0; tokens]).unwrap();
-    dry.apply(&mut c, text, &DICE);
+    dry.apply(&mut c, text, &RNG);
     c.as_slice().iter().map(|c| -c.logit).collect()
 }
 
@@ -37,12 +37,12 @@ fn a_long_repetition_does_not_overflow() {
     let text = vec![1; 3000];
     let mut stage = Dry::new(4, 4000, (3.0, 1.75, 2), &[]);
     let mut c = Candidates::new(&[0.0; 4]).unwrap();
-    stage.apply(&mut c, &text, &DICE);
+    stage.apply(&mut c, &text, &RNG);
     c.softmax();
     assert_eq!(c.probability(1), 0.0);
     assert!((c.probability(0) - 1.0 / 3.0).abs() < 1e-6);
     let mut c = Candidates::new(&[0.0; 4]).unwrap();
-    stage.apply(&mut c, &[], &DICE);
+    stage.apply(&mut c, &[], &RNG);
     assert_eq!(c.max_logit(), 0.0);
 }
 

@@ -90,11 +90,11 @@ pub(super) fn latest(text: &[u32], n: usize) -> &[u32] {
 mod tests {
     use super::*;
 
-    const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
+    const RNG: SeededRng = SeededRng { seed: 0, step: 0 };
 
     fn logits_after(stage: &mut impl Stage, text: &[u32], logits: &[f32]) -> Vec<f32> {
         let mut c = Candidates::new(logits).unwrap();
-        stage.apply(&mut c, text, &DICE);
+        stage.apply(&mut c, text, &RNG);
         c.as_slice().iter().map(|c| c.logit).collect()
     }
 

@@ -162,13 +162,13 @@ pub(super) fn entropy(candidates: &Candidates) -> f64 {
 mod tests {
     use super::*;
 
-    const DICE: SeededRng = SeededRng { seed: 0, step: 0 };
+    const RNG: SeededRng = SeededRng { seed: 0, step: 0 };
 
     /// Ids that `stage` leaves in the running of tokens with these probabilities.
     fn left(mut stage: impl Stage, p: &[f32]) -> Vec<u32> {
         let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
         let mut c = Candidates::new(&logits).unwrap();
-        stage.apply(&mut c, &[], &DICE);
+        stage.apply(&mut c, &[], &RNG);
         c.order_top(usize::MAX);
         c.as_slice().iter().filter(|c| c.logit > f32::NEG_INFINITY).map(|c| c.id).collect()
     }

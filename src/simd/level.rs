@@ -133,7 +133,7 @@ impl Level {
         if name.is_empty() { Ok(None) } else { Level::named(&name.to_string_lossy()).map(Some) }
     }
 
-    /// The level that was [`asked`](Level::asked) for, or the fastest here, also if what was asked for is an error, which
+    /// The level that was [`asked`](Level::asked) for, or the fastest here, even if what was asked for is an error, which
     /// programs report when they start. Found out once.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
@@ -196,7 +196,7 @@ impl Level {
     }
 }
 
-/// Whether AVX-VNNI's instructions are there; in tests also if AVX-512's stand in for them, which do the same.
+/// Whether AVX-VNNI's instructions are there; in tests also where AVX-512's stand in for them, which do the same.
 #[cfg(target_arch = "x86_64")]
 fn has_vnni() -> bool {
     #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Floor 2: text to token ids and back: vocabularies, pre-tokenizers, merges, streaming detokenization; and from a
-//! conversation to text and back: messages, chat templates, thoughts told from answers.
+//! conversation to text and back: messages, chat templates, reasoning told from answers.
 //!
 //! Only template text may name control tokens; what users write never becomes one ([`Segment`]).
 

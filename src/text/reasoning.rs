@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// A piece of output, in the order it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Thought: `reasoning_content`.
+    /// Reasoning: `reasoning_content`.
     Reasoning(String),
     /// Answer: `content`.
     Content(String),
@@ -74,7 +74,7 @@ impl ReasoningStyle {
         found.map_or(ReasoningStyle::None, ReasoningStyle::tags)
     }
 
-    /// The style of the reasoning that a prompt has opened, if it ends inside one: in `<think>` with nothing after it, say. It tells
+    /// The style of the reasoning that a prompt has opened, if it ends inside it: in `<think>` with nothing after it, say. It tells
     /// more than the template, which may put its tags together from parts.
     pub fn opened_by(prompt: &str) -> Option<ReasoningStyle> {
         let end = prompt.trim_end();
@@ -119,7 +119,7 @@ enum State {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Channel {
-    Thought,
+    Reasoning,
     Answer,
     Call(String),
 }
@@ -270,7 +270,7 @@ impl ReasoningSplitter {
         let channel = header.split_once("<|channel|>").map_or("", |(_, channel)| channel);
         self.state = State::Message(match to {
             Some(to) if to != "user" => Channel::Call(to),
-            _ if channel.starts_with("analysis") => Channel::Thought,
+            _ if channel.starts_with("analysis") => Channel::Reasoning,
             _ => Channel::Answer,
         });
         true
@@ -298,7 +298,7 @@ impl ReasoningSplitter {
         let text = if *begun { text } else { text.trim_start() };
         *begun |= !text.is_empty();
         let text = text.to_string();
-        self.emit(Channel::Thought, &text);
+        self.emit(Channel::Reasoning, &text);
     }
 
     fn emit(&mut self, channel: Channel, text: &str) {
@@ -307,7 +307,7 @@ impl ReasoningSplitter {
         }
         let text = text.to_string();
         self.out.push(match channel {
-            Channel::Thought => Piece::Reasoning(text),
+            Channel::Reasoning => Piece::Reasoning(text),
             Channel::Answer => Piece::Content(text),
             Channel::Call(to) => Piece::Call { to, text },
         });
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_ends_in_any_reasoning_opens_it() {
+    fn a_prompt_that_ends_in_any_style_of_reasoning_opens_it() {
         for (open, close) in TAGS {
             for end in ["", "\n", "\n\n"] {
                 let opened = ReasoningStyle::opened_by(&format!("<|assistant|>{open}{end}"));

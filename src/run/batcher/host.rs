@@ -44,7 +44,7 @@ impl HostSampler {
     }
 }
 
-/// Draws from `logits` `[n, vocab]`, shared out among a threads if there is one.
+/// Draws from `logits` `[n, vocab]`, shared out among `threads`, if there are any.
 pub(super) fn draw_all(draws: &mut [HostDraw], logits: &[f32], vocab: usize, threads: Option<&dyn Threads>) {
     let draw = |draw: &mut HostDraw| {
         let row = draw.row * vocab..(draw.row + 1) * vocab;

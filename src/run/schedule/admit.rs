@@ -94,7 +94,7 @@ impl Scheduler {
         self.running.iter().filter(leads).filter_map(shared).max_by_key(|leader| leader.until)
     }
 
-    /// Has a snapshot taken if a sequence branches off from its leader. The one at the end of the prompt also reaches the
+    /// Has a snapshot taken where a sequence branches off from its leader. The one at the end of the prompt also reaches the
     /// item before, unless there are states.
     fn branch(&mut self, leader: Leader) {
         if let Some(stops) = self.stops

@@ -36,7 +36,7 @@ impl Prompt {
         &self.text
     }
 
-    /// The style of the thought that the prompt ends in, if it does (`<think>` with nothing after it): then the answer begins with
+    /// The style of the reasoning that the prompt ends in, if it does (`<think>` with nothing after it): then the answer begins with
     /// reasoning without saying so.
     pub fn opened_reasoning(&self) -> Option<ReasoningStyle> {
         match self.segments().pop() {
@@ -45,7 +45,7 @@ impl Prompt {
         }
     }
 
-    /// Whether the prompt ends inside a thought.
+    /// Whether the prompt ends inside reasoning.
     pub fn opens_reasoning(&self) -> bool {
         self.opened_reasoning().is_some()
     }

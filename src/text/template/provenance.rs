@@ -7,7 +7,7 @@
 //!
 //! Why that is sound: a stand-in can only come from the request, so what is marked is theirs. What is not marked came out
 //! the same with every exchanged character gone from the input, so the template did not copy it from one. A control token
-//! in a template segment therefore holds no exchanged character of a user's, also if users' pieces would only be put
+//! in a template segment therefore holds no exchanged character of a user's, even if users' pieces would only be put
 //! together to one, or change case, or where a template cuts, joins, trims or serializes them.
 //!
 //! Templates also look at what users wrote: they compare it (`type == 'text'`), search it (`'</think>' in content`), cut
