@@ -66,7 +66,7 @@ const MANY_COLUMNS: usize = 16;
 pub struct Activations {
     k: usize,
     columns: usize,
-    held: Form,
+    form: Form,
     precision: Precision,
     /// The weights for which the tiles' terms are.
     met: Option<WeightCodes>,
@@ -115,7 +115,7 @@ impl Activations {
         Activations {
             k: 0,
             columns: 0,
-            held: Form::Floats,
+            form: Form::Floats,
             precision: Precision::Sixteen,
             met: None,
             ints: Vec::new(),
@@ -177,7 +177,7 @@ impl Activations {
         assert!(k.is_multiple_of(format(dtype).dtype.block()), "{k} values are no whole blocks of {dtype}");
         (self.k, self.columns) = (k, columns);
         let tiles = level.tiles().filter(|_| precision != Precision::Sixteen && role.is_prompt());
-        self.held = match (dtype, tiles) {
+        self.form = match (dtype, tiles) {
             (DType::F32, _) => Form::Floats,
             (_, Some(tiles)) => Form::Tiles(tiles),
             _ if dtype.is_quantized() => Form::Ints,
@@ -188,7 +188,7 @@ impl Activations {
         // With the weights that they are for; others are met before the product.
         self.met = self.needs(level, dtype);
         let terms = self.met.map(|weights| (self.bytes(), weights));
-        match self.held {
+        match self.form {
             Form::Ints => {
                 let tiles = k.div_ceil(TILE);
                 for_chunks(threads, first_of(&mut self.ints, columns * tiles, IntTile::ZERO), tiles, |c, to| {
@@ -264,7 +264,7 @@ impl Activations {
 
     /// What must be known of weights to meet them; nothing unless bytes are multiplied together.
     fn needs(&self, level: Level, dtype: DType) -> Option<WeightCodes> {
-        matches!(self.held, Form::Ints).then(|| (format(dtype).panels.weights)(level))
+        matches!(self.form, Form::Ints).then(|| (format(dtype).panels.weights)(level))
     }
 
     /// Of which bytes tiles have terms.
@@ -284,13 +284,13 @@ impl Activations {
 
     /// Whether they are bytes, but for outliers.
     pub(super) fn in_eight(&self) -> bool {
-        matches!(self.held, Form::Ints) && self.precision == Precision::Eight
+        matches!(self.form, Form::Ints) && self.precision == Precision::Eight
     }
 
     /// Whether rows of weights are best taken in batches: columns are so many that they would be fetched too often, or meet weights that are
     /// unpacked to memory.
     pub fn want_batches(&self) -> bool {
-        let direct = matches!(self.held, Form::Ints) && !self.in_eight() && Level::best().registers() >= 32;
+        let direct = matches!(self.form, Form::Ints) && !self.in_eight() && Level::best().registers() >= 32;
         self.columns >= if direct { 4 * MANY_COLUMNS } else { MANY_COLUMNS }
     }
 
@@ -301,7 +301,7 @@ impl Activations {
 
     /// Whether these activations fit weights of this type.
     pub fn suits(&self, dtype: DType) -> bool {
-        match self.held {
+        match self.form {
             Form::Ints => dtype.is_quantized(),
             Form::Pairs => matches!(dtype, DType::F16 | DType::BF16),
             Form::Tiles(_) => dtype != DType::F32,
@@ -311,17 +311,17 @@ impl Activations {
 
     /// Whether they are there in pairs.
     pub(super) fn in_pairs(&self) -> bool {
-        matches!(self.held, Form::Pairs)
+        matches!(self.form, Form::Pairs)
     }
 
     /// Whether they are there as tiles of bf16.
     pub(super) fn in_tiles(&self) -> bool {
-        matches!(self.held, Form::Tiles(_))
+        matches!(self.form, Form::Tiles(_))
     }
 
     /// Tile `t` of all columns, group by group, and what multiplies it.
     pub(super) fn tiles(&self, t: usize) -> (Tiles, &[Tile]) {
-        let Form::Tiles(unit) = self.held else { panic!("activations that are no tiles") };
+        let Form::Tiles(unit) = self.form else { panic!("activations that are no tiles") };
         let each = self.columns.div_ceil(dot_tiles::COLUMNS) * 2 * dot_tiles::CHUNKS;
         (unit, &self.tiles[t * each..(t + 1) * each])
     }

@@ -163,11 +163,7 @@ impl<const DOT: u8> Simd for Avx2<DOT> {
     const NARROW: bool = DOT == NONE;
     const SIXTEEN: bool = DOT == NONE;
     #[inline(always)]
-    fn dot_sixteen<const C: usize, const N: usize>(
-        self,
-        words: &[[u8; 64]; N],
-        acts: &[[[i16; 4]; N]; C],
-    ) -> [[__m256i; 2]; C] {
+    fn dot_sixteen<const C: usize>(self, words: &[[u8; 64]; 8], acts: &[[[i16; 4]; 8]; C]) -> [[__m256i; 2]; C] {
         self.sixteen(words, acts)
     }
     #[inline(always)]

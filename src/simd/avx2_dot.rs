@@ -1,4 +1,4 @@
-//! Dot products of bytes and of words where AVX2 has no instruction for them.
+//! Dot products of bytes where AVX2 has no instruction for them, and of 16-bit numbers.
 //!
 //! SAFETY of every `unsafe` block here: the intrinsics need AVX2, of which the token is the proof; what is read lies within arrays.
 #![allow(unsafe_code)]
@@ -19,18 +19,14 @@ impl<const DOT: u8> Avx2<DOT> {
         unsafe { self.dot_unsigned(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q)) }
     }
 
-    /// See [`Simd::dot_sixteen`](super::vector::Simd::dot_sixteen). Codes become words on their way into a register; products of pairs of them are
+    /// See [`Simd::dot_sixteen`](super::vector::Simd::dot_sixteen). Codes become 16-bit numbers on their way into a register; products of pairs of them are
     /// 32 bits wide at once. For both bytes of activations that is fewer instructions than bytes with bytes, twice.
     #[inline(always)]
-    pub(super) fn sixteen<const C: usize, const N: usize>(
-        self,
-        words: &[[u8; 64]; N],
-        acts: &[[[i16; 4]; N]; C],
-    ) -> [[__m256i; 2]; C] {
+    pub(super) fn sixteen<const C: usize>(self, words: &[[u8; 64]; 8], acts: &[[[i16; 4]; 8]; C]) -> [[__m256i; 2]; C] {
         unsafe {
             // Of a quarter's four rows two sums each, one beside the other.
             let mut sums = [[_mm256_setzero_si256(); 4]; C];
-            for i in 0..N {
+            for i in 0..8 {
                 let mut a = [_mm256_setzero_si256(); C];
                 for c in 0..C {
                     a[c] = _mm256_set1_epi64x(bytemuck::cast(acts[c][i]));

@@ -87,16 +87,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn widen(self, sum: Self::Ints, narrow: Self::Ints) -> Self::Ints {
         self.add_ints(sum, narrow)
     }
-    /// Whether products with both bytes of activations are best made of words of 16 bits: [`dot_sixteen`](Simd::dot_sixteen).
+    /// Whether products with both bytes of activations are best made of 16-bit numbers: [`dot_sixteen`](Simd::dot_sixteen).
     const SIXTEEN: bool = false;
-    /// Σ q · a of `N` words of codes (four of each row, as signed bytes) for `C` columns; activations are within ± 32639, and so sums are exact.
+    /// Σ q · a of eight words of codes (four of each row, as signed bytes) for `C` columns; activations are within ± 32639, and so sums are exact.
     /// Only if [`SIXTEEN`](Simd::SIXTEEN).
     #[inline(always)]
-    fn dot_sixteen<const C: usize, const N: usize>(
-        self,
-        _words: &[[u8; 64]; N],
-        _acts: &[[[i16; 4]; N]; C],
-    ) -> [Self::Ints; C] {
+    fn dot_sixteen<const C: usize>(self, _words: &[[u8; 64]; 8], _acts: &[[[i16; 4]; 8]; C]) -> [Self::Ints; C] {
         unreachable!("there is no such product")
     }
     /// Whether there are products of small matrices of bytes: then unpacked words lie as [`zip_words`](Simd::zip_words) gives them, and meet two
